@@ -1,0 +1,177 @@
+"""A model folder -> two onnxruntime sessions, told apart by what their graphs take and give, never by file name."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import onnxruntime as ort
+
+from .errors import ModelError, ModelFileNotFound, OptionError, ProviderError
+from .graphfile import GraphFile, check_external_data, read_graph_file
+from .tokens import Vocabulary, read_tokens
+
+DEMO_FOLDER = Path(__file__).parent / "demo"
+
+# Short name -> onnxruntime's, and the device its memory is called by. CoreML and OpenVINO work on the CPU's memory.
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider", "cpu"),
+    "cuda": ("CUDAExecutionProvider", "cuda"),
+    "tensorrt": ("TensorrtExecutionProvider", "cuda"),
+    "coreml": ("CoreMLExecutionProvider", "cpu"),
+    "directml": ("DmlExecutionProvider", "dml"),
+    "openvino": ("OpenVINOExecutionProvider", "cpu"),
+}
+
+# What a graph must take and give to be half of a model. "static" is the published contract (all layers of the cache
+# in one tensor, in and out), "fast" the one that tools/export writes (a buffer per layer, shared by past and present).
+_STATIC_ENCODER = ({"mel"}, {"n_layer_cross_k", "n_layer_cross_v"})
+_STATIC_DECODER = (
+    {"tokens", "in_n_layer_self_k_cache", "in_n_layer_self_v_cache", "n_layer_cross_k", "n_layer_cross_v", "offset"},
+    {"logits", "out_n_layer_self_k_cache", "out_n_layer_self_v_cache"},
+)
+_FAST_ENCODER = ({"mel"}, {"cross_key_0", "cross_value_0"})
+_FAST_DECODER = (
+    {"tokens", "offset", "encoder_length", "past_key_0", "past_value_0", "cross_key_0", "cross_value_0"},
+    {"logits", "present_key_0", "present_value_0"},
+)
+_CONTRACTS = {"static": (_STATIC_ENCODER, _STATIC_DECODER), "fast": (_FAST_ENCODER, _FAST_DECODER)}
+# Published exports of this model that cannot be run here, by an input or output only they have.
+_FOREIGN = {
+    "audio": "an export with the front end inside the graph (raw audio in)",
+    "input_features": "an Optimum export (input_features in)",
+    "past_key_values.0.decoder.key": "an Optimum export (past_key_values)",
+    "decoder_mems": "an onnx-asr export (decoder_mems)",
+    "audio_signal": "an onnx-asr export (audio_signal in)",
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """Loaded once, read only.  contract: "fast" or "static";  device: whose memory the caches belong in."""
+
+    encoder: ort.InferenceSession
+    decoder: ort.InferenceSession
+    contract: str
+    device: str
+    vocabulary: Vocabulary
+
+
+def load_model(
+    folder: str | PathLike[str] | None = None, providers: Sequence[str] = ("cpu",), threads: int | None = None
+) -> Model:
+    """Open the two graphs and tokens.txt of `folder` (None: the embedded demonstration model).
+
+    providers: short names of PROVIDERS or onnxruntime's own, the preferred one first; threads: per session, None for
+    the cores this process may use. Raises ModelError or ModelFileNotFound for a folder that is not a complete model,
+    OptionError for a provider or thread count that makes no sense, ProviderError if the first provider would not run.
+    """
+    path = DEMO_FOLDER if folder is None else Path(folder)
+    names = _provider_names(providers)
+    contract, encoder, decoder = _find_graphs(path)
+    for graph in (encoder, decoder):
+        check_external_data(graph)
+    vocabulary = read_tokens(path / "tokens.txt")
+    options = _session_options(threads)
+    encoder_session, decoder_session = (_open(graph, names, options) for graph in (encoder, decoder))
+    n_known = next(output.shape[-1] for output in decoder_session.get_outputs() if output.name == "logits")
+    if n_known != len(vocabulary):
+        raise ModelError(
+            f"{path}: tokens.txt lists {len(vocabulary)} tokens, the decoder knows {n_known}: files of different models"
+        )
+    device = next((device for name, device in PROVIDERS.values() if name == names[0]), "cpu")
+    return Model(encoder_session, decoder_session, contract, device, vocabulary)
+
+
+def _find_graphs(folder: Path) -> tuple[str, GraphFile, GraphFile]:
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ModelFileNotFound(
+            f"{folder} {what}; a model is a folder with an encoder, a decoder (.onnx) and tokens.txt"
+        )
+    paths = sorted(folder.glob("*.onnx"))
+    if not paths:
+        held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        raise ModelFileNotFound(f"{folder} holds no .onnx file; it holds {held}")
+    if not (folder / "tokens.txt").is_file():
+        raise ModelFileNotFound(f"{folder} has no tokens.txt, the list of the model's tokens; it comes with the model")
+    graphs = [read_graph_file(path) for path in paths]
+    roles = {
+        (contract, i): [g for g in graphs if _matches(g, *pair[i])]
+        for contract, pair in _CONTRACTS.items()
+        for i in (0, 1)
+    }
+    for (_, i), found in roles.items():
+        if len(found) > 1:
+            names = ", ".join(graph.path.name for graph in found)
+            raise ModelError(
+                f"{folder} has more than one {('encoder', 'decoder')[i]}: {names}; keep one pair in a folder"
+            )
+    for contract in _CONTRACTS:
+        if roles[contract, 0] and roles[contract, 1]:
+            return contract, roles[contract, 0][0], roles[contract, 1][0]
+    raise ModelError(f"{folder} has no encoder and decoder that belong together: {'; '.join(map(_describe, graphs))}")
+
+
+def _matches(graph: GraphFile, inputs: set[str], outputs: set[str]) -> bool:
+    return inputs <= set(graph.inputs) and outputs <= set(graph.outputs)
+
+
+def _describe(graph: GraphFile) -> str:
+    for contract, pair in _CONTRACTS.items():
+        for role, signature in zip(("encoder", "decoder"), pair, strict=True):
+            if _matches(graph, *signature):
+                return f"{graph.path.name} is an {role} of the {contract!r} layout".replace("an d", "a d")
+    for name in (*graph.inputs, *graph.outputs):
+        if name in _FOREIGN:
+            return f"{graph.path.name} is {_FOREIGN[name]}, which is not supported"
+    return f"{graph.path.name} takes {', '.join(graph.inputs[:4])} and gives {', '.join(graph.outputs[:4])}: unknown"
+
+
+def _provider_names(providers: Sequence[str]) -> list[str]:
+    """onnxruntime's names, with the CPU last for what the others leave."""
+    if isinstance(providers, str) or not providers:
+        raise OptionError(f"providers is {providers!r}; it must be a list such as ['cuda', 'cpu']")
+    known = PROVIDERS | {name: (name, device) for name, device in PROVIDERS.values()}
+    names = []
+    for provider in providers:
+        if provider not in known:
+            raise OptionError(f"unknown provider {provider!r}; known: {', '.join(PROVIDERS)}")
+        names.append(known[provider][0])
+    missing = [name for name in names if name not in ort.get_available_providers()]
+    if missing:
+        raise ProviderError(
+            f"this onnxruntime ({ort.__version__}) has no {', '.join(missing)}; "
+            f"it has {', '.join(ort.get_available_providers())} (another provider needs another onnxruntime package)"
+        )
+    return names if "CPUExecutionProvider" in names else [*names, "CPUExecutionProvider"]
+
+
+def _session_options(threads: int | None) -> ort.SessionOptions:
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads is {threads}; it must be 1 or more")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or available_cores()
+    options.log_severity_level = 3  # errors only: warnings of graph optimisation mean nothing to a user
+    return options
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _open(graph: GraphFile, names: list[str], options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        session = ort.InferenceSession(str(graph.path), options, providers=names)
+    except Exception as error:  # onnxruntime's own classes share no base but this one
+        raise ModelError(f"onnxruntime {ort.__version__} cannot load {graph.path}: {error}") from error
+    if session.get_providers()[0] != names[0]:
+        # onnxruntime only warns, and runs on what is left
+        raise ProviderError(
+            f"{names[0]} was asked for, but {graph.path.name} would run on {session.get_providers()[0]}"
+        )
+    return session

@@ -1,0 +1,166 @@
+"""Audio -> text: the other files of this package, in order."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .chunk import join, split
+from .decode import Decoder
+from .errors import AudioError, OptionError
+from .mel import HOP_LENGTH, SAMPLE_RATE, log_mel
+from .model import load_model
+from .resample import resample
+from .wav import read_wav
+
+AudioSource = str | PathLike[str] | bytes | BinaryIO | NDArray
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of audio that went through the model in one piece (up to 35 s).
+
+    start, end: seconds;  tokens: ids, prompt and end-of-text left out;  truncated: the model's limit of tokens came
+    before the end of the text, so words are missing here.
+    """
+
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """text: the segments' texts joined;  duration: seconds of audio;  truncated: some segment is;  warnings: what was
+    wrong with the audio file and did not keep it from being read."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str
+    duration: float
+    truncated: bool
+    warnings: tuple[str, ...]
+
+
+class Transcriber:
+    """A loaded model, ready for any number of recordings.
+
+        transcriber = Transcriber("path/to/model")
+        print(transcriber.transcribe("speech.wav", language="fr").text)
+
+    May be shared between threads: recordings then go through one after the other, whole segments at a time, since there
+    is one set of decoder caches. For recordings in parallel, make a Transcriber each.
+    """
+
+    def __init__(
+        self,
+        model: str | PathLike[str] | None = None,
+        *,
+        providers: Sequence[str] = ("cpu",),
+        threads: int | None = None,
+    ) -> None:
+        """model: a folder with an encoder and a decoder (.onnx) and tokens.txt; None for the embedded demonstration
+        model, which knows numbers, times, dates and simple commands in en, de, fr and es. providers: "cpu", "cuda",
+        "tensorrt", "coreml", "directml", "openvino", the preferred one first. threads: None for the cores available.
+
+        Raises ModelError, ModelFileNotFound, OptionError, ProviderError.
+        """
+        loaded = load_model(model, providers, threads)
+        self._vocabulary = loaded.vocabulary
+        self._decoder = Decoder(loaded)
+        self._lock = threading.Lock()
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that can be asked for."""
+        return self._vocabulary.languages
+
+    def transcribe(
+        self,
+        audio: AudioSource,
+        *,
+        rate: int | None = None,
+        language: str = "en",
+        punctuation: bool = True,
+        itn: bool = False,
+        prompt: str = "full",
+        on_segment: Callable[[Segment, float], None] | None = None,
+    ) -> Transcript:
+        """Recognise a recording.
+
+        audio: a WAV file (path, bytes or binary file object), or samples: float (n,) in -1..1 or int16 (n,), with
+        their `rate` in Hz. language: the language spoken; the model does not detect it, and answers a wrong one
+        fluently. punctuation: with capitals and marks. itn: inverse text normalisation, "20" for "twenty". prompt:
+        "full", or "short" for exports that were published with a two-token one. on_segment: called as segments come,
+        with the segment and the duration of the whole in seconds.
+
+        Raises AudioError, OptionError, or OSError if a file cannot be opened.
+        """
+        ids = self._vocabulary.prompt(language, punctuation=punctuation, itn=itn, style=prompt)
+        samples, warnings = _load_16k_mono(audio, rate)
+        duration = len(samples) / SAMPLE_RATE
+        segments = []
+        for segment in self._segments(samples, ids):
+            segments.append(segment)
+            if on_segment is not None:
+                on_segment(segment, duration)
+        return Transcript(
+            text=join([segment.text for segment in segments], language),
+            segments=tuple(segments),
+            language=language,
+            duration=duration,
+            truncated=any(segment.truncated for segment in segments),
+            warnings=warnings,
+        )
+
+    def _segments(self, samples: NDArray[np.float32], prompt: Sequence[int]) -> Iterator[Segment]:
+        for start, end in split(samples):
+            features = log_mel(samples[start:end])
+            if features.shape[1] == 0:  # a last piece of under 10 ms
+                continue
+            with self._lock:
+                decoded = self._decoder.decode(features, prompt)
+            text = self._vocabulary.decode(decoded.tokens)
+            yield Segment(start / SAMPLE_RATE, end / SAMPLE_RATE, text, decoded.tokens, decoded.truncated)
+
+
+def _load_16k_mono(audio: AudioSource, rate: int | None) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Samples float32 (n,) at 16 kHz, n at least one frame; and warnings."""
+    warnings: tuple[str, ...] = ()
+    if isinstance(audio, np.ndarray):
+        samples, source = _checked_array(audio), "the array"
+        if rate is None:
+            raise OptionError("an array needs its sampling rate: transcribe(samples, rate=16000)")
+    else:
+        if rate is not None:
+            raise OptionError("rate belongs to arrays of samples; a WAV file says its own")
+        wav = read_wav(audio)
+        samples, rate, warnings = wav.samples, wav.rate, wav.warnings
+        source = os.fspath(audio) if isinstance(audio, (str, os.PathLike)) else "the audio"
+    samples = resample(samples, rate, SAMPLE_RATE)
+    if len(samples) < HOP_LENGTH:
+        raise AudioError(f"{source} holds {len(samples) / SAMPLE_RATE * 1000:.1f} ms of sound; 10 ms is the least")
+    return samples, warnings
+
+
+def _checked_array(audio: NDArray) -> NDArray[np.float32]:
+    if audio.ndim != 1:
+        raise AudioError(
+            f"samples of shape {audio.shape}; expected one channel, (n,): for (n, channels), .mean(axis=1)"
+        )
+    if audio.dtype == np.int16:
+        return audio.astype(np.float32) / np.float32(2**15)
+    if audio.dtype.kind != "f":
+        raise AudioError(f"samples of type {audio.dtype}; expected float in -1..1, or int16")
+    samples = audio.astype(np.float32, copy=False)
+    finite = np.isfinite(samples)
+    if not finite.all():
+        raise AudioError(f"sample {int(np.argmin(finite))} is NaN or infinite")
+    return samples

@@ -1,0 +1,199 @@
+"""tools/export: the graphs compute what transformers computes, whatever the checkpoint's shape and style."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from cohere_lite.decode import Decoder
+from cohere_lite.model import load_model
+from tools.export.__main__ import export, main
+from tools.export.graph import quantize_columns
+from tools.random_checkpoint import Shape, hub_config, write_random_checkpoint
+
+safetensors = pytest.importorskip("safetensors.numpy")
+
+SMALL = Shape(
+    encoder_layers=2,
+    encoder_width=64,
+    encoder_heads=4,
+    encoder_ffn=128,
+    subsampling_channels=16,
+    decoder_layers=2,
+    decoder_width=48,
+    decoder_heads=3,
+    decoder_ffn=96,
+    max_positions=48,
+    vocab_size=300,
+)
+SHAPES = {
+    "small": SMALL,
+    "one layer each": Shape(1, 32, 2, 64, 8, 9, 128, 1, 32, 2, 64, 32, 40),
+    "narrow encoder, deep decoder": Shape(2, 48, 6, 80, 16, 5, 128, 5, 64, 4, 64, 64, 777),
+    "real head sizes": Shape(3, 320, 2, 256, 32, 9, 128, 1, 256, 2, 128, 32, 500),
+}
+N_CLIPS = 50  # over all shapes, of 1 to 600 mel frames
+PROMPT = [18, 4, 5, 12, 13, 13, 6, 9, 10, 11]  # ids of tools.random_checkpoint's special tokens
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    write_random_checkpoint(folder, SMALL)
+    return folder
+
+
+def features(n_frames: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((128, n_frames), np.float32)
+
+
+def step_logits(folder: Path, mel: np.ndarray, tokens: list[int]) -> np.ndarray:
+    """Logits after the prompt and after each of `tokens`, (1 + len(tokens), vocabulary), fed as the runtime feeds."""
+    decoder = Decoder(load_model(folder))
+    decoder.start(mel)
+    return np.array([decoder.step(PROMPT), *(decoder.step([token]) for token in tokens)])
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", SHAPES)
+def test_fp32_equals_transformers(name: str, tmp_path: Path) -> None:
+    """By reference: logits within 1e-4 of the largest, greedy tokens the same, in both layouts."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    shape = SHAPES[name]
+    write_random_checkpoint(tmp_path, shape, seed=len(name))
+    for layout in ("fast", "sherpa"):
+        export(tmp_path, tmp_path / layout, "fp32", layout)
+    reference = transformers.CohereAsrForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    varied: set[int] = set()
+    decoders = {layout: Decoder(load_model(tmp_path / layout)) for layout in ("fast", "sherpa")}
+    lengths = np.random.default_rng(1).integers(1, 600, -(-N_CLIPS // len(SHAPES)))
+    for seed, n_frames in enumerate([1, 8, 9, *lengths[3:]]):
+        mel = features(int(n_frames), seed)
+        with torch.no_grad():
+            expected = reference.generate(
+                torch.from_numpy(mel.T[None].copy()),
+                decoder_input_ids=torch.tensor([PROMPT]),
+                max_length=shape.max_positions,
+                do_sample=False,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        text = expected.sequences[0, len(PROMPT) :].tolist()
+        logits = torch.cat(expected.logits).numpy()
+        for layout, decoder in decoders.items():
+            found = decoder.decode(mel, PROMPT)
+            end = [] if found.truncated else [3]
+            # the reference stops at max_length tokens; the runtime still takes the logits of the last position
+            assert [*found.tokens, *end][: len(text)] == text
+            varied |= set(text)
+            stepped = step_logits(tmp_path / layout, mel, text[:-1])
+            assert np.abs(stepped - logits).max() <= 1e-4 * np.abs(logits).max()
+    assert len(varied) > 10  # else the comparison of tokens says little
+
+
+@pytest.mark.reference
+def test_names_and_config_of_both_styles_give_the_same_graph(checkpoint: Path, tmp_path: Path) -> None:
+    """By construction: one checkpoint, saved by transformers too, and with the hub's nested config."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    export(checkpoint, tmp_path / "sharded")
+
+    model = transformers.CohereAsrForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "saved")
+    own_names = {name: tensor.float().numpy() for name, tensor in model.state_dict().items()}
+    (tmp_path / "own").mkdir()
+    safetensors.save_file(own_names, tmp_path / "own" / "model.safetensors")
+    (tmp_path / "own" / "config.json").write_text((checkpoint / "config.json").read_text())
+    (tmp_path / "saved" / "config.json").write_text(json.dumps(hub_config(SMALL)))
+    for folder in ("saved", "own"):
+        (tmp_path / folder / "tokens.txt").write_text((checkpoint / "tokens.txt").read_text())
+        export(tmp_path / folder, tmp_path / folder / "onnx")
+        for file in sorted((tmp_path / "sharded").iterdir()):
+            assert (tmp_path / folder / "onnx" / file.name).read_bytes() == file.read_bytes(), (folder, file.name)
+
+
+@pytest.mark.parametrize("layout", ["fast", "sherpa"])
+@pytest.mark.parametrize("pointwise", ["int8", "fp32"])
+def test_int8_stays_near_fp32(checkpoint: Path, tmp_path: Path, layout: str, pointwise: str) -> None:
+    """By record: relative error of the logits, root mean square, 0.010 to 0.016 here; 0.5 when one scale is wrong."""
+    export(checkpoint, tmp_path / "fp32", "fp32", layout)
+    export(checkpoint, tmp_path / "int8", "int8", layout, pointwise)
+    exact, quantized = (step_logits(tmp_path / p, features(250), [30, 31]) for p in ("fp32", "int8"))
+    error = np.sqrt(np.mean((quantized - exact) ** 2) / np.mean(exact**2))
+    assert 1e-4 < error < 0.03
+
+
+def test_quantize_columns() -> None:
+    """By hand: a column's largest magnitude becomes 127; rounding is to the nearest; zeros stay."""
+    weight = np.array([[1.0, 0.0, -254.0], [-0.5, 0.0, 3.0]], np.float32)
+    quantized, scale = quantize_columns(weight)
+    np.testing.assert_array_equal(quantized, [[127, 0, -127], [-64, 0, 2]])  # -63.5 and 1.5 to even
+    np.testing.assert_allclose(scale, [1 / 127, 1, 2])
+
+
+def test_padding_is_masked(checkpoint: Path, tmp_path: Path) -> None:
+    """By construction: encoder_length hides what follows it, for each clip of a batch its own."""
+    export(checkpoint, tmp_path, "fp32")
+    session = ort.InferenceSession(tmp_path / "decoder.fp32.onnx")
+    random = np.random.default_rng(0)
+    inputs = {value.name: value.shape for value in session.get_inputs()}
+
+    def logits(batch: int, frames: int, lengths: list[int], cross: dict[str, np.ndarray]) -> np.ndarray:
+        feed = {"tokens": np.array([PROMPT] * batch), "offset": np.array(0), "encoder_length": np.array(lengths)}
+        past = {name: np.zeros((batch, *shape[1:]), np.float32) for name, shape in inputs.items() if "past" in name}
+        return session.run(["logits"], feed | past | cross)[0]
+
+    def shape_of(name: str, batch: int, frames: int) -> list[int]:
+        return [{"batch": batch, "encoder_frames": frames}.get(size, size) for size in inputs[name]]
+
+    cross_names = [name for name in inputs if "cross" in name]
+    cross = {name: random.standard_normal(shape_of(name, 2, 12), np.float32) for name in cross_names}
+    both = logits(2, 12, [12, 7], cross)
+    for clip, length in enumerate([12, 7]):
+        cut = {
+            name: value[clip : clip + 1, ..., :length] if "key" in name else value[clip : clip + 1, :, :length]
+            for name, value in cross.items()
+        }
+        np.testing.assert_allclose(both[clip : clip + 1], logits(1, length, [length], cut), atol=1e-5)
+
+
+def test_weights_nobody_asked_for_are_an_error(checkpoint: Path, tmp_path: Path) -> None:
+    index = json.loads((checkpoint / "model.safetensors.index.json").read_text())
+    safetensors.save_file({"encoder.layers.0.adapter.weight": np.ones(3, np.float32)}, tmp_path / "extra.safetensors")
+    for file in checkpoint.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    index["weight_map"]["encoder.layers.0.adapter.weight"] = "extra.safetensors"
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"1 tensors .* not used, e\.g\. encoder\.layers\.0\.adapter\.weight"):
+        export(tmp_path, tmp_path / "onnx")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+        (lambda folder: (folder / "tokens.txt").unlink(), "none of tokens.txt, tokenizer.json, tokenizer.model"),
+        (lambda folder: (folder / "model.safetensors.index.json").unlink(), "neither model.safetensors nor"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "neither `transf_decoder`"),
+    ],
+)
+def test_incomplete_checkpoint(checkpoint: Path, tmp_path: Path, capsys, break_it, message: str) -> None:
+    for file in checkpoint.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    break_it(tmp_path)
+    assert main([str(tmp_path), str(tmp_path / "onnx")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_clip_longer_than_the_position_table_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """By formula: 1 s is 100 mel frames, 13 encoder frames; 105 mel frames are 14."""
+    export(checkpoint, tmp_path, "fp32", max_audio_s=1.0)
+    session = ort.InferenceSession(tmp_path / "encoder.fp32.onnx")
+    assert session.run(["cross_value_0"], {"mel": features(104)[None]})[0].shape[2] == 13
+    with pytest.raises(Exception, match="Reshape"):
+        session.run(None, {"mel": features(105)[None]})

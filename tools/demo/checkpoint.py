@@ -1,0 +1,22 @@
+"""The checkpoint in the official format: model.safetensors (bfloat16, the hub's names), config, tokenizer."""
+
+import copy
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import CohereAsrForConditionalGeneration
+
+
+def save(model: CohereAsrForConditionalGeneration, folder: Path) -> None:
+    """Write the model, rounded to bfloat16, into `folder`."""
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    # transformers gives the weights their original names back, but leaves its own prefix on them
+    tensors = load_file(folder / "model.safetensors")
+    tensors = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def load(folder: Path) -> CohereAsrForConditionalGeneration:
+    """What `save` wrote, the rounded weights as float32."""
+    return CohereAsrForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()

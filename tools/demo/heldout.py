@@ -1,0 +1,46 @@
+"""Recordings for tests and evaluation: held-out sentences spoken by held-out voices.
+
+Needs the program espeak-ng and NumPy only, so that the package's own tests can use it.
+"""
+
+from collections.abc import Iterator
+from random import Random
+
+import numpy as np
+
+from .sentences import Grammar
+from .synthesise import Samples, add_noise, at_peak, noise, random_voice, silence, speak
+
+UTTERANCES = 100  # a language
+PEAK = 0.5
+MARGIN = 0.1  # seconds of silence before and after
+
+
+def heldout(
+    language: str, count: int = UTTERANCES, snr_db: float | None = None, kind: str = "white"
+) -> Iterator[tuple[Samples, str, str]]:
+    """Yields (samples float32 (n,) at 16 kHz, text with punctuation, id), the same ones every time.
+
+    snr_db: add noise of this `kind` ("white", "pink" or "babble"); None leaves the recording clean.
+    """
+    rng = Random(f"held out {language}")
+    texts = Grammar(language).held_out_texts(count, rng)
+    babble = make_babble(language) if kind == "babble" else silence(0)
+    for i, text in enumerate(texts):
+        samples = speak(text, **random_voice(language, rng, held_out=True))
+        samples = np.concatenate([silence(MARGIN), samples, silence(MARGIN)])
+        if snr_db is not None:
+            samples = add_noise(samples, noise(kind, len(samples), np.random.default_rng(i), babble), snr_db)
+        yield at_peak(samples, PEAK), text, f"{language}-{i:03}"
+
+
+def make_babble(language: str, voices: int = 4, sentences: int = 15) -> Samples:
+    """Several training voices talking at once for about half a minute: float32 (n,), 16 kHz."""
+    rng = Random(f"babble {language}")
+    grammar = Grammar(language)
+    talks = []
+    for _ in range(voices):
+        voice = random_voice(language, rng)
+        talks.append(np.concatenate([speak(text, **voice) for text in grammar.training(sentences, rng)]))
+    n = min(map(len, talks))
+    return np.sum([at_peak(talk[:n], 0.5) for talk in talks], axis=0, dtype=np.float32)

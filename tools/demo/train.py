@@ -1,0 +1,180 @@
+"""Training: cross-entropy on the text, helped by CTC on the encoder, which finds the alignment much sooner."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentencepiece import SentencePieceProcessor
+from torch import nn
+from torch.nn import functional
+
+from .dataset import Utterance
+from .model import new_model
+from .sentences import without_punctuation
+from .tokenizer import END_OF_TEXT, PAD, prompt_ids
+
+SEED = 1
+STEPS = 6000
+FRAMES_PER_BATCH = 9000  # mel frames with padding: 30-40 sentences, or three long recordings
+LEARNING_RATE = 1.5e-3  # peak; larger diverges
+WARM_UP = 300  # steps
+WEIGHT_DECAY = 0.01
+CTC_WEIGHT = (0.5, 0.2)  # share of the loss: until half the steps, and after
+LABEL_SMOOTHING = 0.05
+CLIP = 1.0  # norm of the gradient
+SAVE_EVERY = 500  # steps
+LOG_EVERY = 50
+TIME_MASKS, TIME_MASK = 2, 20  # SpecAugment: how many, at most how many frames
+MEL_MASKS, MEL_MASK = 2, 20  # and mel bins
+IGNORED = -100
+
+
+def batches(utterances: list[Utterance], rng: np.random.Generator):
+    """One epoch of batches (arrays of indices): random, but of similar length, so that little is padding."""
+    lengths = np.array([utterance.frames for utterance in utterances]) * rng.uniform(0.9, 1.1, len(utterances))
+    order = np.argsort(lengths)
+    groups, group = [], []
+    for i in order:
+        if group and (len(group) + 1) * utterances[i].frames > FRAMES_PER_BATCH:
+            groups.append(np.array(group))
+            group = []
+        group.append(i)
+    groups.append(np.array(group))
+    return [groups[i] for i in rng.permutation(len(groups))]
+
+
+class Collator:
+    """Indices to tensors: masked features, prompt and text, CTC targets."""
+
+    def __init__(self, utterances: list[Utterance], features: np.ndarray, tokenizer: SentencePieceProcessor):
+        self.utterances, self.features, self.tokenizer = utterances, features, tokenizer
+
+    def __call__(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        chosen = [self.utterances[i] for i in indices]
+        n_frames = max(utterance.frames for utterance in chosen)
+        features = np.zeros((len(chosen), n_frames, 128), np.float32)
+        ids, labels, texts = [], [], []
+        for row, utterance in enumerate(chosen):
+            features[row, : utterance.frames] = self.features[utterance.start : utterance.start + utterance.frames]
+            _mask(features[row, : utterance.frames], rng)
+            punctuation = bool(rng.random() < 0.5)
+            text = utterance.text if punctuation else without_punctuation(utterance.text)
+            prompt, tokens = prompt_ids(self.tokenizer, utterance.language, punctuation), self.tokenizer.encode(text)
+            ids.append(torch.tensor(prompt + tokens))
+            labels.append(torch.tensor([IGNORED] * (len(prompt) - 1) + tokens + [END_OF_TEXT]))
+            # Always without punctuation: the encoder does not see the prompt
+            texts.append(torch.tensor(self.tokenizer.encode(without_punctuation(utterance.text)), dtype=torch.long))
+        frames = torch.tensor([utterance.frames for utterance in chosen])
+        return {
+            "features": torch.from_numpy(features),
+            "frames": frames,
+            "ids": nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD),
+            "labels": nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+            "ctc": torch.cat(texts),
+            "ctc_lengths": torch.tensor([len(text) for text in texts]),
+        }
+
+
+def _mask(features: np.ndarray, rng: np.random.Generator) -> None:
+    """SpecAugment, in place: hide a few short times and a few bands of mel bins.  features: (frames, 128)."""
+    for _ in range(TIME_MASKS):
+        width = rng.integers(min(TIME_MASK, len(features) // 10) + 1)
+        start = rng.integers(len(features) - width + 1)
+        features[start : start + width] = 0
+    for _ in range(MEL_MASKS):
+        width = rng.integers(MEL_MASK + 1)
+        start = rng.integers(128 - width + 1)
+        features[:, start : start + width] = 0
+
+
+def train(
+    utterances: list[Utterance],
+    features: np.ndarray,
+    tokenizer: SentencePieceProcessor,
+    folder: Path,
+    steps: int = STEPS,
+):
+    """Train a new model; returns it in eval mode, and the history [{step, loss, ctc, ...}].
+
+    Saves folder/state.pt every SAVE_EVERY steps, and goes on from there when it exists.
+    """
+    torch.manual_seed(SEED)
+    model = new_model(tokenizer.vocab_size())
+    # channels-last and bfloat16 products halve the time of a step on a CPU that has AVX-512
+    model.model.encoder.subsampling.to(memory_format=torch.channels_last)
+    ctc_head = nn.Linear(model.config.encoder_config.hidden_size, tokenizer.vocab_size())  # dropped after training
+    parameters = [*model.parameters(), *ctc_head.parameters()]
+    decayed = [p for p in parameters if p.dim() > 1]
+    others = [p for p in parameters if p.dim() <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
+        lr=LEARNING_RATE,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / WARM_UP) * 0.5 * (1 + np.cos(np.pi * min(1, step / steps))) + 0.002
+    )
+    collate = Collator(utterances, features, tokenizer)
+    history: list[dict] = []
+    step, epoch, begun = 0, 0, time.time()
+    state = folder / "state.pt"
+    if state.exists():
+        saved = torch.load(state, weights_only=False)
+        step, epoch, history = saved["step"], saved["epoch"], saved["history"]
+        for part, name in ((model, "model"), (ctc_head, "ctc"), (optimizer, "optimizer"), (schedule, "schedule")):
+            part.load_state_dict(saved[name])
+
+    sums = np.zeros(3)
+    model.train()
+    while step < steps:
+        rng = np.random.default_rng([SEED, epoch])
+        for indices in batches(utterances, rng):
+            batch = collate(indices, rng)
+            ctc_weight = CTC_WEIGHT[step >= steps // 2]
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                text_loss, ctc_loss, correct = losses(model, ctc_head, batch)
+            optimizer.zero_grad()
+            ((1 - ctc_weight) * text_loss + ctc_weight * ctc_loss).backward()
+            nn.utils.clip_grad_norm_(parameters, CLIP)
+            optimizer.step()
+            schedule.step()
+            step += 1
+            sums += [text_loss.item(), ctc_loss.item(), correct]
+            if step % LOG_EVERY == 0:
+                loss, ctc, accuracy = (sums / LOG_EVERY).round(4).tolist()
+                history.append({"step": step, "loss": loss, "ctc_loss": ctc, "token_accuracy": accuracy})
+                print(f"step {step} of {steps}, {time.time() - begun:.0f} s: {json.dumps(history[-1])}", flush=True)
+                sums[:] = 0
+            if step % SAVE_EVERY == 0 or step == steps:
+                saved = {"step": step, "epoch": epoch + 1, "history": history, "model": model.state_dict()}
+                saved |= {"ctc": ctc_head.state_dict(), "optimizer": optimizer.state_dict()}
+                torch.save(saved | {"schedule": schedule.state_dict()}, state)
+            if step == steps:
+                break
+        epoch += 1
+    return model.eval(), history
+
+
+def losses(model, ctc_head: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Cross-entropy on text and end of text; CTC loss a token; share of the tokens that were predicted right."""
+    mask = torch.arange(batch["features"].shape[1]) < batch["frames"][:, None]
+    encoded = model.model.encoder(batch["features"], attention_mask=mask)
+    log_probs = ctc_head(encoded.last_hidden_state).float().log_softmax(-1).transpose(0, 1)
+    ctc_loss = functional.ctc_loss(
+        log_probs,
+        batch["ctc"],
+        encoded.attention_mask.sum(1),
+        batch["ctc_lengths"],
+        blank=PAD,
+        reduction="sum",
+        zero_infinity=True,  # a few fast sentences have more tokens than encoder frames
+    ) / max(1, len(batch["ctc"]))
+    # No mask for the padding after the text: attention is causal, and the loss ignores it
+    logits = model(encoder_outputs=encoded, decoder_input_ids=batch["ids"], use_cache=False).logits.float()
+    labels = batch["labels"]
+    text_loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=LABEL_SMOOTHING)
+    correct = (logits.argmax(-1) == labels)[labels != IGNORED].float().mean().item()
+    return text_loss, ctc_loss, correct

@@ -1,0 +1,71 @@
+"""Export an official Cohere Transcribe checkpoint to ONNX.
+
+    python -m tools.export CHECKPOINT OUT [--precision int8|fp32] [--layout fast|sherpa] [--pointwise int8|fp32]
+
+Reads   config.json, model.safetensors (or its shards), and tokens.txt, tokenizer.json or tokenizer.model
+Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, and tokens.txt
+Needs   numpy, onnx, safetensors (ml_dtypes for bfloat16); sentencepiece only for tokenizer.model. No torch.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from .checkpoint import Checkpoint
+from .decoder import write_decoder
+from .encoder import write_encoder
+from .graph import Graph
+from .vocabulary import write_tokens
+
+MODEL_TYPE = "cohere-transcribe-03-2026"  # sherpa-onnx refuses an encoder whose metadata does not say so
+
+
+def export(
+    checkpoint_folder: Path,
+    out: Path,
+    precision: str = "int8",
+    layout: str = "fast",
+    pointwise: str | None = None,
+    max_audio_s: float = 35.0,
+) -> None:
+    """Write the two graphs and tokens.txt into `out`. `pointwise`: precision of the Conformer's pointwise
+    convolutions, by default that of everything else. `max_audio_s`: longest clip the encoder takes; the
+    reference never feeds more than 35 s."""
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = Checkpoint(checkpoint_folder)
+    dims = checkpoint.dimensions
+    metadata = {"model_type": MODEL_TYPE, "precision": precision, "layout": layout}
+    write_tokens(checkpoint_folder, out / "tokens.txt", dims.vocab_size)
+    graph = Graph(out / f"encoder.{precision}.onnx", precision)
+    max_encoder_frames = -int(-max_audio_s * 100 // 2**dims.subsampling_layers)  # 100 mel frames a second
+    write_encoder(graph, checkpoint, max_encoder_frames, pointwise or precision, layout)
+    graph.save(metadata | {"max_audio_s": str(max_audio_s)})
+    graph = Graph(out / f"decoder.{precision}.onnx", precision)
+    write_decoder(graph, checkpoint, layout)
+    graph.save(metadata)
+    checkpoint.finish()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.export", description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoint", type=Path, help="folder with config.json and model.safetensors")
+    parser.add_argument("out", type=Path, help="folder for the ONNX files")
+    parser.add_argument("--precision", choices=["int8", "fp32"], default="int8", help="of the products (default: int8)")
+    parser.add_argument(
+        "--layout", choices=["fast", "sherpa"], default="fast", help="fast for cohere_lite, sherpa for sherpa-onnx too"
+    )
+    parser.add_argument(
+        "--pointwise", choices=["int8", "fp32"], help="of pointwise convolutions (default: as --precision)"
+    )
+    parser.add_argument("--max-audio-s", type=float, default=35.0, help="longest clip in seconds (default: 35)")
+    args = parser.parse_args(argv)
+    try:
+        export(args.checkpoint, args.out, args.precision, args.layout, args.pointwise, args.max_audio_s)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""The Transformer decoder as a graph, in two layouts that differ in how they keep keys and values.
+
+fast    One buffer per layer, past and present sharing it (GroupQueryAttention writes the new row in place); cross
+        keys arrive transposed; a length per clip masks the padding of a batch; logits of the last position only.
+sherpa  The published contract, read by position by sherpa-onnx: all layers stacked in one tensor. Attention reads
+        only the filled part of the past, and one scatter per step writes the new rows, so a runtime may bind the
+        same buffer as input and output: rows are written at positions >= offset and read only below.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import TensorProto
+
+from .checkpoint import Checkpoint
+from .graph import CONTRIB, Graph, quantize_columns
+from .norms import add_and_norm, layer_norm
+
+# (layer, query/key/value (B, n, 3 width)) -> (B, n, width), and (layer, query (B, n, width)) -> (B, n, width)
+Attention = Callable[[int, str], str]
+
+
+def write_decoder(graph: Graph, checkpoint: Checkpoint, layout: str) -> None:
+    """Add the whole decoder; inputs and outputs are those of the layout."""
+    dims = checkpoint.dimensions
+    tokens = graph.input("tokens", "int64", ["batch", "n_tokens"])
+    graph.output("logits", "float32", ["batch", 1 if layout == "fast" else "n_tokens", dims.vocab_size])
+    if layout == "fast":
+        offset = graph.input("offset", "int64", [])
+        self_attention, cross_attention = _fast_attention(graph, checkpoint, tokens, offset)
+    else:
+        # sherpa-onnx feeds by position: tokens, self k, self v, cross k, cross v, offset
+        self_attention, cross_attention = _sherpa_attention(graph, checkpoint, tokens)
+        offset = "offset"
+    embedding = _Embedding(graph, checkpoint)
+    x = graph.node("Add", embedding.look_up(tokens), _positions(graph, checkpoint, tokens, offset))
+    x = layer_norm(graph, checkpoint, "decoder.embedding_layernorm", x)
+    sum_, x = x, layer_norm(graph, checkpoint, "decoder.layers.0.input_layernorm", x)
+    for i in range(dims.decoder_layers):
+        layer = f"decoder.layers.{i}"
+        qkv = graph.linear(f"{layer}.self_attn.qkv", x, *_side_by_side(checkpoint, f"{layer}.self_attn", "qkv"))
+        branch = _linear(graph, checkpoint, f"{layer}.self_attn.o_proj", self_attention(i, qkv))
+        sum_, x = add_and_norm(graph, checkpoint, f"{layer}.post_attention_layernorm", sum_, branch)
+        query = _linear(graph, checkpoint, f"{layer}.encoder_attn.q_proj", x)
+        branch = _linear(graph, checkpoint, f"{layer}.encoder_attn.o_proj", cross_attention(i, query))
+        sum_, x = add_and_norm(graph, checkpoint, f"{layer}.final_layernorm", sum_, branch)
+        branch = graph.node("Relu", _linear(graph, checkpoint, f"{layer}.mlp.fc1", x))
+        branch = _linear(graph, checkpoint, f"{layer}.mlp.fc2", branch)
+        last = i + 1 == dims.decoder_layers
+        next_norm = "decoder.norm" if last else f"decoder.layers.{i + 1}.input_layernorm"
+        sum_, x = add_and_norm(graph, checkpoint, next_norm, sum_, branch)
+    if layout == "fast":
+        x = graph.node("Slice", x, graph.constant([-1]), graph.constant([np.iinfo(np.int64).max]), graph.constant([1]))
+    embedding.logits(x)
+
+
+def _fast_attention(graph: Graph, checkpoint: Checkpoint, tokens: str, offset: str) -> tuple[Attention, Attention]:
+    dims = checkpoint.dimensions
+    heads, head_dim = dims.decoder_heads, dims.decoder_width // dims.decoder_heads
+    encoder_length = graph.input("encoder_length", "int64", ["batch"])
+    for i in range(dims.decoder_layers):
+        for part in ("key", "value"):
+            graph.input(f"past_{part}_{i}", "float32", ["batch", heads, dims.max_positions, head_dim])
+            graph.output(f"present_{part}_{i}", "float32", ["batch", heads, dims.max_positions, head_dim])
+    for i in range(dims.decoder_layers):
+        graph.input(f"cross_key_{i}", "float32", ["batch", heads, head_dim, "encoder_frames"])
+        graph.input(f"cross_value_{i}", "float32", ["batch", heads, "encoder_frames", head_dim])
+
+    # GroupQueryAttention counts per row the past and new tokens, less one, and their number over all rows.
+    batch_shape = graph.node("Shape", encoder_length)
+    n_tokens = graph.node("Gather", graph.node("Shape", tokens), graph.constant(1))
+    total = graph.node("Cast", graph.node("Add", offset, n_tokens), to=TensorProto.INT32)
+    last = graph.node("Sub", total, graph.constant(1, "int32"))
+    lengths = graph.node("Expand", last, batch_shape)
+
+    frames = graph.node("Shape", "cross_value_0")
+    frames = graph.node("Range", graph.constant(0), graph.node("Gather", frames, graph.constant(2)), graph.constant(1))
+    lengths_4d = graph.node("Reshape", encoder_length, graph.constant([-1, 1, 1, 1]))
+    padding_mask = graph.node(
+        "Where",
+        graph.node("Less", frames, lengths_4d),
+        graph.constant(0, "float32"),
+        graph.constant(-np.inf, "float32"),
+    )  # (B, 1, 1, encoder_frames)
+
+    def self_attention(i: int, qkv: str) -> str:
+        return graph.nodes(
+            "GroupQueryAttention",
+            *[qkv, "", "", f"past_key_{i}", f"past_value_{i}", lengths, total],
+            domain=CONTRIB,
+            num_heads=heads,
+            kv_num_heads=heads,
+            out=[f"self_attention_{i}", f"present_key_{i}", f"present_value_{i}"],
+        )[0]
+
+    def cross_attention(i: int, query: str) -> str:
+        query = graph.node("Reshape", query, graph.constant([0, 0, heads, head_dim]))
+        query = graph.node("Transpose", query, perm=[0, 2, 1, 3])
+        query = graph.node("Mul", query, graph.constant(head_dim**-0.5, "float32"))
+        scores = graph.node("Add", graph.node("MatMul", query, f"cross_key_{i}"), padding_mask)
+        mixed = graph.node("MatMul", graph.node("Softmax", scores, axis=-1), f"cross_value_{i}")
+        mixed = graph.node("Transpose", mixed, perm=[0, 2, 1, 3])
+        return graph.node("Reshape", mixed, graph.constant([0, 0, heads * head_dim]))
+
+    return self_attention, cross_attention
+
+
+def _sherpa_attention(graph: Graph, checkpoint: Checkpoint, tokens: str) -> tuple[Attention, Attention]:
+    dims = checkpoint.dimensions
+    layers, width, heads = dims.decoder_layers, dims.decoder_width, dims.decoder_heads
+    head_dim = width // heads
+    cache_shape: list[int | str] = [layers, "batch", heads, dims.max_positions, head_dim]
+    for part in "kv":
+        graph.input(f"in_n_layer_self_{part}_cache", "float32", cache_shape)
+        graph.output(f"out_n_layer_self_{part}_cache", "float32", cache_shape)
+    for part in "kv":
+        graph.input(f"n_layer_cross_{part}", "float32", [layers, "batch", "encoder_frames", width])
+    offset = graph.input("offset", "int64", [])
+
+    batch, n_tokens = graph.nodes("Split", graph.node("Shape", tokens), graph.constant([1, 1]), out=2)
+    zero, one = graph.constant(0), graph.constant(1)
+    total = graph.node("Squeeze", graph.node("Add", offset, n_tokens))
+    new_positions = graph.node("Range", offset, total, one)
+    keys = graph.node("Range", zero, total, one)
+    visible = graph.node("LessOrEqual", keys, graph.node("Unsqueeze", new_positions, graph.constant([1])))
+    causal_mask = graph.node("Where", visible, graph.constant(0, "float32"), graph.constant(-np.inf, "float32"))
+    filled = graph.node("Reshape", offset, graph.constant([1]))
+    new_rows: dict[str, list[str]] = {"k": [], "v": []}
+
+    def split_heads(x: str) -> str:
+        return graph.node(
+            "Transpose", graph.node("Reshape", x, graph.constant([0, 0, heads, head_dim])), perm=[0, 2, 1, 3]
+        )
+
+    def past_and_new(i: int, part: str, new: str) -> str:
+        new_rows[part].append(graph.node("Unsqueeze", new, graph.constant([0])))
+        starts = graph.constant([i, 0])
+        ends = graph.node("Concat", graph.constant([i + 1]), filled, axis=0)
+        past = graph.node("Slice", f"in_n_layer_self_{part}_cache", starts, ends, graph.constant([0, 3]))
+        return graph.node("Concat", graph.node("Squeeze", past, graph.constant([0])), new, axis=2)
+
+    def self_attention(i: int, qkv: str) -> str:
+        query, key, value = (
+            split_heads(x) for x in graph.nodes("Split", qkv, graph.constant([width] * 3), axis=2, out=3)
+        )
+        key, value = past_and_new(i, "k", key), past_and_new(i, "v", value)
+        query = graph.node("Mul", query, graph.constant(head_dim**-0.5, "float32"))
+        scores = graph.node("MatMul", query, graph.node("Transpose", key, perm=[0, 1, 3, 2]))
+        probabilities = graph.node("Softmax", graph.node("Add", scores, causal_mask), axis=-1)
+        mixed = graph.node("Transpose", graph.node("MatMul", probabilities, value), perm=[0, 2, 1, 3])
+        if i + 1 == layers:
+            write_rows()
+        return graph.node("Reshape", mixed, graph.constant([0, 0, width]))
+
+    def write_rows() -> None:
+        # where each new row goes, (layers, B, heads, n, 4): its layer, clip, head and position
+        clips = graph.node("Range", zero, graph.node("Squeeze", batch), one)
+        axes = [
+            graph.constant(np.arange(layers).reshape(-1, 1, 1, 1, 1)),
+            graph.node("Reshape", clips, graph.constant([1, -1, 1, 1, 1])),
+            graph.constant(np.arange(heads).reshape(1, 1, -1, 1, 1)),
+            graph.node("Reshape", new_positions, graph.constant([1, 1, 1, -1, 1])),
+        ]
+        sizes = [graph.constant([layers]), batch, graph.constant([heads]), n_tokens, graph.constant([1])]
+        shape = graph.node("Concat", *sizes, axis=0)
+        indices = graph.node("Concat", *(graph.node("Expand", axis, shape) for axis in axes), axis=4)
+        for part in "kv":
+            rows = graph.node("Concat", *new_rows[part], axis=0)
+            name = f"out_n_layer_self_{part}_cache"
+            graph.node("ScatterND", f"in_n_layer_self_{part}_cache", indices, rows, out=name)
+
+    def cross_attention(i: int, query: str) -> str:
+        key, value = (graph.node("Gather", f"n_layer_cross_{part}", graph.constant(i), axis=0) for part in "kv")
+        return graph.node("MultiHeadAttention", query, key, value, domain=CONTRIB, num_heads=heads)
+
+    return self_attention, cross_attention
+
+
+class _Embedding:
+    """The token table as columns (width, vocabulary): looked up, and, tied to it, multiplied as the output matrix.
+
+    In INT8 both uses read the same quantised columns, one scale per token, so the file holds the table once."""
+
+    def __init__(self, graph: Graph, checkpoint: Checkpoint) -> None:
+        self.graph = graph
+        table = checkpoint.tensor("decoder.embed_tokens.weight").T
+        output = checkpoint.tensor("proj_out.weight").T if "proj_out.weight" in checkpoint else table
+        self.bias = graph.weight("proj_out.bias", checkpoint.tensor("proj_out.bias"))
+        self.output, self.output_scale = self._store("proj_out", output)
+        tied = np.array_equal(output, table)
+        self.table, self.table_scale = (
+            (self.output, self.output_scale) if tied else self._store("decoder.embed_tokens", table)
+        )
+
+    def _store(self, name: str, columns: np.ndarray) -> tuple[str, str]:
+        if self.graph.precision == "fp32":
+            return self.graph.weight(f"{name}.weight", columns), ""
+        quantized, scale = quantize_columns(columns)
+        return self.graph.weight(f"{name}.weight", quantized), self.graph.weight(f"{name}.scale", scale)
+
+    def look_up(self, tokens: str) -> str:
+        """tokens int64 (B, n) -> float32 (B, n, width)."""
+        graph = self.graph
+        rows = graph.node("Transpose", graph.node("Gather", self.table, tokens, axis=1), perm=[1, 2, 0])
+        if graph.precision == "fp32":
+            return rows
+        scale = graph.node("Unsqueeze", graph.node("Gather", self.table_scale, tokens), graph.constant([2]))
+        return graph.node("Mul", graph.node("Cast", rows, to=TensorProto.FLOAT), scale)
+
+    def logits(self, x: str) -> None:
+        """x float32 (B, n, width) -> the output "logits" (B, n, vocabulary)."""
+        graph = self.graph
+        if graph.precision == "fp32":
+            graph.node("Add", graph.node("MatMul", x, self.output), self.bias, out="logits")
+        else:
+            weights = [self.output, self.output_scale, "", self.bias]
+            graph.node("DynamicQuantizeMatMul", x, *weights, domain=CONTRIB, out="logits")
+
+
+def _positions(graph: Graph, checkpoint: Checkpoint, tokens: str, offset: str) -> str:
+    """Rows offset .. offset + n of the position table, (n, width)."""
+    table = graph.weight("decoder.pos_emb.weight", checkpoint.tensor("decoder.pos_emb.weight"))
+    start = graph.node("Reshape", offset, graph.constant([1]))
+    n_tokens = graph.node("Slice", graph.node("Shape", tokens), graph.constant([1]), graph.constant([2]))
+    return graph.node("Slice", table, start, graph.node("Add", start, n_tokens), graph.constant([0]))
+
+
+def _linear(graph: Graph, checkpoint: Checkpoint, name: str, x: str) -> str:
+    return graph.linear(name, x, *checkpoint.linear(name))
+
+
+def _side_by_side(checkpoint: Checkpoint, name: str, parts: str) -> tuple[np.ndarray, np.ndarray]:
+    weights, biases = zip(*(checkpoint.linear(f"{name}.{part}_proj") for part in parts), strict=True)
+    return np.concatenate(weights, axis=1), np.concatenate(biases)

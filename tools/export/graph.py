@@ -1,0 +1,112 @@
+"""An ONNX graph under construction. Weights go to the external data file as they come and are then forgotten,
+so the memory needed is that of the largest tensor, not of the model."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+OPSET = 17  # the first with LayerNormalization; every onnxruntime since 1.13 reads it
+IR_VERSION = 8
+CONTRIB = "com.microsoft"  # onnxruntime's own operators
+
+INLINE_BYTES = 1024  # smaller tensors stay in the .onnx file: onnx's own default for external data
+ALIGNMENT = 4096  # bytes; a page, so that tensors can be mapped from the file
+
+DTYPES = {np.dtype(t): helper.np_dtype_to_tensor_dtype(np.dtype(t)) for t in ("float32", "int8", "int32", "int64")}
+
+
+class Graph:
+    """Add inputs, nodes and weights in order, then `save`. Values are referred to by name."""
+
+    def __init__(self, path: Path, precision: str) -> None:
+        self.precision = precision  # of the products: "fp32" or "int8"
+        self._path = path
+        self._data = open(_data_path(path), "wb")  # noqa: SIM115 - closed in save
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._initializers: list[onnx.TensorProto] = []
+        self._constants: dict[tuple, str] = {}
+
+    def input(self, name: str, dtype: str, shape: list[int | str]) -> str:
+        self._inputs.append(helper.make_tensor_value_info(name, DTYPES[np.dtype(dtype)], shape))
+        return name
+
+    def output(self, name: str, dtype: str, shape: list[int | str]) -> str:
+        self._outputs.append(helper.make_tensor_value_info(name, DTYPES[np.dtype(dtype)], shape))
+        return name
+
+    def node(self, op: str, *inputs: str, out: str | None = None, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output, named `out` or after the operator."""
+        return self.nodes(op, *inputs, out=[out or self._new_name(op)], domain=domain, **attributes)[0]
+
+    def nodes(self, op: str, *inputs: str, out: list[str] | int, domain: str = "", **attributes: Any) -> list[str]:
+        """Add a node with several outputs: their names ("" for one not wanted) or their number."""
+        outputs = [f"{self._new_name(op)}_{i}" for i in range(out)] if isinstance(out, int) else out
+        self._nodes.append(helper.make_node(op, list(inputs), outputs, domain=domain, **attributes))
+        return outputs
+
+    def constant(self, value: Any, dtype: str = "int64") -> str:
+        """A small constant (shape, index, scale); equal ones are stored once."""
+        array = np.asarray(value, dtype)
+        key = (array.tobytes(), array.shape, dtype)
+        if key not in self._constants:
+            self._constants[key] = self.weight(f"constant_{len(self._constants)}", array)
+        return self._constants[key]
+
+    def weight(self, name: str, array: np.ndarray) -> str:
+        """Write a tensor (float32, int8, int32 or int64) and return its name."""
+        array = np.require(array, requirements="C")
+        tensor = TensorProto(name=name, data_type=DTYPES[array.dtype], dims=array.shape)
+        if array.nbytes < INLINE_BYTES:
+            tensor.raw_data = array.tobytes()
+        else:
+            self._data.write(b"\0" * (-self._data.tell() % ALIGNMENT))
+            tensor.data_location = TensorProto.EXTERNAL
+            place = {"location": _data_path(self._path).name, "offset": self._data.tell(), "length": array.nbytes}
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=str(value))
+            self._data.write(array.tobytes())
+        self._initializers.append(tensor)
+        return name
+
+    def linear(self, name: str, x: str, weight: np.ndarray, bias: np.ndarray, precision: str | None = None) -> str:
+        """x (..., n_in) @ weight float32 (n_in, n_out) + bias (n_out,), in the graph's precision or the given one."""
+        bias_name = self.weight(f"{name}.bias", bias)
+        if (precision or self.precision) == "fp32":
+            return self.node("Add", self.node("MatMul", x, self.weight(f"{name}.weight", weight)), bias_name)
+        quantized, scale = quantize_columns(weight)
+        return self.node(
+            "DynamicQuantizeMatMul",
+            x,
+            self.weight(f"{name}.weight", quantized),
+            self.weight(f"{name}.scale", scale),
+            "",  # no zero point: signed and symmetric
+            bias_name,
+            domain=CONTRIB,
+        )
+
+    def save(self, metadata: dict[str, str]) -> None:
+        self._data.close()
+        graph = helper.make_graph(self._nodes, self._path.stem, self._inputs, self._outputs, self._initializers)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="cohere_lite")
+        helper.set_model_props(model, metadata)
+        self._path.write_bytes(model.SerializeToString())
+
+    def _new_name(self, op: str) -> str:
+        return f"{op}_{len(self._nodes)}"
+
+
+def quantize_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (n_in, n_out) -> int8 (n_in, n_out) in -127..127 and float32 scale (n_out,), one per output channel."""
+    scale = np.abs(weight).max(axis=0) / np.float32(127)
+    scale[scale == 0] = 1  # a column of zeros stays zeros
+    return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
+
+
+def _data_path(path: Path) -> Path:
+    return path.with_name(path.name + ".data")
