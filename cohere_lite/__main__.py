@@ -33,12 +33,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _transcribe_files(args)
     except KeyboardInterrupt:
-        _report("interrupted")
+        _report("interrupted", kind=None)
         return 130
-    except BrokenPipeError:
+    except OSError as error:  # of stdout: those of files have been dealt with
         # what is still buffered would fail again when Python flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        if isinstance(error, BrokenPipeError):
+            return 141
+        _report(error)
+        return 1
 
 
 def run() -> None:
@@ -92,8 +95,6 @@ def _transcribe_files(args: argparse.Namespace) -> int:
                 prompt=args.prompt,
                 on_segment=_Progress(file) if sys.stderr.isatty() else None,
             )
-        except BrokenPipeError:
-            raise
         except (CohereLiteError, OSError) as error:
             _report(error)
             failed = True
@@ -106,8 +107,8 @@ def _transcribe_files(args: argparse.Namespace) -> int:
     return int(failed)
 
 
-def _report(message: object, kind: str = "error") -> None:
-    print(f"{kind}: {message}", file=sys.stderr)
+def _report(message: object, kind: str | None = "error") -> None:
+    print(f"{kind}: {message}" if kind else message, file=sys.stderr)
 
 
 class _Progress:

@@ -159,7 +159,8 @@ def _checked_array(audio: NDArray) -> NDArray[np.float32]:
         return audio.astype(np.float32) / np.float32(2**15)
     if audio.dtype.kind != "f":
         raise AudioError(f"samples of type {audio.dtype}; expected float in -1..1, or int16")
-    samples = audio.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # too large for float32: infinite, and refused below
+        samples = audio.astype(np.float32, copy=False)
     finite = np.isfinite(samples)
     if not finite.all():
         raise AudioError(f"sample {int(np.argmin(finite))} is NaN or infinite")

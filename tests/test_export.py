@@ -49,9 +49,8 @@ def features(n_frames: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((128, n_frames), np.float32)
 
 
-def step_logits(folder: Path, mel: np.ndarray, tokens: list[int]) -> np.ndarray:
+def step_logits(decoder: Decoder, mel: np.ndarray, tokens: list[int]) -> np.ndarray:
     """Logits after the prompt and after each of `tokens`, (1 + len(tokens), vocabulary), fed as the runtime feeds."""
-    decoder = Decoder(load_model(folder))
     decoder.start(mel)
     return np.array([decoder.step(PROMPT), *(decoder.step([token]) for token in tokens)])
 
@@ -89,7 +88,7 @@ def test_fp32_equals_transformers(name: str, tmp_path: Path) -> None:
             # the reference stops at max_length tokens; the runtime still takes the logits of the last position
             assert [*found.tokens, *end][: len(text)] == text
             varied |= set(text)
-            stepped = step_logits(tmp_path / layout, mel, text[:-1])
+            stepped = step_logits(decoder, mel, text[:-1])
             assert np.abs(stepped - logits).max() <= 1e-4 * np.abs(logits).max()
     assert len(varied) > 10  # else the comparison of tokens says little
 
@@ -118,12 +117,14 @@ def test_names_and_config_of_both_styles_give_the_same_graph(checkpoint: Path, t
 @pytest.mark.parametrize("layout", ["fast", "sherpa"])
 @pytest.mark.parametrize("pointwise", ["int8", "fp32"])
 def test_int8_stays_near_fp32(checkpoint: Path, tmp_path: Path, layout: str, pointwise: str) -> None:
-    """By record: relative error of the logits, root mean square, 0.010 to 0.016 here; 0.5 when one scale is wrong."""
+    """By record: relative error of the logits (root mean square) 0.036 to 0.043 here, 0.18 with scales 10 % too small."""
     export(checkpoint, tmp_path / "fp32", "fp32", layout)
     export(checkpoint, tmp_path / "int8", "int8", layout, pointwise)
-    exact, quantized = (step_logits(tmp_path / p, features(250), [30, 31]) for p in ("fp32", "int8"))
+    exact, quantized = (
+        step_logits(Decoder(load_model(tmp_path / p)), features(250), [30, 31]) for p in ("fp32", "int8")
+    )
     error = np.sqrt(np.mean((quantized - exact) ** 2) / np.mean(exact**2))
-    assert 1e-4 < error < 0.03
+    assert 1e-4 < error < 0.08
 
 
 def test_quantize_columns() -> None:

@@ -10,11 +10,26 @@ from hypothesis import strategies as st
 from cohere_lite.errors import ModelError, OptionError
 from cohere_lite.tokens import TRAINED_LANGUAGES, Vocabulary, read_tokens
 
-# The special tokens that a prompt can need, and a few others.
-SPECIAL = (
-    "<unk> <|nospeech|> <pad> <|endoftext|> <|startoftranscript|> <|pnc|> <|nopnc|> <|startofcontext|> <|itn|> <|noitn|> "
-    "<|timestamp|> <|notimestamp|> <|diarize|> <|nodiarize|> <|spkchange|> <|audioseparator|> <|emo:undefined|>"
-).split()
+# Ids 0 to 16 of the real vocabulary.
+SPECIAL = [
+    "<unk>",
+    "<|nospeech|>",
+    "<pad>",
+    "<|endoftext|>",
+    "<|startoftranscript|>",
+    "<|pnc|>",
+    "<|nopnc|>",
+    "<|startofcontext|>",
+    "<|itn|>",
+    "<|noitn|>",
+    "<|timestamp|>",
+    "<|notimestamp|>",
+    "<|diarize|>",
+    "<|nodiarize|>",
+    "<|spkchange|>",
+    "<|audioseparator|>",
+    "<|emo:undefined|>",
+]
 BYTES = [f"<0x{value:02X}>" for value in range(256)]
 
 
@@ -116,7 +131,7 @@ def test_short_prompt(english_and_french):
         ("EN", {}, "did you mean 'en'"),
         ("en-US", {}, "did you mean 'en'"),
         ("fr_CA", {}, "did you mean 'fr'"),
-        ("en", {"style": "long"}, "'long' is not known; known: \"full\", \"short\""),
+        ("en", {"style": "long"}, "known: .*full.*short"),
         ("en", {"style": "short", "punctuation": False}, "short"),
         ("en", {"style": "short", "itn": True}, "short"),
     ],
@@ -185,7 +200,7 @@ def trained(tmp_path_factory):
         model_prefix=str(folder / "tokenizer"),
         model_type="bpe",
         vocab_size=400,
-        character_coverage=0.95,
+        character_coverage=0.98,
         byte_fallback=True,
         unk_id=0,
         bos_id=1,
@@ -221,13 +236,14 @@ def test_decode_encoded_text(trained, text):
 @pytest.mark.reference
 @given(data=st.data())
 def test_decode_is_that_of_sentencepiece(trained, data):
-    """Any ids but <unk>'s, bytes in plenty: whole characters, pieces of them and single bytes, with specials between."""
+    """Any ids but that of <unk>, with many bytes: of whole characters, and single ones."""
     processor, ours = trained
     any_id = st.integers(1, len(ours) - 1).map(lambda i: [i])
-    any_byte = st.integers(0, 255).map(lambda value: [ours.id(BYTES[value])])
-    character = st.characters().map(lambda c: [ours.id(BYTES[value]) for value in c.encode("utf-8", "surrogatepass")])
     space = st.just([ours.id("▁")])
-    ids = sum(data.draw(st.lists(st.one_of(any_id, any_byte, character, space), max_size=20)), [])
+    any_byte = st.integers(0, 255).map(lambda value: [ours.id(BYTES[value])])
+    character = st.characters(codec="utf-8").map(lambda c: [ours.id(BYTES[value]) for value in c.encode()])
+    groups = data.draw(st.lists(st.one_of(any_id, space, any_byte, character), max_size=20))
+    ids = [i for group in groups for i in group]
     assert ours.decode(ids) == processor.decode(ids)
 
 

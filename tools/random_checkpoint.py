@@ -124,6 +124,9 @@ def hub_config(shape: Shape) -> dict:
 
 
 def _shards(shape: Shape, rng: np.random.Generator) -> Iterator[Tensors]:
+    """The decoder's gains make attention sharp and branches stronger than the residual, which is tied to the output:
+    with gains of 1, greedy decoding repeats one token for ever, whatever the audio."""
+
     def normal(std: float, *size: int) -> np.ndarray:
         return rng.standard_normal(size, np.float32) * np.float32(std)
 
@@ -170,7 +173,7 @@ def _shards(shape: Shape, rng: np.random.Generator) -> Iterator[Tensors]:
     embedding = "transf_decoder._embedding"
     yield {
         f"{embedding}.token_embedding.weight": normal(1, shape.vocab_size, width),
-        f"{embedding}.position_embedding.pos_enc": normal(1, shape.max_positions, width),
+        f"{embedding}.position_embedding.pos_enc": normal(3, shape.max_positions, width),
         "log_softmax.mlp.layer0.bias": normal(0.5, shape.vocab_size),
         **norm(f"{embedding}.layer_norm", width),
         **norm("transf_decoder._decoder.final_layer_norm", width),
@@ -184,10 +187,8 @@ def _shards(shape: Shape, rng: np.random.Generator) -> Iterator[Tensors]:
             | norm(f"{layer}.layer_norm_3", width)
         )
         for sub in ("first_sub_layer", "second_sub_layer"):
-            for part in ("query_net", "key_net", "value_net"):
-                shard |= linear(f"{layer}.{sub}.{part}", width, width)
-            # strong branches: else the residual, tied to the output, makes the model repeat its last token for ever
-            shard |= linear(f"{layer}.{sub}.out_projection", width, width, gain=4)
+            for part, gain in [("query_net", 3), ("key_net", 3), ("value_net", 1), ("out_projection", 4)]:
+                shard |= linear(f"{layer}.{sub}.{part}", width, width, gain=gain)
         shard |= linear(f"{layer}.third_sub_layer.dense_in", width, shape.decoder_ffn)
         yield shard | linear(f"{layer}.third_sub_layer.dense_out", shape.decoder_ffn, width, gain=4)
 

@@ -1,6 +1,7 @@
 """Training: cross-entropy on the text, helped by CTC on the encoder, which finds the alignment much sooner."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -17,7 +18,12 @@ from .tokenizer import END_OF_TEXT, PAD, prompt_ids
 
 SEED = 1
 STEPS = 6000
-FRAMES_PER_BATCH = 9000  # mel frames with padding: 30-40 sentences, or three long recordings
+FRAMES_PER_BATCH = 9000  # mel frames with padding: 30-40 sentences, or two long recordings
+# Mel frames a batch is padded to.  Few different shapes, because oneDNN compiles its kernels for every new one: with
+# lengths as they come a step took three times as long.
+LENGTHS = (*range(32, 640, 32), 640, 1024, 1600, 2400, 3000, 3800)
+TOKENS_MULTIPLE = 16  # and the tokens, for the same reason
+KERNEL_CACHE = 16384  # compiled kernels that oneDNN keeps; its default of 1024 is too few for these shapes
 LEARNING_RATE = 1.5e-3  # peak; larger diverges
 WARM_UP = 300  # steps
 WEIGHT_DECAY = 0.01
@@ -31,18 +37,21 @@ MEL_MASKS, MEL_MASK = 2, 20  # and mel bins
 IGNORED = -100
 
 
-def batches(utterances: list[Utterance], rng: np.random.Generator):
-    """One epoch of batches (arrays of indices): random, but of similar length, so that little is padding."""
-    lengths = np.array([utterance.frames for utterance in utterances]) * rng.uniform(0.9, 1.1, len(utterances))
-    order = np.argsort(lengths)
-    groups, group = [], []
-    for i in order:
-        if group and (len(group) + 1) * utterances[i].frames > FRAMES_PER_BATCH:
-            groups.append(np.array(group))
-            group = []
-        group.append(i)
-    groups.append(np.array(group))
+def batches(utterances: list[Utterance], rng: np.random.Generator) -> list[list[int]]:
+    """One epoch of batches (indices) in random order; what does not fill a batch waits for the next epoch."""
+    by_length: dict[int, list[int]] = {}
+    for i in rng.permutation(len(utterances)).tolist():
+        by_length.setdefault(padded(utterances[i].frames), []).append(i)
+    groups = []
+    for length, indices in by_length.items():
+        size = FRAMES_PER_BATCH // length
+        groups += [indices[start : start + size] for start in range(0, len(indices) - size + 1, size)]
     return [groups[i] for i in rng.permutation(len(groups))]
+
+
+def padded(frames: int) -> int:
+    """The length in LENGTHS that `frames` is padded to."""
+    return next(length for length in LENGTHS if length >= frames)
 
 
 class Collator:
@@ -51,9 +60,9 @@ class Collator:
     def __init__(self, utterances: list[Utterance], features: np.ndarray, tokenizer: SentencePieceProcessor):
         self.utterances, self.features, self.tokenizer = utterances, features, tokenizer
 
-    def __call__(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    def __call__(self, indices: list[int], rng: np.random.Generator) -> dict[str, torch.Tensor]:
         chosen = [self.utterances[i] for i in indices]
-        n_frames = max(utterance.frames for utterance in chosen)
+        n_frames = padded(max(utterance.frames for utterance in chosen))
         features = np.zeros((len(chosen), n_frames, 128), np.float32)
         ids, labels, texts = [], [], []
         for row, utterance in enumerate(chosen):
@@ -70,11 +79,17 @@ class Collator:
         return {
             "features": torch.from_numpy(features),
             "frames": frames,
-            "ids": nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD),
-            "labels": nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+            "ids": _pad(ids, PAD),
+            "labels": _pad(labels, IGNORED),
             "ctc": torch.cat(texts),
             "ctc_lengths": torch.tensor([len(text) for text in texts]),
         }
+
+
+def _pad(rows: list[torch.Tensor], value: int) -> torch.Tensor:
+    """Rows of ids to one tensor, its width a multiple of TOKENS_MULTIPLE."""
+    width = -(-max(map(len, rows)) // TOKENS_MULTIPLE) * TOKENS_MULTIPLE
+    return torch.stack([functional.pad(row, (0, width - len(row)), value=value) for row in rows])
 
 
 def _mask(features: np.ndarray, rng: np.random.Generator) -> None:
@@ -100,6 +115,7 @@ def train(
 
     Saves folder/state.pt every SAVE_EVERY steps, and goes on from there when it exists.
     """
+    os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = str(KERNEL_CACHE)  # read when the first kernel is compiled
     torch.manual_seed(SEED)
     model = new_model(tokenizer.vocab_size())
     # channels-last and bfloat16 products halve the time of a step on a CPU that has AVX-512

@@ -13,7 +13,7 @@ IR_VERSION = 8
 CONTRIB = "com.microsoft"  # onnxruntime's own operators
 
 INLINE_BYTES = 1024  # smaller tensors stay in the .onnx file: onnx's own default for external data
-ALIGNMENT = 4096  # bytes; a page, so that tensors can be mapped from the file
+ALIGNMENT = 64  # bytes: a cache line, so that vector loads never cross one more than they must
 
 DTYPES = {np.dtype(t): helper.np_dtype_to_tensor_dtype(np.dtype(t)) for t in ("float32", "int8", "int32", "int64")}
 

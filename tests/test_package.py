@@ -1,0 +1,44 @@
+"""The promises of the package: two dependencies, and installation by copying."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cohere_lite
+
+PACKAGE = Path(cohere_lite.__file__).parent
+
+
+def run(code: str, cwd: Path) -> str:
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_loads_nothing_but_numpy_and_onnxruntime(tmp_path: Path) -> None:
+    """By formula: what a process loads for the package, less what it loads for numpy and onnxruntime, is the standard
+    library's and our own."""
+    shutil.copytree(PACKAGE, tmp_path / "cohere_lite")
+    code = "import sys, {}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    ours = set(run(code.format("cohere_lite, cohere_lite.__main__"), tmp_path).split())
+    theirs = set(run(code.format("numpy, onnxruntime"), tmp_path).split())
+    assert ours - theirs - set(sys.stdlib_module_names) == {"cohere_lite"}
+
+
+def test_vendored_copy(tmp_path: Path) -> None:
+    """Copied into another project under another name, it imports and transcribes."""
+    vendor = tmp_path / "app" / "_vendor"
+    vendor.mkdir(parents=True)
+    (vendor.parent / "__init__.py").touch()
+    (vendor / "__init__.py").touch()
+    shutil.copytree(PACKAGE, vendor / "speech", ignore=shutil.ignore_patterns("__pycache__"))
+    code = """
+import sys
+from app._vendor.speech import Transcriber
+assert "cohere_lite" not in sys.modules
+from app._vendor.speech.model import DEMO_FOLDER
+print(Transcriber().transcribe(DEMO_FOLDER / "sample.wav").text)
+"""
+    assert run(code, tmp_path).strip() == SAMPLE_TEXT
+
+
+SAMPLE_TEXT = "Turn on the kitchen light."  # what the recording says
