@@ -11,7 +11,7 @@ from .sentences import LANGUAGES, without_punctuation
 from .synthesise import Samples
 from .tokenizer import prompt_ids
 
-MAX_NEW_TOKENS = 200
+MAX_NEW_TOKENS = 300
 
 
 @torch.inference_mode()

@@ -1,0 +1,109 @@
+"""The embedded model, end to end: checkpoint -> export -> INT8 -> runtime -> words. Held-out sentences, held-out voices."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cohere_lite import Transcriber
+from cohere_lite.decode import Decoder
+from cohere_lite.mel import log_mel
+from cohere_lite.model import DEMO_FOLDER, load_model
+from tools.export.__main__ import export
+
+CHECKPOINT = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint"
+LANGUAGES = ("de", "en", "es", "fr")
+MAX_WER = 0.05
+MAX_BYTES = 6e6  # in the wheel
+
+needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the program espeak-ng")
+
+
+def test_shipped_files_come_from_the_checkpoint(tmp_path: Path) -> None:
+    """By construction: the same graphs, and the same weights but for roundings that another BLAS may tip."""
+    export(CHECKPOINT, tmp_path)
+    for made in tmp_path.iterdir():
+        shipped = np.fromfile(DEMO_FOLDER / made.name, np.uint8)
+        assert shipped.size == made.stat().st_size, made.name
+        different = np.count_nonzero(shipped != np.fromfile(made, np.uint8))
+        assert different <= (1e-4 * shipped.size if made.suffix == ".data" else 0), made.name
+
+
+def test_size() -> None:
+    assert sum(path.stat().st_size for path in DEMO_FOLDER.iterdir()) <= MAX_BYTES
+
+
+@pytest.fixture(scope="module")
+def recordings() -> dict[str, list[tuple[np.ndarray, str]]]:
+    from tools.demo.heldout import heldout
+
+    return {language: [(samples, text) for samples, text, _ in heldout(language)] for language in LANGUAGES}
+
+
+@pytest.mark.reference
+@needs_espeak
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_word_error_rate(recordings: dict, language: str) -> None:
+    """The INT8 files as shipped; case and punctuation count in neither text."""
+    jiwer = pytest.importorskip("jiwer")
+    from tools.demo.sentences import without_punctuation
+
+    transcriber = Transcriber()
+    heard = [
+        transcriber.transcribe(samples, rate=16000, language=language, punctuation=False).text
+        for samples, _ in recordings[language]
+    ]
+    said = [without_punctuation(text) for _, text in recordings[language]]
+    assert jiwer.wer(said, heard) <= MAX_WER
+
+
+@pytest.mark.reference
+@needs_espeak
+def test_fp32_tokens_equal_transformers_generate(recordings: dict, tmp_path: Path) -> None:
+    """By reference, on every held-out recording: the same ids, whether they are right or wrong."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    reference = transformers.CohereAsrForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
+    export(CHECKPOINT, tmp_path, "fp32")
+    model = load_model(tmp_path)
+    decoder = Decoder(model)
+    for language, spoken in recordings.items():
+        prompt = model.vocabulary.prompt(language)
+        for samples, text in spoken:
+            mel = log_mel(samples)
+            with torch.inference_mode():
+                ids = reference.generate(
+                    torch.from_numpy(mel.T[None].copy()),
+                    decoder_input_ids=torch.tensor([prompt]),
+                    decoder_start_token_id=prompt[0],  # or generate puts its own start token before the prompt
+                    max_length=decoder.max_positions,
+                    do_sample=False,
+                )[0].tolist()
+            decoded = decoder.decode(mel, prompt)
+            assert [*prompt, *decoded.tokens, *([] if decoded.truncated else [3])] == ids, text
+
+
+@pytest.mark.reference
+@needs_espeak
+def test_sherpa_onnx_reads_the_sherpa_layout(recordings: dict, tmp_path: Path) -> None:
+    """By reference: sherpa-onnx writes what we write from the same files, but for 1 recording in 10: its features have
+    no dither and its prompt no leading "▁". On any failure it answers with an empty text."""
+    sherpa_onnx = pytest.importorskip("sherpa_onnx")
+    export(CHECKPOINT, tmp_path, layout="sherpa")
+    transcriber = Transcriber(tmp_path)
+    for language, spoken in recordings.items():
+        recognizer = sherpa_onnx.OfflineRecognizer.from_cohere_transcribe(
+            encoder=str(tmp_path / "encoder.int8.onnx"),
+            decoder=str(tmp_path / "decoder.int8.onnx"),
+            tokens=str(tmp_path / "tokens.txt"),
+            language=language,
+            use_itn=False,
+        )
+        same = 0
+        for samples, _ in spoken[:30]:
+            stream = recognizer.create_stream()
+            stream.accept_waveform(16000, samples)
+            recognizer.decode_stream(stream)
+            same += stream.result.text.strip() == transcriber.transcribe(samples, rate=16000, language=language).text
+        assert same >= 27, language
