@@ -1,4 +1,4 @@
-"""The embedded model, end to end: checkpoint -> export -> INT8 -> runtime -> words. Held-out sentences, held-out voices."""
+"""The embedded model, end to end, on held-out sentences of held-out voices: checkpoint, export, INT8, runtime, words."""
 
 import shutil
 from pathlib import Path

@@ -96,7 +96,7 @@ def test_halves_of_two_contracts(static: Path, exported: Path) -> None:
     (static / "decoder.onnx").unlink()
     for file in exported.glob("decoder*"):
         (static / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(ModelError, match="decoder of the 'fast' layout; encoder.onnx is an encoder of the 'static'"):
+    with pytest.raises(ModelError, match=r"decoder of the 'fast' layout; encoder\.onnx is an encoder of the 'static'"):
         load_model(static)
 
 
