@@ -24,8 +24,8 @@ _UNSPACED = ("ja", "zh")  # written without spaces between words: _NO_SPACE_LANG
 def split(samples: NDArray[np.float32], max_chunk_s: float = MAX_CHUNK_S) -> list[tuple[int, int]]:
     """Where to cut: (start, end) in samples, in order, without gaps or overlaps.
 
-    samples: float32 (n,), 16 kHz, finite. Up to max_chunk_s they stay whole, (0, n), also when n is 0. Every chunk but
-    the last has max_chunk_s - 5 .. max_chunk_s - 0.2 seconds; the last may be as short as one sample.
+    samples: float32 (n,), 16 kHz, finite. Up to max_chunk_s they stay whole, (0, n), also when n is 0. Of longer audio,
+    every chunk but the last has max_chunk_s - 5 .. max_chunk_s - 0.2 seconds, and the last more than 0.2 seconds.
 
     Raises OptionError for less than 10 s: the search would leave chunks of next to nothing.
     """

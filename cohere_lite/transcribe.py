@@ -123,8 +123,6 @@ class Transcriber:
     def _segments(self, samples: NDArray[np.float32], prompt: Sequence[int]) -> Iterator[Segment]:
         for start, end in split(samples):
             features = log_mel(samples[start:end])
-            if features.shape[1] == 0:  # a last piece of under 10 ms
-                continue
             with self._lock:
                 decoded = self._decoder.decode(features, prompt)
             text = self._vocabulary.decode(decoded.tokens)

@@ -1,4 +1,4 @@
-"""The embedded model, end to end, on held-out sentences of held-out voices: checkpoint, export, INT8, runtime, words."""
+"""The embedded model end to end: checkpoint, export, INT8, runtime, words, on held-out sentences and voices."""
 
 import shutil
 from pathlib import Path

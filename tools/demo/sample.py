@@ -1,0 +1,36 @@
+"""Write the package's sample recording: ``python -m tools.demo.sample --out FILE.wav``.
+
+A held-out sentence spoken by a held-out voice: 16 kHz, mono, 16 bits, peak 0.5.  Needs espeak-ng and NumPy.
+"""
+
+import argparse
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from .heldout import MARGIN, PEAK
+from .sentences import Grammar
+from .synthesise import HELD_OUT_VOICES, SAMPLE_RATE, at_peak, silence, speak
+
+TEXT = "Turn on the light in the living room."
+VOICE = {"accent": "en-gb", "voice": "Michael", "rate": 150, "pitch": 50}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.demo.sample", description="Write the sample recording.")
+    parser.add_argument("--out", type=Path, required=True, help="WAV file to write")
+    out = parser.parse_args().out
+    assert Grammar("en").held_out(TEXT)
+    assert VOICE["voice"] in HELD_OUT_VOICES
+    samples = np.concatenate([silence(MARGIN), at_peak(speak(TEXT, **VOICE), PEAK), silence(MARGIN)])
+    with wave.open(str(out), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((samples * 32767).round().astype("<i2").tobytes())
+    print(f"{out}: {len(samples) / SAMPLE_RATE:.2f} s, {TEXT}")
+
+
+if __name__ == "__main__":
+    main()
