@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 
 import numpy as np
@@ -15,27 +16,58 @@ from hypothesis import strategies as st
 from cohere_lite.errors import AudioError
 from cohere_lite.wav import read_wav
 
-PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
+PCM, MS_ADPCM, FLOAT, A_LAW, MU_LAW, IMA_ADPCM, EXTENSIBLE = 1, 2, 3, 6, 7, 0x11, 0xFFFE
 GUID_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71")
 
 
-def chunk(chunk_id, body, size=None):
+def chunk(chunk_id, body, size=None, order="<"):
     """One RIFF chunk; size: what the header says, when that is not the truth."""
-    return chunk_id + struct.pack("<I", len(body) if size is None else size) + body + b"\0" * (len(body) % 2)
+    return chunk_id + struct.pack(order + "I", len(body) if size is None else size) + body + b"\0" * (len(body) % 2)
 
 
-def riff(*chunks, size=None):
+def riff(*chunks, size=None, magic=b"RIFF", order="<"):
     body = b"WAVE" + b"".join(chunks)
-    return b"RIFF" + struct.pack("<I", len(body) if size is None else size) + body
+    return magic + struct.pack(order + "I", len(body) if size is None else size) + body
 
 
-def fmt(tag=PCM, channels=1, rate=16000, bits=16, block_align=None, extra=b""):
+def fmt_body(tag=PCM, channels=1, rate=16000, bits=16, block_align=None, extra=b"", order="<"):
     align = channels * ((bits + 7) // 8) if block_align is None else block_align
-    return chunk(b"fmt ", struct.pack("<HHIIHH", tag, channels, rate, rate * align % 2**32, align, bits) + extra)
+    return struct.pack(order + "HHIIHH", tag, channels, rate, rate * align % 2**32, align, bits) + extra
+
+
+def fmt(**format):
+    return chunk(b"fmt ", fmt_body(**format))
 
 
 def wav(data, size=None, **format):
     return riff(fmt(**format), chunk(b"data", data, size))
+
+
+def rifx(data, size=None, **format):
+    """Big-endian; the samples must be so already."""
+    body = fmt_body(**format, order=">")
+    return riff(chunk(b"fmt ", body, order=">"), chunk(b"data", data, size, order=">"), magic=b"RIFX", order=">")
+
+
+def rf64(data, size=None, magic=b"RF64", **format):
+    """The sizes that need it are in the ds64 chunk: of the file, of the data; then samples, length of a table."""
+    ds64 = chunk(b"ds64", struct.pack("<QQQI", 0, len(data) if size is None else size, 0, 0))
+    return riff(ds64, fmt(**format), chunk(b"data", data, 0xFFFFFFFF), size=0xFFFFFFFF, magic=magic)
+
+
+def chunk64(chunk_id, body, size=None):
+    """One Wave64 chunk: a GUID, a size that counts GUID and size, zeros up to a multiple of 8."""
+    guid = chunk_id + bytes.fromhex("f3acd311 8cd100c0 4f8edb8a")
+    return guid + struct.pack("<Q", 24 + len(body) if size is None else size) + body + bytes(-len(body) % 8)
+
+
+def wave64(*chunks, size=None):
+    body = chunk64(b"wave", b"")[:16] + b"".join(chunks)
+    return b"riff" + bytes.fromhex("2e91cf11 a5d628db 04c10000") + struct.pack("<Q", size or 24 + len(body)) + body
+
+
+def w64(data, size=None, **format):
+    return wave64(chunk64(b"fmt ", fmt_body(**format)), chunk64(b"data", data, size))
 
 
 def samples(source):
@@ -74,10 +106,106 @@ class Pipe(io.RawIOBase):
         (FLOAT, 64, struct.pack("<3d", 0.1, -1.0, 1.5), [float(np.float32(0.1)), -1.0, 1.5]),
         (PCM, 20, b"\x00\x00\x40", [0.5]),  # 20 bits in a container of 24: the container's scale
         (PCM, 12, b"\x00\x40", [0.5]),  # 12 in 16
+        # G.711, tables 1 and 2: of A-law the largest and the smallest values; of mu-law the largest, both zeros, and 2
+        (A_LAW, 8, b"\xaa\x2a\xd5\x55", [4032 / 4096, -4032 / 4096, 1 / 4096, -1 / 4096]),
+        (MU_LAW, 8, b"\x80\x00\xff\x7f\xfe", [8031 / 8192, -8031 / 8192, 0, 0, 2 / 8192]),
+        (MU_LAW, 16, b"\x80", [8031 / 8192]),  # some writers give the bits after decoding; they say nothing here
     ],
 )
 def test_codings(tag, bits, data, expected):
     assert samples(wav(data, tag=tag, bits=bits)) == expected
+
+
+# One mono block of each, decoded by hand in 16-bit units.
+IMA_BLOCK = struct.pack("<hBB", 100, 0, 0) + b"\x94\x07\x0f\x80"
+IMA_VALUES = [
+    100,  # the index is 0: step 7
+    100 + 7,  # code 4: 7 + 7//8; index 0 + 2: step 9
+    107 - 3,  # code 9: -(9//4 + 9//8); index 2 - 1: step 8
+    104 + 15,  # code 7: 8 + 8//2 + 8//4 + 8//8; index 1 + 8: step 17
+    119 + 2,  # code 0: 17//8; index 9 - 1: step 16
+    121 - 30,  # code 15: -(16 + 8 + 4 + 2); index 8 + 8: step 34
+    91 + 4,  # code 0: 34//8; index 16 - 1: step 31
+    95 + 3,  # code 0: 31//8; index 15 - 1: step 28
+    98 - 3,  # code 8: -(28//8)
+]
+MS_BLOCK = struct.pack("<Bhhh", 1, 16, 10, 4) + b"\x2f\x81"
+MS_VALUES = [
+    4,
+    10,
+    16 + 2 * 16,  # code 2; weights 1: 2*10 - 4 predicted; step 16, then 230/256 of that, but never below 16
+    86 - 16,  # code 15 = -1; 2*48 - 10 predicted
+    92 - 8 * 16,  # code 8 = -8; 2*70 - 48 predicted; step then 768/256 * 16 = 48
+    -142 + 48,  # code 1; 2*-36 - 70 predicted
+]
+ADPCM_BLOCKS = [(IMA_ADPCM, IMA_BLOCK, IMA_VALUES), (MS_ADPCM, MS_BLOCK, MS_VALUES)]
+
+
+@pytest.mark.parametrize(("tag", "block", "values"), ADPCM_BLOCKS)
+def test_adpcm(tag, block, values):
+    """One block, and 50000 blocks, which is more than are read at once."""
+    for count in (1, 50_000):
+        data = wav(block * count, tag=tag, bits=4, block_align=len(block))
+        np.testing.assert_array_equal(samples(data), np.tile(values, count) / 32768)
+
+
+def test_adpcm_limits():
+    """By hand. IMA: the index stays within 0..88, so the step is 32767: code 7 adds 61436, code 15 takes it off.
+    Microsoft: a number of weights that does not exist means the first ones, (1, 0)."""
+    block = struct.pack("<hBB", 32000, 200, 0) + b"\xf7\xff\xff\xff"
+    expected = [32000, 32767, 32767 - 61436] + [-32768] * 6
+    assert samples(wav(block, tag=IMA_ADPCM, bits=4, block_align=8)) == [value / 32768 for value in expected]
+    block = struct.pack("<Bhhh", 7, 8000, 30000, 0) + b"\x78"
+    assert samples(wav(block, tag=MS_ADPCM, bits=4, block_align=8)) == [0, 30000 / 32768, 32767 / 32768, -1]
+
+
+def test_fact_chunk_does_not_cut():
+    """It says 2 samples here, by mistake."""
+    format = fmt(tag=IMA_ADPCM, bits=4, block_align=8)
+    file = riff(format, chunk(b"fact", b"\2\0\0\0"), chunk(b"data", IMA_BLOCK * 2))
+    assert samples(file) == [value / 32768 for value in IMA_VALUES * 2]
+
+
+def test_stereo_adpcm():
+    """By hand: the mono block on the left, one that stays at -32 on the right (IMA: step 7, code 0 adds 7//8 = 0;
+    Microsoft: weights (1, 0), code 0). IMA alternates every 4 bytes, Microsoft every field and every code."""
+    left, right = IMA_BLOCK, struct.pack("<hBB", -32, 0, 0) + bytes(4)
+    block = left[:4] + right[:4] + left[4:] + right[4:]
+    expected = [(value - 32) / 2 / 32768 for value in IMA_VALUES]
+    assert samples(wav(block, tag=IMA_ADPCM, bits=4, channels=2, block_align=16)) == expected
+    block = struct.pack("<BBhhhhhh", 1, 0, 16, 16, 10, -32, 4, -32) + b"\x20\xf0\x80\x10"
+    expected = [(value - 32) / 2 / 32768 for value in MS_VALUES]
+    assert samples(wav(block, tag=MS_ADPCM, bits=4, channels=2, block_align=18)) == expected
+
+
+@pytest.mark.parametrize("magic", [b"RF64", b"BW64"])
+def test_64_bit_wav(magic):
+    assert samples(rf64(b"\x00\x40", magic=magic)) == [0.5]
+    assert samples(rf64(b"\xc0", bits=8, magic=magic) + chunk(b"LIST", b"abc")) == [0.5]
+
+
+def test_big_endian():
+    """The same values as in test_codings; blocks of ADPCM are little-endian nevertheless (libsndfile)."""
+    assert samples(rifx(b"\x00\x80\xc0", bits=8)) == [-1.0, 0.0, 0.5]
+    assert samples(rifx(struct.pack(">3h", -32768, 0, 16384))) == [-1.0, 0.0, 0.5]
+    assert samples(rifx(bytes.fromhex("800000 000001 ffffff"), bits=24)) == [-1.0, 2**-23, -(2**-23)]
+    assert samples(rifx(struct.pack(">2i", 1, 2**30), bits=32)) == [2.0**-31, 0.5]
+    assert samples(rifx(struct.pack(">f", 1.5), tag=FLOAT, bits=32)) == [1.5]
+    assert samples(rifx(struct.pack(">d", 1.5), tag=FLOAT, bits=64)) == [1.5]
+    assert samples(rifx(b"\x80", tag=MU_LAW, bits=8)) == [8031 / 8192]
+    values = [value / 32768 for value in IMA_VALUES]
+    assert samples(rifx(IMA_BLOCK, tag=IMA_ADPCM, bits=4, block_align=8)) == values
+    guid = struct.pack(">IHH", PCM, 0, 0x10) + GUID_TAIL[-8:]
+    assert samples(rifx(b"\x40\0", tag=EXTENSIBLE, extra=struct.pack(">HHI", 22, 16, 4) + guid)) == [0.5]
+
+
+def test_wave64():
+    other = chunk64(b"list", b"abc")
+    form, data = chunk64(b"fmt ", fmt_body()), chunk64(b"data", b"\x00\x40")
+    assert samples(wave64(form, data)) == samples(wave64(other, form, other, data, other)) == [0.5]
+    assert samples(wave64(form, data[:26])) == [0.5]  # without the zeros
+    values = [value / 32768 for value in MS_VALUES]
+    assert samples(w64(MS_BLOCK, tag=MS_ADPCM, bits=4, block_align=9)) == values
 
 
 @pytest.mark.parametrize(
@@ -166,7 +294,19 @@ def test_an_empty_recording_with_chunks_after_it():
 def test_streamed_files_go_on_to_the_end(size, riff_size):
     """Sizes as killed recorders, ffmpeg, arecord and sox leave them: nothing to warn of."""
     data = struct.pack("<3h", 1, 2, 3)
-    assert samples(riff(fmt(), chunk(b"data", data, size), size=riff_size)) == [1 / 32768, 2 / 32768, 3 / 32768]
+    expected = [1 / 32768, 2 / 32768, 3 / 32768]
+    assert samples(riff(fmt(), chunk(b"data", data, size), size=riff_size)) == expected
+    assert samples(rifx(struct.pack(">3h", 1, 2, 3), size)) == expected
+
+
+@pytest.mark.parametrize("size", [0, 24, 2**63 - 1, 2**64 - 1])
+def test_streamed_64_bit_files_go_on_to_the_end(size):
+    """ffmpeg to a pipe writes 0 into RF64 files and 2**63 - 1 into Wave64 ones."""
+    data = struct.pack("<4h", 1, 2, 3, 4)  # 8 bytes: no zeros follow
+    expected = [1 / 32768, 2 / 32768, 3 / 32768, 4 / 32768]
+    assert samples(w64(data, size)) == expected
+    assert samples(rf64(data, size=0 if size == 24 else size)) == expected
+    assert samples(riff(fmt(), chunk(b"data", data, 0xFFFFFFFF), magic=b"RF64")) == expected  # and no ds64 chunk
 
 
 def test_three_hours_promised():
@@ -175,6 +315,15 @@ def test_three_hours_promised():
     assert result.samples.tolist() == [0.5] * 40_000
     (warning,) = result.warnings
     assert "promises 345600000 bytes (10800.00 s), the file holds 80000 (2.50 s)" in warning
+
+
+@pytest.mark.parametrize("build", [rf64, w64])
+def test_forty_hours_promised(build):
+    """By hand: 5 GB are 156250 s, and no placeholder where sizes have 64 bits; Wave64 counts 24 bytes of header."""
+    result = read_wav(build(b"\x00\x40" * 4, size=5_000_000_000 + 24 * (build is w64)))
+    assert result.samples.tolist() == [0.5] * 4
+    (warning,) = result.warnings
+    assert "promises 5000000000 bytes (156250.00 s), the file holds 8 (0.00 s)" in warning
 
 
 @pytest.mark.parametrize(("cut", "frames"), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 0)])
@@ -191,7 +340,29 @@ def test_an_incomplete_last_frame_is_told(size):
     body = fmt() + b"data" + struct.pack("<I", 3 if size is None else size) + b"\x00\x40\x01"
     result = read_wav(riff(body))
     assert result.samples.tolist() == [0.5]
-    assert result.warnings == ("the last frame has 1 of its 2 bytes: left out",)
+    assert result.warnings == ("the last frame has 1 of its 2 bytes: using the whole samples",)
+
+
+@pytest.mark.parametrize(("tag", "block", "values"), ADPCM_BLOCKS)
+def test_cut_in_the_middle_of_a_block(tag, block, values):
+    """By hand: a group of 4 bytes holds 8 samples of IMA, every byte 2 samples of Microsoft ADPCM; a head that is not
+    whole holds nothing."""
+    head, whole = (4, 1) if tag == IMA_ADPCM else (7, 2)
+    for cut in range(len(block)):
+        codes = 0 if tag == IMA_ADPCM else 2 * (cut - head)
+        data = b"data\0\0\0\0" + block + block[:cut]
+        result = read_wav(riff(fmt(tag=tag, bits=4, block_align=len(block)), data))
+        expected = values + values[: whole + codes if cut >= head else 0]
+        assert result.samples.tolist() == [value / 32768 for value in expected]
+        said = f"the last block has {cut} of its {len(block)} bytes: using the whole samples"
+        assert result.warnings == ((said,) if cut else ())
+
+
+def test_cut_adpcm_tells_how_much():
+    """By hand: blocks of 1024 bytes hold 1 + 2 * 1020 = 2041 samples; 1000 promised, 2 there, at 8 kHz."""
+    file = wav(bytes(2048), size=1_024_000, tag=IMA_ADPCM, bits=4, block_align=1024, rate=8000)
+    (warning,) = read_wav(file).warnings
+    assert "promises 1024000 bytes (255.12 s), the file holds 2048 (0.51 s)" in warning
 
 
 @pytest.mark.parametrize("block_align", [0, 1, 3, 7, 65535])
@@ -200,26 +371,47 @@ def test_block_align_nonsense_is_ignored(block_align):
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\0\0\0"])
-def test_a_promise_allocates_nothing(data):
-    """4 GB and 2 GB promised, 4 bytes there."""
-    for size in (0xFFFFFFFF, 0x7FFEFFFE):
+@pytest.mark.parametrize("build", [wav, rifx, rf64, w64])
+@pytest.mark.parametrize(
+    "format",
+    [{}, {"tag": MU_LAW, "bits": 8}, *({"tag": t, "bits": 4, "block_align": 65535} for t in (IMA_ADPCM, MS_ADPCM))],
+)
+def test_a_promise_allocates_nothing(data, build, format):
+    """2 GB, 4 GB and 4 EB promised, 4 bytes there."""
+    for size in (0x7FFEFFFE, 0xFFFFFFFF) if build in (wav, rifx) else (0xFFFFFFFF, 2**62 - 1):
+        file = build(data, size=size, **format)
         tracemalloc.start()
-        read_wav(wav(data, size=size))
+        read_wav(file)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < 4 << 20
+        assert peak < 1 << 20
+
+
+def test_a_chunk_that_promises_allocates_nothing():
+    for file in (
+        riff(chunk(b"LIST", b"1234", 0xFFFFFFFF)),
+        wave64(chunk64(b"list", b"1234", 2**64 - 1)),
+        riff(chunk(b"ds64", b"1234", 0xFFFFFFFF), magic=b"RF64"),
+    ):
+        tracemalloc.start()
+        with pytest.raises(AudioError, match="no data chunk"):
+            read_wav(file)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 20
 
 
 def test_memory_is_bounded_by_the_samples(tmp_path):
-    """40 MiB of stereo float64 make 10 MiB of samples; the rest is a few blocks of 1 MiB."""
+    """40 MiB of stereo float64 and 3 MiB of mono ADPCM make 10 and 24 MiB of samples; then some 10 MiB to work in."""
     path = tmp_path / "a.wav"
-    path.write_bytes(wav(bytes(40 << 20), tag=FLOAT, bits=64, channels=2))
-    tracemalloc.start()
-    decoded = read_wav(path).samples.nbytes
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert decoded == 10 << 20
-    assert peak < 2 * decoded
+    adpcm = {"tag": IMA_ADPCM, "bits": 4, "block_align": 1024}
+    for size, format in (40 << 20, {"tag": FLOAT, "bits": 64, "channels": 2}), (3 << 20, adpcm):
+        path.write_bytes(wav(bytes(size), **format))
+        tracemalloc.start()
+        decoded = read_wav(path).samples.nbytes
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1.125 * decoded + (10 << 20)
 
 
 # What cannot be used, and what the message says
@@ -243,16 +435,22 @@ def test_memory_is_bounded_by_the_samples(tmp_path):
         (wav(b"\0\0", bits=64), "PCM.*64 bits"),
         (wav(b"\0\0", bits=65535), "PCM.*65535 bits"),
         (wav(b"\0\0", tag=FLOAT, bits=16), "float.*16 bits"),
-        (wav(b"\0\0", tag=6, bits=8), r"0x0006 \(A-law\), 8 bits.*supported: .*PCM.*float.*ffmpeg -i"),
-        (wav(b"\0\0", tag=7, bits=8), r"0x0007 \(mu-law\)"),
-        (wav(b"\0\0", tag=0x11, bits=4), r"0x0011 \(IMA ADPCM\), 4 bits"),
+        (
+            wav(b"\0\0", tag=0x11, bits=4, block_align=3),
+            r"0x0011 \(IMA ADPCM\), 4 bits .*1 channels, blocks of 3 bytes",
+        ),
+        (wav(b"\0\0", tag=2, bits=4, block_align=0), r"0x0002 \(Microsoft ADPCM\).* blocks of 0 bytes"),
+        (wav(b"\0\0", tag=2, bits=4, channels=3, block_align=256), "3 channels.*supported: .*1 or 2 channels"),
+        (wav(b"\0\0", tag=0x31, bits=0, block_align=65), r"0x0031 \(GSM 6.10\).*supported: .*PCM.*float.*ffmpeg -i"),
         (wav(b"\0\0", tag=0x55, bits=0), r"0x0055 \(MP3\)"),
         (wav(b"\0\0", tag=0x1234), r"0x1234 \(unknown coding\)"),
         (wav(b"\0\0", tag=EXTENSIBLE), "EXTENSIBLE with an incomplete"),
         (wav(b"\0\0", tag=EXTENSIBLE, extra=struct.pack("<HHIH", 22, 16, 4, 1) + bytes(14)), "foreign SubFormat"),
-        (wav(b"\0\0", tag=EXTENSIBLE, extra=struct.pack("<HHIH", 22, 8, 4, 7) + GUID_TAIL), "mu-law"),
-        (b"RF64" + wav(b"\0\0")[4:], "RF64.*supported: .*ffmpeg -i in -ar 16000 -ac 1 out.wav"),
-        (b"RIFX" + wav(b"\0\0")[4:], "RIFX"),
+        (wav(b"\0\0", tag=EXTENSIBLE, extra=struct.pack("<HHIH", 22, 8, 4, 0x31) + GUID_TAIL), "GSM"),
+        (b"RIFX" + wav(b"\0\0")[4:], "0x0100"),
+        (w64(b"\0\0")[:20], "a WAV file that ends after 20 bytes"),
+        (w64(b"\0\0")[:24] + bytes(40), "not a WAV file.*72 69 66 66"),
+        (w64(b"")[:-1], "no data chunk"),
         (b"FORM\0\0\0\x10AIFFCOMM", "AIFF"),
         (b"RIFF\x10\0\0\0AVI LIST", "AVI"),
         (b"RIFF\x10\0\0\0WEBPVP8 ", "not a WAV file.*52 49 46 46"),
@@ -309,6 +507,15 @@ def test_errors_of_the_system_stay_what_they_are(tmp_path):
 # Any bytes at all
 
 
+BUILDERS = [wav, rifx, rf64, w64]
+CODINGS = [
+    *({"tag": PCM, "bits": bits} for bits in (8, 16, 24, 32)),
+    *({"tag": FLOAT, "bits": bits} for bits in (32, 64)),
+    *({"tag": tag, "bits": 8} for tag in (A_LAW, MU_LAW)),
+    *({"tag": tag, "bits": 4, "block_align": 24} for tag in (IMA_ADPCM, MS_ADPCM)),
+]
+
+
 def outcome(data):
     """Reads data; anything but samples or AudioError fails the test."""
     try:
@@ -317,7 +524,7 @@ def outcome(data):
         return
     assert result.samples.dtype == np.float32
     assert result.samples.ndim == 1
-    assert result.samples.size <= len(data)
+    assert result.samples.size <= 2 * len(data)  # 4 bits a sample
     assert np.isfinite(result.samples).all()
     assert result.rate > 0
 
@@ -327,42 +534,103 @@ def test_random_bytes(data):
     outcome(data)
     outcome(b"RIFF\0\0\0\0WAVE" + data)
     outcome(riff(b"fmt \x10\0\0\0" + data))
+    outcome(wave64(data))
 
 
 @settings(max_examples=300)
 @given(
-    st.sampled_from([(PCM, 8), (PCM, 16), (PCM, 24), (PCM, 32), (FLOAT, 32), (FLOAT, 64)]),
+    st.sampled_from(BUILDERS),
+    st.sampled_from(CODINGS),
     st.binary(max_size=100),
     st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=4),
     st.integers(0, 20),
 )
-def test_mutated_headers(coding, data, changes, cut):
-    file = bytearray(wav(data, tag=coding[0], bits=coding[1], channels=2))
+def test_mutated_headers(build, coding, data, changes, cut):
+    file = bytearray(build(data, channels=2, **coding))
     for position, value in changes:
         if position < len(file):
             file[position] = value
     outcome(bytes(file[: len(file) - cut]))
 
 
+@given(st.sampled_from(BUILDERS), st.sampled_from(CODINGS), st.integers(1, 2), st.binary(max_size=300))
+def test_any_integers_stay_within_one(build, coding, channels, data):
+    """The mean of the channels of any data in an integer coding; floats can be anything that is finite."""
+    if coding["tag"] != FLOAT:
+        result = read_wav(build(data, channels=channels, **coding))
+        assert np.abs(result.samples).max(initial=0) <= 1
+
+
+def test_fuzz():
+    """Files of every kind with a few bytes changed, doubled or lost, for COHERE_LITE_FUZZ_S seconds (2)."""
+    end = time.monotonic() + float(os.environ.get("COHERE_LITE_FUZZ_S", "2"))
+    seed = 0
+    while time.monotonic() < end:
+        rng = np.random.default_rng(seed)
+        build, coding = BUILDERS[rng.integers(len(BUILDERS))], CODINGS[rng.integers(len(CODINGS))]
+        file = bytearray(build(rng.bytes(rng.integers(300)), channels=int(rng.integers(1, 4)), **coding))
+        for _ in range(rng.integers(8)):
+            at = int(rng.integers(min(len(file), 120)))
+            length = int(rng.integers(9))
+            part = [rng.bytes(length), b"", bytes(length), b"\xff" * length, file[at : at + length] * 2]
+            file[at : at + length] = part[rng.integers(len(part))]
+        try:
+            outcome(bytes(file))
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {file.hex()}") from error
+        seed += 1
+
+
 # soundfile (libsndfile)
 
 
-@pytest.mark.reference
-@pytest.mark.parametrize("format", ["WAV", "WAVEX"])
-@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
-@pytest.mark.parametrize("channels", [1, 2, 3, 6])
-@pytest.mark.parametrize("rate", [8000, 44100])
-def test_equals_soundfile(tmp_path, format, subtype, channels, rate):
-    """Sample for sample in mono; the mean of several channels to the last bit or so of float32."""
+def soundfile_writes():
+    """(format, subtype, byte order, channels) for all that libsndfile writes and that is supported."""
+    plain = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAW", "ULAW"]
+    adpcm = ["IMA_ADPCM", "MS_ADPCM"]
+    for format, order in ("WAV", "LITTLE"), ("WAV", "BIG"), ("WAVEX", "LITTLE"), ("RF64", "LITTLE"), ("W64", "LITTLE"):
+        for subtype in plain if format in ("WAVEX", "RF64") else plain + adpcm:
+            for channels in (1, 2) if subtype in adpcm else (1, 2, 3, 6):
+                yield format, subtype, order, channels
+
+
+def assert_equals_soundfile(file):
+    """Sample for sample; the mean of more than two channels to the last bit of float32."""
     soundfile = pytest.importorskip("soundfile")
-    path = os.fspath(tmp_path / "a.wav")
+    expected, expected_rate = soundfile.read(io.BytesIO(file), always_2d=True)
+    result = read_wav(file)
+    assert (result.rate, result.warnings) == (expected_rate, ())
+    mean = expected.mean(axis=1).astype(np.float32)
+    if expected.shape[1] > 2:
+        np.testing.assert_allclose(result.samples, mean, atol=1e-7)
+    else:
+        np.testing.assert_array_equal(result.samples, mean)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(("format", "subtype", "order", "channels"), list(soundfile_writes()))
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_equals_soundfile(format, subtype, order, channels, rate):
+    soundfile = pytest.importorskip("soundfile")
     noise = np.random.default_rng(0).uniform(-1, 1, (5001, channels))
     noise[:2] = [[-1.0], [1.0]]
-    soundfile.write(path, noise, rate, format=format, subtype=subtype)
-    expected, expected_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    result = read_wav(path)
-    assert (result.rate, result.warnings) == (expected_rate, ())
-    if channels == 1:
-        np.testing.assert_array_equal(result.samples, expected[:, 0])
-    else:
-        np.testing.assert_allclose(result.samples, expected.mean(axis=1, dtype=np.float64), atol=1e-7)
+    noise[2000:] *= np.linspace(0, 1, 3001)[:, None] ** 4  # ADPCM steps from the smallest to the largest
+    file = io.BytesIO()
+    soundfile.write(file, noise, rate, format=format, subtype=subtype, endian=order)
+    assert_equals_soundfile(file.getvalue())
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(("tag", "head"), [(IMA_ADPCM, 4), (MS_ADPCM, 7)])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("block_align", [32, 256, 2048])
+def test_adpcm_of_any_bytes_equals_soundfile(tag, head, channels, block_align):
+    """Every step, every code, values out of range, numbers that do not exist: what no encoder writes, too."""
+    block_frames = 2 * (block_align - head * channels) // channels + (1 if tag == IMA_ADPCM else 2)
+    coefficients = struct.pack("<H14h", 7, 256, 0, 512, -256, 0, 0, 192, 64, 240, 0, 460, -208, 392, -232)
+    extra = struct.pack("<H", block_frames) + (coefficients if tag == MS_ADPCM else b"")
+    format = {"tag": tag, "bits": 4, "channels": channels, "block_align": block_align}
+    data = np.random.default_rng(0).bytes(100 * block_align)
+    few_bits = (np.frombuffer(data, np.uint8) & 0x13).tobytes()  # small codes: small steps
+    for content in (data, few_bits):
+        assert_equals_soundfile(wav(content, extra=struct.pack("<H", len(extra)) + extra, **format))
