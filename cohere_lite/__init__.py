@@ -3,7 +3,8 @@
     from cohere_lite import Transcriber
     print(Transcriber("path/to/model").transcribe("speech.wav").text)
 
-A sample's way to text, one file each: wav, resample, mel, chunk, model (graphfile, tokens), decode, transcribe.
+A sample's way to text, one file each: wav (codings), resample, mel, chunk, model (graphfile, tokens), decode,
+transcribe, output.
 """
 
 from .errors import AudioError, CohereLiteError, ModelError, ModelFileNotFound, OptionError, ProviderError

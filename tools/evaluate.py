@@ -22,7 +22,7 @@ NOISE_DB = (None, 20, 10, 5)  # white noise, signal-to-noise ratio; None: clean
 
 
 def main(folders: list[str]) -> int:
-    models = {folder: Transcriber(folder) for folder in folders or [DEMO_FOLDER]}
+    models = {folder: Transcriber(folder) for folder in folders or [str(DEMO_FOLDER)]}
     print(f"| model | noise | {' | '.join(LANGUAGES)} |")
     print("|---" * (2 + len(LANGUAGES)) + "|")
     for snr_db in NOISE_DB:

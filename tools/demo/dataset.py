@@ -1,12 +1,12 @@
 """The training set: log-mel features of synthesised speech, float16 in one file, and the texts.
 
 features.f16       raw float16 (all frames, 128), one utterance after the other
-utterances.jsonl   one a line: language, text with punctuation, first frame, number of frames
+utterances.jsonl   one a line: language, text with punctuation, first frame, number of frames, whether it is clean
 """
 
 import json
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -24,8 +24,12 @@ UTTERANCES = 12_000  # a language: nearly 10 hours
 EMPTY = 0.012  # share of recordings without speech and with an empty text: the model must not invent words
 JOINED = 0.04  # share of long recordings, several sentences with pauses, because real ones are up to 35 s
 JOINED_SECONDS = (6, 30)
+CLEAN = 0.5  # share of the others without noise, reverberation and telephone
+PEAK_DB = (-30, -1)  # full scale is 0
 MARGIN_SECONDS = (0, 0.5)  # silence before and after
 PAUSE_SECONDS = (0.1, 0.8)
+SPEECH_LEVEL = 0.15  # of the range of the level: what `trimmed` takes for speech
+TRIM_CONTEXT = 3  # frames left before and after it
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Utterance:
     text: str  # with punctuation
     start: int  # first frame in features.f16
     frames: int
+    clean: bool
 
 
 def build(folder: Path, per_language: int = UTTERANCES) -> list[Utterance]:
@@ -42,9 +47,9 @@ def build(folder: Path, per_language: int = UTTERANCES) -> list[Utterance]:
     utterances: list[Utterance] = []
     start = 0
     with ProcessPoolExecutor() as pool, (folder / "features.f16").open("wb") as file:
-        for (language, _), (text, features) in zip(jobs, pool.map(_make, jobs, chunksize=64), strict=True):
+        for (language, _), (text, features, clean) in zip(jobs, pool.map(_make, jobs, chunksize=64), strict=True):
             file.write(features.tobytes())
-            utterances.append(Utterance(language, text, start, len(features)))
+            utterances.append(Utterance(language, text, start, len(features), clean))
             start += len(features)
     lines = (json.dumps(asdict(utterance), ensure_ascii=False) for utterance in utterances)
     (folder / "utterances.jsonl").write_text("\n".join(lines), "utf-8")
@@ -58,18 +63,29 @@ def load(folder: Path) -> tuple[list[Utterance], NDArray[np.float16]]:
     return utterances, np.fromfile(folder / "features.f16", np.float16).reshape(-1, 128)
 
 
-def _make(job: tuple[str, int]) -> tuple[str, NDArray[np.float16]]:
-    """One training recording: its text and its features (frames, 128)."""
+def trimmed(utterance: Utterance, features: NDArray[np.float16]) -> Utterance:
+    """The utterance without the silence at both ends, found by its level: only for clean ones."""
+    level = features[utterance.start : utterance.start + utterance.frames].mean(axis=1, dtype=np.float32)
+    speech = np.flatnonzero(level > level.min() + SPEECH_LEVEL * np.ptp(level))
+    first, end = max(0, speech[0] - TRIM_CONTEXT), min(utterance.frames, speech[-1] + 1 + TRIM_CONTEXT)
+    return replace(utterance, start=int(utterance.start + first), frames=int(end - first))
+
+
+def _make(job: tuple[str, int]) -> tuple[str, NDArray[np.float16], bool]:
+    """One training recording: its text, its features (frames, 128) and whether it is clean."""
     language, seed = job
     rng = Random(f"{language} {seed}")
     numpy_rng = np.random.default_rng([seed, *language.encode()])
-    kind = rng.random()
+    kind, clean = rng.random(), False
     if kind < EMPTY:
         text, samples = "", _no_speech(language, rng, numpy_rng)
     else:
         text, samples = _speech(language, rng, kind < EMPTY + JOINED)
-        samples = augment(samples, numpy_rng, _babble(language))
-    return text, np.ascontiguousarray(log_mel(samples).T, np.float16)
+        clean = bool(numpy_rng.random() >= 1 - CLEAN)
+        if not clean:
+            samples = augment(samples, numpy_rng, _babble(language))
+        samples = at_peak(samples, 10 ** (numpy_rng.uniform(*PEAK_DB) / 20))
+    return text, np.ascontiguousarray(log_mel(samples).T, np.float16), clean
 
 
 def _speech(language: str, rng: Random, joined: bool) -> tuple[str, Samples]:

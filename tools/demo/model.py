@@ -28,7 +28,8 @@ def new_model(vocab_size: int) -> CohereAsrForConditionalGeneration:
     """A fresh model.
 
     transformers draws every weight with standard deviation 0.02, right for a width of 1280; at 160 it starves the
-    convolutions and nothing is learned, so Linear and Conv layers are drawn anew with PyTorch's defaults.
+    convolutions and nothing is learned, so Linear and Conv layers are drawn anew with PyTorch's defaults.  In the
+    subsampling, six layers in a row without a norm, these would let the signal fade: there He's rule keeps its size.
     """
     config = CohereAsrConfig(
         encoder_config={"model_type": "parakeet_encoder", **ENCODER},
@@ -45,5 +46,10 @@ def new_model(vocab_size: int) -> CohereAsrForConditionalGeneration:
             module.reset_parameters()
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=EMBEDDING_STD)
+    for module in model.model.encoder.subsampling.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            before_relu = isinstance(module, nn.Conv2d) and module.groups == 1
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if before_relu else "linear")
+            nn.init.zeros_(module.bias)
     nn.init.zeros_(model.proj_out.bias)
     return model
