@@ -71,8 +71,9 @@ class Decoder:
 def _encode(model: Model, features: NDArray[np.float32]) -> dict[str, OrtValue]:
     """Cross-attention keys and values by name, left in the memory where the decoder reads them."""
     names = [output.name for output in model.encoder.get_outputs()]
+    mel = OrtValue.ortvalue_from_numpy(np.ascontiguousarray(features[None]))
     binding = model.encoder.io_binding()
-    binding.bind_ortvalue_input("mel", OrtValue.ortvalue_from_numpy(np.ascontiguousarray(features[None])))
+    binding.bind_ortvalue_input("mel", mel)
     for name in names:
         binding.bind_output(name, model.device)
     model.encoder.run_with_iobinding(binding)
@@ -89,26 +90,29 @@ class _Caches:
         self._binding = session.io_binding()
         self._shapes = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
         self._offset = 0
+        self._bound: dict[str, OrtValue] = {}
 
     def start(self, cross: Mapping[str, OrtValue]) -> None:
         """Begin a clip: bind what its encoder run gave."""
         for name, value in cross.items():
-            self._binding.bind_ortvalue_input(name, value)
+            self._bind(name, value)
         self._offset = 0
 
     def _run(self, tokens: Sequence[int], n_logits: int) -> NDArray[np.float32]:
         """Feed tokens; n_logits: positions the graph gives logits for. Returns the last one's, float32 (vocab,)."""
         # Inputs are bound anew at each step: for a GPU, binding is what copies them to the device.
-        self._bind("tokens", np.array([tokens], np.int64))
-        self._bind("offset", np.array(self._offset, np.int64))
+        self._bind("tokens", OrtValue.ortvalue_from_numpy(np.array([tokens], np.int64)))
+        self._bind("offset", OrtValue.ortvalue_from_numpy(np.array(self._offset, np.int64)))
         logits = np.empty((1, n_logits, self._shapes["logits"][-1]), np.float32)
-        self._binding.bind_ortvalue_output("logits", OrtValue.ortvalue_from_numpy(logits))
+        logits_value = OrtValue.ortvalue_from_numpy(logits)
+        self._binding.bind_ortvalue_output("logits", logits_value)
         self._session.run_with_iobinding(self._binding)
         self._offset += len(tokens)
         return logits[0, -1]
 
-    def _bind(self, name: str, array: NDArray) -> None:
-        self._binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array))
+    def _bind(self, name: str, value: OrtValue) -> None:
+        self._binding.bind_ortvalue_input(name, value)
+        self._bound[name] = value  # the binding alone does not keep the array behind it alive (onnxruntime <= 1.23)
 
 
 class _FastCaches(_Caches):
@@ -117,19 +121,17 @@ class _FastCaches(_Caches):
 
     def __init__(self, model: Model) -> None:
         super().__init__(model.decoder)
-        self._held: list[OrtValue] = []
         for past in [name for name in self._shapes if name.startswith("past_")]:
             _, heads, self.max_positions, head_dim = self._shapes[past]
             cache = _zeros((1, heads, self.max_positions, head_dim), model.device)
-            self._binding.bind_ortvalue_input(past, cache)
+            self._bind(past, cache)
             self._binding.bind_ortvalue_output(past.replace("past_", "present_"), cache)
-            self._held.append(cache)
 
     def start(self, cross: Mapping[str, OrtValue]) -> None:
         """Begin a clip."""
         super().start(cross)
         n_frames = cross["cross_value_0"].shape()[2]
-        self._bind("encoder_length", np.array([n_frames], np.int64))
+        self._bind("encoder_length", OrtValue.ortvalue_from_numpy(np.array([n_frames], np.int64)))
 
     def step(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Feed tokens after those fed before; the logits that follow, float32 (vocab,)."""
@@ -166,7 +168,7 @@ class _StaticCaches(_Caches):
         """Feed tokens after those fed before; the logits that follow, float32 (vocab,)."""
         source, target = self._buffers
         for part in "kv":
-            self._binding.bind_ortvalue_input(f"in_n_layer_self_{part}_cache", source[part])
+            self._bind(f"in_n_layer_self_{part}_cache", source[part])
             self._binding.bind_ortvalue_output(f"out_n_layer_self_{part}_cache", target[part])
         self._buffers = [target, source]
         return self._run(tokens, len(tokens))

@@ -92,7 +92,7 @@ def test_fast_caches_are_written_in_place(random_models: Path) -> None:
     """By hand: after n tokens the first n rows of the one buffer are filled, the others still zero, and stay where
     they are."""
     loaded = decoder(random_models / "fast")
-    cache = loaded._caches._held[0]
+    cache = loaded._caches._bound["past_key_0"]
     address = cache.data_ptr()
     loaded.start(np.ones((128, 80), np.float32))
     loaded.step([18, 4, 5])
