@@ -24,8 +24,8 @@ DECODER = {
 EMBEDDING_STD = 0.07
 
 
-def new_model(vocab_size: int) -> CohereAsrForConditionalGeneration:
-    """A fresh model.
+def new_model(vocab_size: int, first_token: int) -> CohereAsrForConditionalGeneration:
+    """A fresh model.  first_token: the id that every prompt begins with ("▁").
 
     transformers draws every weight with standard deviation 0.02, right for a width of 1280; at 160 it starves the
     convolutions and nothing is learned, so Linear and Conv layers are drawn anew with PyTorch's defaults.  In the
@@ -37,6 +37,7 @@ def new_model(vocab_size: int) -> CohereAsrForConditionalGeneration:
         pad_token_id=PAD,
         eos_token_id=END_OF_TEXT,
         bos_token_id=START_OF_TRANSCRIPT,
+        decoder_start_token_id=first_token,  # `generate` puts it in front of prompts that begin with another
         tie_word_embeddings=True,
         **DECODER,
     )

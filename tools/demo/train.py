@@ -19,7 +19,8 @@ from .sentences import without_punctuation
 from .tokenizer import END_OF_TEXT, PAD, prompt_ids
 
 SEED = 1
-STEPS = 6000
+CYCLES = ((6000, 1.0), (4000, 0.5))  # steps, share of LEARNING_RATE they begin with; it falls along a cosine
+STEPS = sum(steps for steps, _ in CYCLES)
 # Clean recordings without the silence around them come first.  With all conditions and silence from the beginning the
 # alignment is not found: the losses stay where guessing from the language alone brings them (tried for 1300 steps).
 EASY_STEPS = 2000
@@ -29,10 +30,12 @@ FRAMES_PER_BATCH = 6000  # mel frames with padding: 20-50 sentences, or one or t
 LENGTHS = (*range(32, 640, 32), 640, 1024, 1600, 2400, 3000, 3800)
 TOKENS_MULTIPLE = 16  # and the tokens, for the same reason
 KERNEL_CACHE = 16384  # compiled kernels that oneDNN keeps; its default of 1024 is too few for these shapes
-LEARNING_RATE = 1.5e-3  # peak; falls to nearly nothing along a cosine
+LEARNING_RATE = 1.5e-3  # peak
+LAST_RATE = 0.002  # share of LEARNING_RATE that is always left
 WARM_UP = 300  # steps
 WEIGHT_DECAY = 0.01
-CTC_WEIGHT = (0.5, 0.2)  # share of the loss: until half the steps, and after
+CTC_STEPS = 3000  # the alignment is found; from then on CTC counts for less
+CTC_WEIGHT = (0.5, 0.2)  # share of the loss, before and after
 CTC_RATE = 3  # CTC outputs an encoder frame (80 ms): fast speech has more than 12.5 letters a second
 LABEL_SMOOTHING = 0.05
 CLIP = 1.0  # norm of the gradient
@@ -114,20 +117,25 @@ def _mask(features: np.ndarray, rng: np.random.Generator) -> None:
         features[:, start : start + width] = 0
 
 
-def train(
-    utterances: list[Utterance],
-    features: np.ndarray,
-    tokenizer: SentencePieceProcessor,
-    folder: Path,
-    steps: int = STEPS,
-):
-    """Train a new model; returns it in eval mode, and the history [{step, loss, ctc, ...}].
+def rate(step: int) -> float:
+    """The learning rate at a step as a share of LEARNING_RATE."""
+    begin = 0
+    for steps, peak in CYCLES:
+        if step < begin + steps:
+            warm_up = min(1, (step + 1) / WARM_UP)
+            return warm_up * peak * 0.5 * (1 + np.cos(np.pi * (step - begin) / steps)) + LAST_RATE
+        begin += steps
+    return LAST_RATE
+
+
+def train(utterances: list[Utterance], features: np.ndarray, tokenizer: SentencePieceProcessor, folder: Path):
+    """Train a new model; returns it in eval mode, and the history [{step, loss, ctc_loss, token_accuracy}].
 
     Saves folder/state.pt every SAVE_EVERY steps, and goes on from there when it exists.
     """
     os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = str(KERNEL_CACHE)  # read when the first kernel is compiled
     torch.manual_seed(SEED)
-    model = new_model(tokenizer.vocab_size())
+    model = new_model(tokenizer.vocab_size(), first_token=tokenizer.piece_to_id("▁"))
     # channels-last and bfloat16 products halve the time of a step on a CPU that has AVX-512
     model.model.encoder.subsampling.to(memory_format=torch.channels_last)
     collate = Collator(utterances, features, tokenizer)
@@ -142,9 +150,7 @@ def train(
         betas=(0.9, 0.98),
         fused=True,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / WARM_UP) * 0.5 * (1 + np.cos(np.pi * min(1, step / steps))) + 0.002
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     easy = {i: trimmed(utterance, features) for i, utterance in enumerate(utterances) if utterance.clean}
     history: list[dict] = []
     step, epoch, begun = 0, 0, time.time()
@@ -157,7 +163,7 @@ def train(
 
     sums = np.zeros(3)
     model.train()
-    while step < steps:
+    while step < STEPS:
         rng = np.random.default_rng([SEED, epoch])
         if step < EASY_STEPS:
             epoch_utterances = list(easy.values())
@@ -165,7 +171,7 @@ def train(
             epoch_utterances = [easy[i] if i in easy and rng.random() < 0.5 else u for i, u in enumerate(utterances)]
         for chosen in batches(epoch_utterances, rng):
             batch = collate(chosen, rng)
-            ctc_weight = CTC_WEIGHT[step >= steps // 2]
+            ctc_weight = CTC_WEIGHT[step >= CTC_STEPS]
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 text_loss, ctc_loss, correct = losses(model, ctc_head, batch)
             optimizer.zero_grad()
@@ -178,13 +184,14 @@ def train(
             if step % LOG_EVERY == 0:
                 loss, ctc, accuracy = (sums / LOG_EVERY).round(4).tolist()
                 history.append({"step": step, "loss": loss, "ctc_loss": ctc, "token_accuracy": accuracy})
-                print(f"step {step} of {steps}, {time.time() - begun:.0f} s: {json.dumps(history[-1])}", flush=True)
+                print(f"step {step} of {STEPS}, {time.time() - begun:.0f} s: {json.dumps(history[-1])}", flush=True)
                 sums[:] = 0
-            if step % SAVE_EVERY == 0 or step == steps:
+            if step % SAVE_EVERY == 0:
                 saved = {"step": step, "epoch": epoch + 1, "history": history, "model": model.state_dict()}
                 saved |= {"ctc": ctc_head.state_dict(), "optimizer": optimizer.state_dict()}
-                torch.save(saved | {"schedule": schedule.state_dict()}, state)
-            if step in (EASY_STEPS, steps):
+                torch.save(saved | {"schedule": schedule.state_dict()}, folder / "state.tmp")
+                (folder / "state.tmp").replace(state)
+            if step in (EASY_STEPS, CYCLES[0][0], STEPS):
                 break
         epoch += 1
     return model.eval(), history
