@@ -120,8 +120,8 @@ def test_text_survives_a_console_without_utf8(tmp_path: Path) -> None:
 
 def test_a_closed_pipe_ends_quietly(scripted: Path) -> None:
     files = " ".join([str(SAMPLE)] * 50)
-    command = f"{sys.executable} -m cohere_lite --model {scripted} {files} 2>{scripted}/err | head -n 1; echo ${{PIPESTATUS[0]}}"
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    command = f"{sys.executable} -m cohere_lite --model {scripted} {files} 2>{scripted}/err | head -n 1"
+    result = subprocess.run(["bash", "-c", command + "; echo ${PIPESTATUS[0]}"], capture_output=True, text=True)
     assert result.stdout == "a b\n141\n"
     assert (scripted / "err").read_text() == ""
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from test_transcribe import SAMPLE_TEXT
+
 import cohere_lite
 
 PACKAGE = Path(cohere_lite.__file__).parent
@@ -39,6 +41,3 @@ from app._vendor.speech.model import DEMO_FOLDER
 print(Transcriber().transcribe(DEMO_FOLDER / "sample.wav").text)
 """
     assert run(code, tmp_path).strip() == SAMPLE_TEXT
-
-
-SAMPLE_TEXT = "Turn on the kitchen light."  # what the recording says

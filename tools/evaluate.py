@@ -30,7 +30,9 @@ def main(folders: list[str]) -> int:
         for folder, model in models.items():
             rates = [_error_rate(model, language, recordings[language]) for language in LANGUAGES]
             noise = "none" if snr_db is None else f"{snr_db} dB"
-            print(f"| {Path(folder).name} | {noise} | {' | '.join(f'{100 * rate:.1f}' for rate in rates)} |", flush=True)
+            print(
+                f"| {Path(folder).name} | {noise} | {' | '.join(f'{100 * rate:.1f}' for rate in rates)} |", flush=True
+            )
     return 0
 
 
