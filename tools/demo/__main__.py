@@ -16,6 +16,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from . import checkpoint, dataset, evaluate, train
 from .model import DECODER, ENCODER
@@ -24,7 +25,7 @@ from .synthesise import HELD_OUT_VOICES, TRAINING_VOICES
 from .tokenizer import train_tokenizer
 
 TOKENIZER_SENTENCES = 5000  # a language
-CONDITIONS = {
+CONDITIONS: dict[str, dict[str, Any]] = {
     "clean": {},
     "white noise, 20 dB": {"snr_db": 20},
     "white noise, 10 dB": {"snr_db": 10},

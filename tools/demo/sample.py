@@ -6,6 +6,7 @@ A held-out sentence spoken by a held-out voice: 16 kHz, mono, 16 bits, peak 0.5.
 import argparse
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from .sentences import Grammar
 from .synthesise import HELD_OUT_VOICES, SAMPLE_RATE, at_peak, silence, speak
 
 TEXT = "Turn on the light in the living room."
-VOICE = {"accent": "en-gb", "voice": "Michael", "rate": 150, "pitch": 50}
+VOICE: dict[str, Any] = {"accent": "en-gb", "voice": "Michael", "rate": 150, "pitch": 50}
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ class Grammar:
 
     def training(self, count: int, rng: Random) -> list[str]:
         """`count` training sentences; short ones come up many times, as they should: in another voice each time."""
-        texts = []
+        texts: list[str] = []
         while len(texts) < count:
             text = self.sample(rng)
             if not self.held_out(text):

@@ -50,7 +50,7 @@ def speak(text: str, accent: str, voice: str, rate: int, pitch: int) -> Samples:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, ESPEAK_RATE)
         # espeak-ng cannot know the length when it writes the header to a pipe, so ask for more than there can be
         pcm = np.frombuffer(file.readframes(ESPEAK_RATE * 120), "<i2")
-    return to_16_khz(pcm.astype(np.float32) / 32768)
+    return to_16_khz(pcm.astype(np.float32) / np.float32(32768))
 
 
 def to_16_khz(samples: Samples) -> Samples:
