@@ -62,13 +62,15 @@ def find_coding(format_tag: int, bits: int, channels: int, block_align: int, byt
 
     bits:        per sample; of no meaning for A-law, mu-law and ADPCM
     channels:    1 or more
-    block_align: bytes per ADPCM block; otherwise it follows from bits and channels where it is right, and is ignored
-                 where it is not, as in libsndfile
+    block_align: bytes per ADPCM block; for 24 bits tells whether they are packed or in the upper bytes of 4; otherwise
+                 it follows from bits and channels where it is right, and is ignored where it is not, as in libsndfile
     byte_order:  < or >
     """
     if format_tag in _ADPCM:
         return _find_adpcm(format_tag, channels, block_align)
     sample_bytes = 1 if format_tag in (A_LAW, MU_LAW) else (bits + 7) // 8
+    if format_tag == PCM and bits == 24 and block_align == 4 * channels:
+        sample_bytes = 4
     decode_samples = _SAMPLES.get((format_tag, sample_bytes))
     if decode_samples is None:
         return None

@@ -1,4 +1,5 @@
-"""Greedy decoding: log-mel -> token ids. The KV caches are allocated once and never copied (ORT IOBinding).
+"""Greedy decoding: log-mel -> token ids. The KV caches are allocated once (ORT IOBinding) and, where the graph allows
+it, never copied.
 
 The loop is one; what differs between the two graph contracts is how the caches move from one step to the next.
 """
@@ -76,8 +77,15 @@ def _encode(model: Model, features: NDArray[np.float32]) -> dict[str, OrtValue]:
     binding.bind_ortvalue_input("mel", mel)
     for name in names:
         binding.bind_output(name, model.device)
-    model.encoder.run_with_iobinding(binding)
+    _run(model.encoder, binding)
     return dict(zip(names, binding.get_outputs(), strict=True))
+
+
+def _run(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
+    try:
+        session.run_with_iobinding(binding)
+    except Exception as error:  # onnxruntime's own classes share no base but this one
+        raise ModelError(f"onnxruntime {ort.__version__} failed to run the model: {error}") from error
 
 
 class _Caches:
@@ -94,11 +102,11 @@ class _Caches:
 
     def start(self, cross: Mapping[str, OrtValue]) -> None:
         """Begin a clip: bind what its encoder run gave."""
-        for name, value in cross.items():
-            self._bind(name, value)
+        for name in self._shapes.keys() & cross.keys():
+            self._bind(name, cross[name])
         self._offset = 0
 
-    def _run(self, tokens: Sequence[int], n_logits: int) -> NDArray[np.float32]:
+    def _feed(self, tokens: Sequence[int], n_logits: int) -> NDArray[np.float32]:
         """Feed tokens; n_logits: positions the graph gives logits for. Returns the last one's, float32 (vocab,)."""
         # Inputs are bound anew at each step: for a GPU, binding is what copies them to the device.
         self._bind("tokens", OrtValue.ortvalue_from_numpy(np.array([tokens], np.int64)))
@@ -106,7 +114,7 @@ class _Caches:
         logits = np.empty((1, n_logits, self._shapes["logits"][-1]), np.float32)
         logits_value = OrtValue.ortvalue_from_numpy(logits)
         self._binding.bind_ortvalue_output("logits", logits_value)
-        self._session.run_with_iobinding(self._binding)
+        _run(self._session, self._binding)
         self._offset += len(tokens)
         return logits[0, -1]
 
@@ -135,7 +143,7 @@ class _FastCaches(_Caches):
 
     def step(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Feed tokens after those fed before; the logits that follow, float32 (vocab,)."""
-        return self._run(tokens, 1)
+        return self._feed(tokens, 1)
 
 
 class _StaticCaches(_Caches):
@@ -171,7 +179,7 @@ class _StaticCaches(_Caches):
             self._bind(f"in_n_layer_self_{part}_cache", source[part])
             self._binding.bind_ortvalue_output(f"out_n_layer_self_{part}_cache", target[part])
         self._buffers = [target, source]
-        return self._run(tokens, len(tokens))
+        return self._feed(tokens, len(tokens))
 
     def _new_buffers(self, count: int) -> list[dict[str, OrtValue]]:
         return [{part: _zeros(self._cache_shape, self._device) for part in "kv"} for _ in range(count)]

@@ -15,7 +15,7 @@ from .errors import ModelError, ModelFileNotFound
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
 _MODEL_GRAPH = 7
 _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
-_TENSOR_EXTERNAL_DATA = 13
+_TENSOR_NAME, _TENSOR_EXTERNAL_DATA = 8, 13
 _VALUE_NAME = 1
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
@@ -44,7 +44,7 @@ def read_graph_file(path: str | PathLike[str]) -> GraphFile:
                     elif number == _GRAPH_OUTPUT:
                         outputs.append(_text(mapped, span, _VALUE_NAME))
                     elif number == _GRAPH_INITIALIZER:
-                        initializers.append(_text(mapped, span, 8))
+                        initializers.append(_text(mapped, span, _TENSOR_NAME))
                         for location, end in _external(mapped, span):
                             external[location] = max(external.get(location, 0), end)
     except (IndexError, UnicodeDecodeError, ValueError) as error:  # ValueError: mmap of an empty file, or ours

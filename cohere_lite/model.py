@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from .chunk import MAX_CHUNK_S
 from .errors import ModelError, ModelFileNotFound, OptionError, ProviderError
 from .graphfile import GraphFile, check_external_data, read_graph_file
 from .tokens import Vocabulary, read_tokens
@@ -49,12 +50,17 @@ _FOREIGN = {
 
 @dataclass(frozen=True)
 class Model:
-    """Loaded once, read only.  contract: "fast" or "static";  device: whose memory the caches belong in."""
+    """Loaded once, read only.
+
+    contract: "fast" or "static";  device: whose memory the caches belong in;  max_chunk_s: longest piece of audio that
+    the encoder takes, in seconds.
+    """
 
     encoder: ort.InferenceSession
     decoder: ort.InferenceSession
     contract: str
     device: str
+    max_chunk_s: float
     vocabulary: Vocabulary
 
 
@@ -80,8 +86,12 @@ def load_model(
         raise ModelError(
             f"{path}: tokens.txt lists {len(vocabulary)} tokens, the decoder knows {n_known}: files of different models"
         )
+    for value in decoder_session.get_inputs():
+        _check_input(decoder, value)
+    longest = encoder_session.get_modelmeta().custom_metadata_map.get("max_audio_s")  # tools/export writes it
+    max_chunk_s = min(MAX_CHUNK_S, float(longest)) if longest else MAX_CHUNK_S
     device = next((device for name, device in PROVIDERS.values() if name == names[0]), "cpu")
-    return Model(encoder_session, decoder_session, contract, device, vocabulary)
+    return Model(encoder_session, decoder_session, contract, device, max_chunk_s, vocabulary)
 
 
 def _find_graphs(folder: Path) -> tuple[str, GraphFile, GraphFile]:
@@ -90,7 +100,7 @@ def _find_graphs(folder: Path) -> tuple[str, GraphFile, GraphFile]:
         raise ModelFileNotFound(
             f"{folder} {what}; a model is a folder with an encoder, a decoder (.onnx) and tokens.txt"
         )
-    paths = sorted(folder.glob("*.onnx"))
+    paths = sorted(path for path in folder.glob("*.onnx") if not path.name.startswith("."))  # "._x": macOS's shadows
     if not paths:
         held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise ModelFileNotFound(f"{folder} holds no .onnx file; it holds {held}")
@@ -116,6 +126,15 @@ def _find_graphs(folder: Path) -> tuple[str, GraphFile, GraphFile]:
 
 def _matches(graph: GraphFile, inputs: set[str], outputs: set[str]) -> bool:
     return inputs <= set(graph.inputs) and outputs <= set(graph.outputs)
+
+
+def _check_input(graph: GraphFile, value: ort.NodeArg) -> None:
+    """Raises ModelError for a decoder input that the contract's names promise but whose type or shape cannot be fed."""
+    is_cache = value.name.startswith(("past_", "in_n_layer_self_"))
+    if value.type not in ("tensor(float)", "tensor(int64)"):
+        raise ModelError(f"{graph.path}: input {value.name!r} is a {value.type}; supported are float and int64")
+    if is_cache and not all(isinstance(size, int) for size in (*value.shape[:-4], *value.shape[-3:])):
+        raise ModelError(f"{graph.path}: input {value.name!r} has no fixed size: {value.shape}")
 
 
 def _describe(graph: GraphFile) -> str:

@@ -5,8 +5,6 @@ from dataclasses import asdict
 
 from .transcribe import Transcript
 
-FORMATS = ("txt", "json")
-
 
 def render(transcript: Transcript, file: str, style: str) -> str:
     """One line: the text alone ("txt"), or everything known, with the file it came from, as an object ("json")."""

@@ -55,8 +55,8 @@ class Transcriber:
         transcriber = Transcriber("path/to/model")
         print(transcriber.transcribe("speech.wav", language="fr").text)
 
-    May be shared between threads: recordings then go through one after the other, whole segments at a time, since there
-    is one set of decoder caches. For recordings in parallel, make a Transcriber each.
+    May be shared between threads: segments of different recordings then take turns, since there is one set of decoder
+    caches. For recordings in parallel, make a Transcriber each.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Transcriber:
         """
         loaded = load_model(model, providers, threads)
         self._vocabulary = loaded.vocabulary
+        self._max_chunk_s = loaded.max_chunk_s
         self._decoder = Decoder(loaded)
         self._lock = threading.Lock()
 
@@ -101,7 +102,7 @@ class Transcriber:
         "full", or "short" for exports that were published with a two-token one. on_segment: called as segments come,
         with the segment and the duration of the whole in seconds.
 
-        Raises AudioError, OptionError, or OSError if a file cannot be opened.
+        Raises AudioError, OptionError, ModelError if the model fails to run, OSError if a file cannot be opened.
         """
         ids = self._vocabulary.prompt(language, punctuation=punctuation, itn=itn, style=prompt)
         samples, warnings = _load_16k_mono(audio, rate)
@@ -121,7 +122,7 @@ class Transcriber:
         )
 
     def _segments(self, samples: NDArray[np.float32], prompt: Sequence[int]) -> Iterator[Segment]:
-        for start, end in split(samples):
+        for start, end in split(samples, self._max_chunk_s):
             features = log_mel(samples[start:end])
             with self._lock:
                 decoded = self._decoder.decode(features, prompt)
@@ -136,13 +137,18 @@ def _load_16k_mono(audio: AudioSource, rate: int | None) -> tuple[NDArray[np.flo
         samples, source = _checked_array(audio), "the array"
         if rate is None:
             raise OptionError("an array needs its sampling rate: transcribe(samples, rate=16000)")
+        if rate != int(rate):
+            raise OptionError(f"rate is {rate}; it must be a whole number of Hz")
     else:
         if rate is not None:
             raise OptionError("rate belongs to arrays of samples; a WAV file says its own")
         wav = read_wav(audio)
         samples, rate, warnings = wav.samples, wav.rate, wav.warnings
         source = os.fspath(audio) if isinstance(audio, (str, os.PathLike)) else "the audio"
-    samples = resample(samples, rate, SAMPLE_RATE)
+    try:
+        samples = resample(samples, int(rate), SAMPLE_RATE)
+    except AudioError as error:
+        raise AudioError(f"{source}: {error}") from error
     if len(samples) < HOP_LENGTH:
         raise AudioError(f"{source} holds {len(samples) / SAMPLE_RATE * 1000:.1f} ms of sound; 10 ms is the least")
     return samples, warnings

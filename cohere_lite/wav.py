@@ -32,19 +32,20 @@ class _Container(NamedTuple):
     counted: int  # bytes of the header that the size includes
     align: int  # bytes
     start: int  # bytes of the file before the first chunk: a chunk header and the form type
-    unknown: int  # a size from here on means "to the end of the file"
+    unknown: tuple[range, ...]  # sizes that mean "to the end of the file"
 
 
 # Writers that cannot seek back put a placeholder into the data chunk's size: ffmpeg 0xFFFFFFFF (Wave64: 2**63 - 1),
 # arecord about 0x80000000, sox 0x7FFFF000, recorders that were killed often 0.
 _NO_FILE_IS_LONGER = 1 << 62
-_RIFF = _Container("<", struct.Struct("<4sI"), 0, 2, 12, 0x7FFF0000)
+_UNKNOWN_32_BIT = (range(0x7FFF0000, 0x80010000), range(0xFFFF0000, 1 << 32))  # near them: less a header's length
+_RIFF = _Container("<", struct.Struct("<4sI"), 0, 2, 12, _UNKNOWN_32_BIT)
 _CONTAINERS = {
     b"RIFF": _RIFF,
     b"RF64": _RIFF,  # EBU Tech 3306; the size is in the ds64 chunk
     b"BW64": _RIFF,  # ITU-R BS.2088; likewise
     b"RIFX": _RIFF._replace(byte_order=">", header=struct.Struct(">4sI")),
-    b"riff": _Container("<", struct.Struct("<4s12xQ"), 24, 8, 40, _NO_FILE_IS_LONGER),  # Sony Wave64: GUIDs as ids
+    b"riff": _Container("<", struct.Struct("<4s12xQ"), 24, 8, 40, ()),  # Sony Wave64: GUIDs as ids
 }
 
 # What people pass instead of WAV: (offset, bytes there, name).
@@ -143,6 +144,8 @@ def _read(file: BinaryIO, count: int) -> bytes:
     """count bytes, fewer only at the end of the file (a pipe may deliver less per call)."""
     parts = []
     while count > 0 and (part := file.read(count)):
+        if isinstance(part, str):
+            raise TypeError("expected a binary file: open it with mode 'rb'")
         parts.append(part)
         count -= len(part)
     return b"".join(parts)
@@ -162,7 +165,7 @@ def _find_data(file: BinaryIO, container: _Container, name: str) -> tuple[_Forma
         if chunk_id == b"data":
             if fmt is None:
                 raise AudioError(f"{name}: a WAV file without a fmt chunk before its data chunk: a damaged header")
-            size = ds64_size if size >= container.unknown else size
+            size = ds64_size if any(size in sizes for sizes in container.unknown) else size
             return fmt, size if size < _NO_FILE_IS_LONGER else 0
         body = _read(file, min(size, 40))
         if chunk_id == b"fmt ":

@@ -22,9 +22,15 @@ PASS_THROUGH, READ_AFTER_WRITE, COUNT_LEFTOVERS = "pass through", "read after wr
 
 
 def write_model(
-    folder: Path, script: Sequence[int], max_positions: int, caches: str = PASS_THROUGH, nan_at: int | None = None
+    folder: Path,
+    script: Sequence[int],
+    max_positions: int,
+    caches: str = PASS_THROUGH,
+    nan_at: int | None = None,
+    decoder_width: int = WIDTH,
 ) -> Path:
-    """script[p]: the token that follows position p.  nan_at: position whose logits are NaN."""
+    """script[p]: the token that follows position p.  nan_at: position whose logits are NaN.  decoder_width: channels
+    of the cross keys that the decoder takes; the encoder's have WIDTH."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES)), encoding="utf-8")
     table = np.full((max_positions, len(PIECES)), -1, np.float32)
@@ -33,7 +39,7 @@ def write_model(
     if nan_at is not None:
         table[nan_at] = np.nan
     _save(folder / "encoder.onnx", _encoder())
-    _save(folder / "decoder.onnx", _decoder(table, max_positions, caches))
+    _save(folder / "decoder.onnx", _decoder(table, max_positions, caches, decoder_width))
     return folder
 
 
@@ -50,7 +56,7 @@ def _encoder():
     return _graph(nodes, constants, {"mel": ["batch", 128, "t"]}, {"n_layer_cross_k": cross, "n_layer_cross_v": cross})
 
 
-def _decoder(table: np.ndarray, max_positions: int, caches: str):
+def _decoder(table: np.ndarray, max_positions: int, caches: str, width: int):
     cache = [max_positions if size == "positions" else size for size in CACHE_SHAPE]
     nodes = [
         helper.make_node("Shape", ["tokens"], ["shape"]),
@@ -88,7 +94,7 @@ def _decoder(table: np.ndarray, max_positions: int, caches: str):
     spoil[C] = 1000  # a fault makes every answer "c"
     constants = {"one": np.array(1), "zero": np.array([0]), "table": table, "spoil": spoil}
     constants |= {"one_f": np.float32(1), "zero_f": np.float32(0)}
-    cross = [LAYERS, "batch", "frames", WIDTH]
+    cross = [LAYERS, "batch", "frames", width]
     inputs = {"tokens": ["batch", "n"], "in_n_layer_self_k_cache": cache, "in_n_layer_self_v_cache": cache}
     inputs |= {"n_layer_cross_k": cross, "n_layer_cross_v": cross, "offset": []}
     outputs = {

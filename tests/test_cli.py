@@ -78,8 +78,7 @@ def test_warnings_go_to_stderr(tmp_path: Path) -> None:
     ("args", "message"),
     [
         (["--model", "nowhere", "a.wav"], "error: nowhere does not exist; a model is a folder"),
-        (["--provider", "gpu", "a.wav"], "error: unknown provider 'gpu'; known: cpu"),
-        (["--threads", "0", "a.wav"], "error: threads is 0"),
+        (["--provider", "directml", "a.wav"], "has no DmlExecutionProvider; it has"),
     ],
 )
 def test_a_model_that_cannot_be_used(args: list[str], message: str) -> None:
@@ -89,10 +88,42 @@ def test_a_model_that_cannot_be_used(args: list[str], message: str) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_unknown_language() -> None:
-    result = run("-l", "klingon", SAMPLE)
-    assert result.returncode == 1
-    assert "language 'klingon' is not among this model's: de, en, es, fr" in result.stderr
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--provider", "gpu"], "error: unknown provider 'gpu'; known: cpu"),
+        (["--threads", "0"], "error: threads is 0"),
+        (["-l", "klingon"], "error: language 'klingon' is not among this model's: en, fr"),
+        (["--prompt", "short", "--itn"], 'error: the "short" prompt cannot ask for itn'),
+    ],
+)
+def test_wrong_options_are_said_once(scripted: Path, args: list[str], message: str) -> None:
+    result = run("--model", scripted, *args, SAMPLE, SAMPLE)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_error_names_its_file(scripted: Path, tmp_path: Path) -> None:
+    (tmp_path / "slow.wav").write_bytes(wav(np.zeros(16000), rate=500))
+    result = run("--model", scripted, tmp_path / "slow.wav")
+    assert result.stderr == f"error: {tmp_path / 'slow.wav'}: sampling rate 500 Hz; supported: 1000 to 1000000 Hz\n"
+
+
+def test_a_model_that_fails_while_running(tmp_path: Path) -> None:
+    """By construction: cross keys of 2 channels for a decoder whose graph says 3. The next file is still tried."""
+    model = write_model(tmp_path / "model", [C] * 9 + [A, B, END], max_positions=16)
+    write_model(tmp_path / "other", [C] * 9 + [A, B, END], max_positions=16, decoder_width=3)
+    (model / "decoder.onnx").write_bytes((tmp_path / "other" / "decoder.onnx").read_bytes())
+    result = run("--model", model, SAMPLE, SAMPLE)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.count("failed to run the model") == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_stderr_closed(scripted: Path) -> None:
+    command = f"{sys.executable} -m cohere_lite --model {scripted} {SAMPLE} 2>&-"
+    assert subprocess.run(["bash", "-c", command], capture_output=True, text=True).stdout == "a b\n"
 
 
 def test_usage() -> None:
@@ -154,9 +185,11 @@ def test_progress_on_a_terminal_only(scripted: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr("cohere_lite.__main__.time.monotonic", lambda: next(clock))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert main(["--model", str(scripted), str(path)]) == 0
-    shown = [line for line in capsys.readouterr().err.split("\r\033[K") if line]
+    shown = capsys.readouterr().err.split("\r\033[K")
     assert shown == [
+        "",
         f"{path}: 30 of 90 s, 3.0x real time, 20 s left",
         f"{path}: 60 of 90 s, 3.0x real time, 10 s left",
+        "",
     ]
     assert run("--model", scripted, path).stderr == ""

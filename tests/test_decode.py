@@ -106,5 +106,5 @@ def test_fast_caches_are_written_in_place(random_models: Path) -> None:
 
 
 def test_sherpa_layout_allows_sharing(random_models: Path) -> None:
-    """By record: exported so that rows are written at positions >= offset and read only below."""
+    """By construction: exported so that rows are written at positions >= offset and read only below."""
     assert decoder(random_models / "sherpa")._caches.in_place

@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from cohere_lite import Transcriber
 from cohere_lite.decode import Decoder
 from cohere_lite.model import load_model
 from tools.export.__main__ import export, main
@@ -171,6 +172,7 @@ def test_weights_nobody_asked_for_are_an_error(checkpoint: Path, tmp_path: Path)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"1 tensors .* not used, e\.g\. encoder\.layers\.0\.adapter\.weight"):
         export(tmp_path, tmp_path / "onnx")
+    assert list((tmp_path / "onnx").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -191,10 +193,29 @@ def test_incomplete_checkpoint(checkpoint: Path, tmp_path: Path, capsys, break_i
     assert message in capsys.readouterr().err
 
 
-def test_a_clip_longer_than_the_position_table_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    """By formula: 1 s is 100 mel frames, 13 encoder frames; 105 mel frames are 14."""
-    export(checkpoint, tmp_path, "fp32", max_audio_s=1.0)
+def test_a_clip_longer_than_the_position_table(checkpoint: Path, tmp_path: Path) -> None:
+    """By formula: 10 s are 1000 mel frames, 125 encoder frames. The graph takes no more, and says so; the runtime does
+    not ask it to: by chunk.split, silence is cut 5 s before the limit."""
+    export(checkpoint, tmp_path, "fp32", max_audio_s=10)
     session = ort.InferenceSession(tmp_path / "encoder.fp32.onnx")
-    assert session.run(["cross_value_0"], {"mel": features(104)[None]})[0].shape[2] == 13
+    assert session.run(["cross_value_0"], {"mel": features(1000)[None]})[0].shape[2] == 125
     with pytest.raises(Exception, match="Reshape"):
-        session.run(None, {"mel": features(105)[None]})
+        session.run(None, {"mel": features(1001)[None]})
+    transcript = Transcriber(tmp_path).transcribe(np.zeros(12 * 16000, np.float32), rate=16000)
+    assert [(segment.start, segment.end) for segment in transcript.segments] == [(0, 5), (5, 12)]
+    with pytest.raises(ValueError, match="max_audio_s is 9; cutting long audio"):
+        export(checkpoint, tmp_path, max_audio_s=9)
+
+
+def test_nothing_is_left_of_an_export_that_fails(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    """A shard cut in half: one line says what is wrong, and no file looks like a model."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in checkpoint.iterdir():
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    shard = copy / "model-00001.safetensors"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    assert main([str(copy), str(tmp_path / "onnx")]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "onnx").exists()

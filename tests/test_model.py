@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, save_model
@@ -146,6 +147,22 @@ def test_onnx_cut_short_anywhere(static: Path) -> None:
         (static / "decoder.onnx").write_bytes(whole[:length])
         with pytest.raises(ModelError):
             load_model(static)
+
+
+def test_hidden_files_are_left_alone(static: Path) -> None:
+    """macOS puts a "._" file beside every file on a foreign disk."""
+    (static / "._encoder.onnx").write_bytes(b"Mac OS X")
+    assert load_model(static).contract == "static"
+
+
+def test_caches_without_a_fixed_size(static: Path) -> None:
+    model = onnx.load(static / "decoder.onnx")
+    for value in model.graph.input:
+        if value.name == "in_n_layer_self_k_cache":
+            value.type.tensor_type.shape.dim[3].dim_param = "positions"
+    onnx.save(model, static / "decoder.onnx")
+    with pytest.raises(ModelError, match="'in_n_layer_self_k_cache' has no fixed size"):
+        load_model(static)
 
 
 def test_providers(static: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,10 +153,16 @@ def test_options_that_make_no_sense(scripted: Transcriber) -> None:
         scripted.transcribe(wav(samples), rate=16000)
     with pytest.raises(OptionError, match="'xx' is not among this model's: en, fr"):
         scripted.transcribe(samples, rate=16000, language="xx")
-    with pytest.raises(AudioError, match="rate"):
+    with pytest.raises(AudioError, match="the array: sampling rate 0 Hz"):
         scripted.transcribe(samples, rate=0)
+    with pytest.raises(OptionError, match=r"rate is 22050\.5; it must be a whole number"):
+        scripted.transcribe(samples, rate=22050.5)  # type: ignore[arg-type]
+    assert scripted.transcribe(samples, rate=np.int16(16000)).duration == 1  # type: ignore[arg-type]
+    assert scripted.transcribe(samples, rate=16000.0).duration == 1  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
         scripted.transcribe("no such file.wav")
+    with open(SAMPLE, encoding="latin-1") as file, pytest.raises(TypeError, match="open it with mode 'rb'"):
+        scripted.transcribe(file)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not list"):
         scripted.transcribe([0.0, 0.1])  # type: ignore[arg-type]
 
@@ -173,7 +179,7 @@ def test_short_prompt(tmp_path: Path) -> None:
 
 
 def test_threads_take_turns(demo: Transcriber) -> None:
-    """Two threads, one Transcriber: each gets what it would get alone."""
+    """Six threads, one Transcriber: each gets what it would get alone."""
     samples = np.frombuffer(SAMPLE.read_bytes()[44:], "<i2")
     sources = [samples, samples[: len(samples) // 2]] * 3
     expected = [demo.transcribe(source, rate=16000) for source in sources[:2]] * 3

@@ -370,6 +370,20 @@ def test_block_align_nonsense_is_ignored(block_align):
     assert samples(wav(b"\x00\x40", block_align=block_align)) == [0.5]
 
 
+def test_24_bits_in_4_bytes():
+    """By hand: block_align, 4 a channel, tells that the upper three bytes of four hold the sample."""
+    data = struct.pack("<ii", 0x40000000, -0x20000000)
+    assert samples(wav(data, bits=24, block_align=4)) == [0.5, -0.25]
+    assert len(samples(wav(data[:6], bits=24, block_align=3))) == 2
+
+
+def test_a_size_between_the_placeholders_is_one():
+    """By hand: 3 GB promised, 4 bytes there: a recording that was cut short, not one of unknown length."""
+    wav_file = read_wav(wav(b"\x00\x40\x00\x40", size=3_000_000_000))
+    assert wav_file.samples.tolist() == [0.5, 0.5]
+    assert "promises 3000000000 bytes" in wav_file.warnings[0]
+
+
 @pytest.mark.parametrize("data", [b"", b"\0\0\0\0"])
 @pytest.mark.parametrize("build", [wav, rifx, rf64, w64])
 @pytest.mark.parametrize(

@@ -10,6 +10,11 @@ Needs   numpy, onnx, safetensors (ml_dtypes for bfloat16); sentencepiece only fo
 import argparse
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from safetensors import SafetensorError
+
+from cohere_lite.chunk import SEARCH_S
 
 from .checkpoint import Checkpoint
 from .decoder import write_decoder
@@ -17,6 +22,7 @@ from .encoder import write_encoder
 from .graph import Graph
 from .vocabulary import write_tokens
 
+MIN_AUDIO_S = 2 * SEARCH_S  # as cohere_lite.chunk.split demands
 MODEL_TYPE = "cohere-transcribe-03-2026"  # sherpa-onnx refuses an encoder whose metadata does not say so
 
 
@@ -30,15 +36,38 @@ def export(
 ) -> None:
     """Write the two graphs and tokens.txt into `out`. `pointwise`: precision of the Conformer's pointwise
     convolutions, by default that of everything else. `max_audio_s`: longest clip the encoder takes; the
-    reference never feeds more than 35 s."""
-    out.mkdir(parents=True, exist_ok=True)
+    reference never feeds more than 35 s, and cohere_lite cuts at what the model says.
+
+    Raises ValueError, OSError or SafetensorError for a checkpoint that is incomplete or not understood."""
+    if not max_audio_s >= MIN_AUDIO_S:
+        raise ValueError(
+            f"max_audio_s is {max_audio_s}; cutting long audio at quiet points needs {MIN_AUDIO_S} or more"
+        )
     checkpoint = Checkpoint(checkpoint_folder)
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out) as folder:  # what fails half-way must not look like a model
+        _write_files(
+            checkpoint, checkpoint_folder, Path(folder), precision, layout, pointwise or precision, max_audio_s
+        )
+        for file in Path(folder).iterdir():
+            file.replace(out / file.name)
+
+
+def _write_files(
+    checkpoint: Checkpoint,
+    checkpoint_folder: Path,
+    out: Path,
+    precision: str,
+    layout: str,
+    pointwise: str,
+    max_audio_s: float,
+) -> None:
     dims = checkpoint.dimensions
     metadata = {"model_type": MODEL_TYPE, "precision": precision, "layout": layout}
     write_tokens(checkpoint_folder, out / "tokens.txt", dims.vocab_size)
     graph = Graph(out / f"encoder.{precision}.onnx", precision)
     max_encoder_frames = -int(-max_audio_s * 100 // 2**dims.subsampling_layers)  # 100 mel frames a second
-    write_encoder(graph, checkpoint, max_encoder_frames, pointwise or precision, layout)
+    write_encoder(graph, checkpoint, max_encoder_frames, pointwise, layout)
     graph.save(metadata | {"max_audio_s": str(max_audio_s)})
     graph = Graph(out / f"decoder.{precision}.onnx", precision)
     write_decoder(graph, checkpoint, layout)
@@ -61,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         export(args.checkpoint, args.out, args.precision, args.layout, args.pointwise, args.max_audio_s)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -83,7 +83,10 @@ class Checkpoint:
                     if not NOT_WEIGHTS.search(stored):
                         self._places[_transformers_name(stored)] = (path, stored)
         self._read: set[str] = set()
-        self.dimensions = _dimensions(json.loads(config_path.read_text()), self)
+        try:
+            self.dimensions = _dimensions(json.loads(config_path.read_text()), self)
+        except KeyError as error:
+            raise ValueError(f"{config_path} lacks {error}") from error
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
