@@ -63,16 +63,17 @@ def main() -> None:
         "encoder": ENCODER,
         "decoder": DECODER,
         "seed": train.SEED,
-        "steps": train.STEPS,
+        "cycles": train.CYCLES,
         "frames_per_batch": train.FRAMES_PER_BATCH,
         "learning_rate": train.LEARNING_RATE,
         "versions": {name: version(name) for name in ("torch", "transformers", "sentencepiece", "numpy")},
         "espeak": subprocess.run(["espeak-ng", "--version"], capture_output=True, text=True).stdout.split(" Data")[0],
         "python": platform.python_version(),
         "processors": os.cpu_count(),
-        "history": history,
     }
-    (out / "training.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    lines = ",\n".join("  " + json.dumps(entry) for entry in history)  # one a line
+    text = json.dumps(record, indent=1, ensure_ascii=False).removesuffix("\n}")
+    (out / "training.json").write_text(f'{text},\n "history": [\n{lines}\n ]\n}}\n', "utf-8")
     print(json.dumps(rates, indent=1))
 
 

@@ -5,7 +5,7 @@ from transformers import CohereAsrConfig, CohereAsrForConditionalGeneration
 
 from .tokenizer import END_OF_TEXT, PAD, START_OF_TRANSCRIPT
 
-# 4.3 million parameters: about 4.5 MB as INT8, small enough to travel in the wheel.
+# 4.4 million parameters: 5.4 MB as INT8 with its scales, small enough to travel in the wheel.
 ENCODER = {
     "hidden_size": 160,
     "num_hidden_layers": 6,
