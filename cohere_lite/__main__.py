@@ -19,8 +19,8 @@ from .transcribe import Segment, Transcriber
 
 DEMO_NOTICE = """\
 This is the built-in demonstration model. It knows numbers up to 999, clock times, dates and simple commands
-(lights, timers, music ...) in English, German, French and Spanish, and nothing else. For everything else use
-the full model: export it with tools/export (see the README), then --model FOLDER.
+(lights, timers, music ...) in English, German, French and Spanish, one sentence per recording, and nothing else.
+For everything else use the full model: export it with tools/export (see the README), then --model FOLDER.
 """
 SHORT_WORK_S = 4  # seconds; work that takes less shows no progress
 
@@ -78,8 +78,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _transcribe_files(args: argparse.Namespace) -> int:
-    if args.model is None:
-        sys.stderr.write(DEMO_NOTICE)
     try:
         transcriber = Transcriber(args.model, providers=[args.provider], threads=args.threads)
     except OptionError:
@@ -87,6 +85,8 @@ def _transcribe_files(args: argparse.Namespace) -> int:
     except (CohereLiteError, OSError) as error:
         _report(f"error: {error}")
         return 1
+    if args.model is None:
+        sys.stderr.write(DEMO_NOTICE)
     failed = False
     for file in args.files:
         try:

@@ -73,6 +73,8 @@ def load_model(
     the cores this process may use. Raises ModelError or ModelFileNotFound for a folder that is not a complete model,
     OptionError for a provider or thread count that makes no sense, ProviderError if the first provider would not run.
     """
+    if folder is None and not DEMO_FOLDER.is_dir():
+        raise ModelFileNotFound("this copy of the package comes without the demonstration model: name a model folder")
     path = DEMO_FOLDER if folder is None else Path(folder)
     names = _provider_names(providers)
     contract, encoder, decoder = _find_graphs(path)

@@ -67,7 +67,8 @@ class Transcriber:
         threads: int | None = None,
     ) -> None:
         """model: a folder with an encoder and a decoder (.onnx) and tokens.txt; None for the embedded demonstration
-        model, which knows numbers, times, dates and simple commands in en, de, fr and es. providers: "cpu", "cuda",
+        model, which knows numbers, times, dates and simple commands in en, de, fr and es, one sentence per recording.
+        providers: "cpu", "cuda",
         "tensorrt", "coreml", "directml", "openvino", the preferred one first. threads: None for the cores available.
 
         Raises ModelError, ModelFileNotFound, OptionError, ProviderError.

@@ -41,3 +41,13 @@ from app._vendor.speech.model import DEMO_FOLDER
 print(Transcriber().transcribe(DEMO_FOLDER / "sample.wav").text)
 """
     assert run(code, tmp_path).strip() == SAMPLE_TEXT
+
+
+def test_a_copy_without_the_demonstration_model(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "cohere_lite", ignore=shutil.ignore_patterns("demo", "__pycache__"))
+    command = [sys.executable, "-m", "cohere_lite", "any.wav"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: this copy of the package comes without the demonstration model: name a model folder\n"
+    )
