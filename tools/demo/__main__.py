@@ -2,7 +2,7 @@
 
 Reads   nothing but this folder.
 Writes  the checkpoint into DIR: model.safetensors, config.json, generation_config.json, tokens.txt, tokenizer.model
-        and training.json, the record of the run.  DIR/work/ (4 GB) holds the training set and the state from which an
+        and training.json, the record of the run.  DIR/scratch/ (4 GB) holds the training set and the state from which an
         interrupted run goes on; it may be deleted afterwards.
 Needs   espeak-ng, torch, transformers, sentencepiece, safetensors, jiwer; 10 GB of memory; under two hours on
         two cores.
@@ -38,18 +38,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.demo", description="Make the demonstration model.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint")
     out = parser.parse_args().out
-    work = out / "work"
-    work.mkdir(parents=True, exist_ok=True)
+    scratch = out / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
 
     texts = []
     for language in LANGUAGES:
         texts += Grammar(language).training(TOKENIZER_SENTENCES, Random(language))
     tokenizer = train_tokenizer(texts + [without_punctuation(text) for text in texts], out)
-    if not (work / "utterances.jsonl").exists():
-        dataset.build(work)
-    utterances, features = dataset.load(work)
+    if not (scratch / "utterances.jsonl").exists():
+        dataset.build(scratch)
+    utterances, features = dataset.load(scratch)
 
-    model, history = train.train(utterances, features, tokenizer, work)
+    model, history = train.train(utterances, features, tokenizer, scratch)
     checkpoint.save(model, out)
     model = checkpoint.load(out)
     rates = {name: evaluate.word_error_rates(model, tokenizer, **condition) for name, condition in CONDITIONS.items()}
