@@ -2,8 +2,8 @@
 
 Reads   nothing but this folder.
 Writes  the checkpoint into DIR: model.safetensors, config.json, generation_config.json, tokens.txt, tokenizer.model
-        and training.json, the record of the run.  DIR/scratch/ (4 GB) holds the training set and the state from which an
-        interrupted run goes on; it may be deleted afterwards.
+        and training.json, the record of the run.  DIR/scratch/ (4 GB) holds the training set and the state from which
+        an interrupted run goes on; it may be deleted afterwards.
 Needs   espeak-ng, torch, transformers, sentencepiece, safetensors, jiwer; 10 GB of memory; under two hours on
         two cores.
 """
