@@ -29,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     """Transcribe the files named in argv (default: the command's); the exit code."""
     if sys.stderr is None:  # closed by whoever started us
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if sys.stdout is None:  # print would drop the text without a word
+        _report("error: standard output is closed; there is nowhere to write the text")
+        return 1
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # a C locale or a Windows console must not lose text, nor a file name that is no UTF-8

@@ -121,6 +121,14 @@ def test_a_model_that_fails_while_running(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_stdout_closed(scripted: Path) -> None:
+    """Text that nobody can get is no success."""
+    command = f"{sys.executable} -m cohere_lite --model {scripted} {SAMPLE} >&-"
+    result = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 1
+    assert result.stderr == "error: standard output is closed; there is nowhere to write the text\n"
+
+
 def test_stderr_closed(scripted: Path) -> None:
     command = f"{sys.executable} -m cohere_lite --model {scripted} {SAMPLE} 2>&-"
     assert subprocess.run(["bash", "-c", command], capture_output=True, text=True).stdout == "a b\n"
