@@ -5,6 +5,7 @@
 """
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             # a C locale or a Windows console must not lose text, nor a file name that is no UTF-8
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     args = _parser().parse_args(argv)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)  # of the preparation of a model
     try:
         return _transcribe_files(args)
     except OptionError as error:
@@ -71,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--provider", default="cpu", metavar="NAME", help=f"{', '.join(PROVIDERS)} (default: cpu)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the cores available)")
     parser.add_argument(
+        "--no-spin", action="store_true", help="threads sleep while they wait: for cores with other work"
+    )
+    parser.add_argument("--batch-size", type=int, metavar="N", help="pieces of long audio decoded at once (default: 4)")
+    parser.add_argument(
+        "--cache", metavar="FOLDER", help="for prepared copies of large models, or 'off' (default: the user's cache)"
+    )
+    parser.add_argument(
         "--format", choices=["txt", "json"], default="txt", help="output, a line per file (default: txt)"
     )
     parser.add_argument("--no-punctuation", action="store_true", help="without capitals and punctuation marks")
@@ -82,7 +91,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _transcribe_files(args: argparse.Namespace) -> int:
     try:
-        transcriber = Transcriber(args.model, providers=[args.provider], threads=args.threads)
+        transcriber = Transcriber(
+            args.model,
+            providers=[args.provider],
+            threads=args.threads,
+            spin=not args.no_spin,
+            cache=args.cache,
+            batch_size=args.batch_size,
+        )
     except OptionError:
         raise
     except (CohereLiteError, OSError) as error:

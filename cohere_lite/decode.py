@@ -4,18 +4,20 @@ it, never copied.
 The loop is one; what differs between the two graph contracts is how the caches move from one step to the next.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from onnxruntime import OrtValue
 
 from .errors import ModelError, OptionError
 from .model import Model
 
 END_OF_TEXT = "<|endoftext|>"
+
+Cross = dict[str, OrtValue]  # what the encoder gives for a clip: the decoder's cross-attention keys and values, by name
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Decoded:
 
 
 class Decoder:
-    """The state that moves: KV caches and the few numbers fed at each step. For one clip and one thread at a time."""
+    """The state that moves: KV caches and the few numbers fed at each step. For one thread at a time."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -39,38 +41,60 @@ class Decoder:
         """The model's limit: prompt and text together, in tokens."""
         return self._caches.max_positions
 
-    def decode(self, features: NDArray[np.float32], prompt: Sequence[int]) -> Decoded:
-        """features: log-mel float32 (128, n_frames), n_frames >= 1;  prompt: ids, at least one."""
+    @property
+    def takes_batches(self) -> bool:
+        """Whether `decode` takes several clips at once."""
+        return isinstance(self._caches, _FastCaches) and self._model.device == "cpu"
+
+    def decode(self, clips: Sequence[NDArray[np.float32]], prompt: Sequence[int]) -> list[Decoded]:
+        """clips: log-mel float32 (128, n_frames) each, n_frames >= 1, decoded side by side: reading the weights is
+        what a step costs, and it is done once for all. No clip's result depends on the others. Best of similar
+        length: the shorter are padded. prompt: ids, at least one, for all clips.
+        """
         if len(prompt) >= self.max_positions:
             raise OptionError(f"the prompt has {len(prompt)} tokens, the model takes {self.max_positions} in all")
-        self.start(features)
-        tokens: list[int] = []
-        fed: Sequence[int] = prompt
-        while True:
-            logits = self.step(fed)
-            token = int(logits.argmax())
-            if np.isnan(logits[token]):  # argmax stops at the first NaN
-                raise ModelError(
-                    "the decoder's logits are not numbers: a damaged model, or one too large for this precision"
-                )
-            if token == self._end_of_text:
-                return Decoded(tuple(tokens), truncated=False)
-            tokens.append(token)
-            if len(prompt) + len(tokens) > self.max_positions:
-                return Decoded(tuple(tokens), truncated=True)
-            fed = (token,)
+        self.start(clips)
+        texts: list[list[int]] = [[] for _ in clips]
+        rows = list(range(len(clips)))  # the clips still being decoded
+        tokens = np.array([prompt] * len(clips))
+        ended = set()
+        for _ in range(len(prompt), self.max_positions + 1):
+            best = self._best(self.step(tokens))
+            for clip, token in zip(rows, best, strict=True):
+                if token == self._end_of_text:
+                    ended.add(clip)
+                else:
+                    texts[clip].append(int(token))
+            kept = [row for row, clip in enumerate(rows) if clip not in ended]
+            if not kept:
+                break
+            kept = self._caches.keep(kept)
+            rows = [rows[row] for row in kept]
+            tokens = best[kept, None]
+        return [Decoded(tuple(text), truncated=clip not in ended) for clip, text in enumerate(texts)]
 
-    def start(self, features: NDArray[np.float32]) -> None:
-        """Begin a clip: run the encoder, hand its output to the decoder's inputs."""
-        self._caches.start(_encode(self._model, features))
+    def start(self, clips: Sequence[NDArray[np.float32]]) -> None:
+        """Begin with new clips: run the encoder on each, hand its output to the decoder's inputs."""
+        self._caches.clear()  # first: what the last clips left may be as large as what is to come
+        self._caches.start([_encode(self._model, features) for features in clips])
 
-    def step(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Feed tokens after those fed before; the logits that follow the last, float32 (vocabulary,)."""
-        return self._caches.step(tokens)
+    def step(self, tokens: ArrayLike) -> NDArray[np.float32]:
+        """Feed tokens (clips, n) after those fed before; the logits that follow the last, float32 (clips, vocabulary),
+        overwritten by the next step."""
+        return self._caches.step(np.asarray(tokens, np.int64))
+
+    def _best(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The likeliest token of each row."""
+        best = logits.argmax(axis=1)
+        if np.isnan(logits[np.arange(len(best)), best]).any():  # argmax stops at the first NaN
+            raise ModelError(
+                "the decoder's logits are not numbers: a damaged model, or one too large for this precision"
+            )
+        return best
 
 
-def _encode(model: Model, features: NDArray[np.float32]) -> dict[str, OrtValue]:
-    """Cross-attention keys and values by name, left in the memory where the decoder reads them."""
+def _encode(model: Model, features: NDArray[np.float32]) -> Cross:
+    """Cross-attention keys and values, left in the memory where the decoder reads them."""
     names = [output.name for output in model.encoder.get_outputs()]
     mel = OrtValue.ortvalue_from_numpy(np.ascontiguousarray(features[None]))
     binding = model.encoder.io_binding()
@@ -97,26 +121,42 @@ class _Caches:
         self._session = session
         self._binding = session.io_binding()
         self._shapes = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
-        self._offset = 0
         self._bound: dict[str, OrtValue] = {}
+        self._tokens = np.empty((0, 0), np.int64)
+        self._offset = np.array(0, np.int64)
+        self._logits = np.empty((0, 0, 0), np.float32)
 
-    def start(self, cross: Mapping[str, OrtValue]) -> None:
-        """Begin a clip: bind what its encoder run gave."""
-        for name in self._shapes.keys() & cross.keys():
-            self._bind(name, cross[name])
-        self._offset = 0
+    def start(self, clips: list[Cross]) -> None:
+        """Begin with new clips. One clip's keys and values are bound as they are."""
+        self._offset[...] = 0
+        if len(clips) == 1:
+            for name in self._shapes.keys() & clips[0].keys():
+                self._bind(name, clips[0][name])
 
-    def _feed(self, tokens: Sequence[int], n_logits: int) -> NDArray[np.float32]:
-        """Feed tokens; n_logits: positions the graph gives logits for. Returns the last one's, float32 (vocab,)."""
-        # Inputs are bound anew at each step: for a GPU, binding is what copies them to the device.
-        self._bind("tokens", OrtValue.ortvalue_from_numpy(np.array([tokens], np.int64)))
-        self._bind("offset", OrtValue.ortvalue_from_numpy(np.array(self._offset, np.int64)))
-        logits = np.empty((1, n_logits, self._shapes["logits"][-1]), np.float32)
-        logits_value = OrtValue.ortvalue_from_numpy(logits)
-        self._binding.bind_ortvalue_output("logits", logits_value)
+    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Feed tokens (rows, n); the logits that follow the last, float32 (rows, vocabulary)."""
+        if tokens.shape != self._tokens.shape:
+            self._tokens = np.empty_like(tokens)
+            n_logits = 1 if self._shapes["logits"][1] == 1 else tokens.shape[1]
+            self._logits = np.empty((len(tokens), n_logits, self._shapes["logits"][2]), np.float32)
+            self._bind("tokens", OrtValue.ortvalue_from_numpy(self._tokens))
+            self._bind("offset", OrtValue.ortvalue_from_numpy(self._offset))
+            self._binding.bind_ortvalue_output("logits", OrtValue.ortvalue_from_numpy(self._logits))
+        self._tokens[...] = tokens
+        for name in ("tokens", "offset"):  # for a GPU, binding is what copies them to the device
+            self._bind(name, self._bound[name])
         _run(self._session, self._binding)
-        self._offset += len(tokens)
-        return logits[0, -1]
+        self._offset += tokens.shape[1]
+        return self._logits[:, -1]
+
+    def keep(self, rows: list[int]) -> list[int]:
+        """Go on with these of the rows; their numbers in their new order."""
+        return rows
+
+    def clear(self) -> None:
+        """Let go of the clips' cross-attention keys and values."""
+        self._binding.clear_binding_inputs()
+        self._bound = {name: value for name, value in self._bound.items() if name in ("tokens", "offset")}
 
     def _bind(self, name: str, value: OrtValue) -> None:
         self._binding.bind_ortvalue_input(name, value)
@@ -125,25 +165,73 @@ class _Caches:
 
 class _FastCaches(_Caches):
     """A buffer per layer, bound as past and as present: GroupQueryAttention writes new rows into it and reads no row
-    that this clip has not written."""
+    that this clip has not written.
+
+    One clip's cross-attention keys and values are read where the encoder wrote them; several clips' are laid side by
+    side, padded to the longest, with their lengths to mask the padding.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__(model.decoder)
-        for past in [name for name in self._shapes if name.startswith("past_")]:
-            _, heads, self.max_positions, head_dim = self._shapes[past]
-            cache = _zeros((1, heads, self.max_positions, head_dim), model.device)
-            self._bind(past, cache)
-            self._binding.bind_ortvalue_output(past.replace("past_", "present_"), cache)
+        self._device = model.device
+        self._past_names = [name for name in self._shapes if name.startswith("past_")]
+        _, self._heads, self.max_positions, self._head_dim = self._shapes[self._past_names[0]]
+        self._cross: dict[str, NDArray[np.float32]] = {}  # of several clips
+        self._allocate(1)
 
-    def start(self, cross: Mapping[str, OrtValue]) -> None:
-        """Begin a clip."""
-        super().start(cross)
-        n_frames = cross["cross_value_0"].shape()[2]
-        self._bind("encoder_length", OrtValue.ortvalue_from_numpy(np.array([n_frames], np.int64)))
+    def start(self, clips: list[Cross]) -> None:
+        """Begin with new clips."""
+        self._lengths = np.array([clip["cross_value_0"].shape()[2] for clip in clips], np.int64)
+        if len(clips) > self._allocated:
+            self._allocate(len(clips))
+        super().start(clips)
+        if len(clips) > 1:
+            shape = (len(clips), self._heads, max(self._lengths), self._head_dim)
+            for name in [*clips[0]]:
+                self._cross[name] = np.zeros(shape, np.float32)
+                for row, length in enumerate(self._lengths):
+                    self._cross[name][row, :, :length] = clips[row].pop(name).numpy()  # pop: never all of it twice
+        self._bind_rows()
 
-    def step(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Feed tokens after those fed before; the logits that follow, float32 (vocab,)."""
-        return self._feed(tokens, 1)
+    def keep(self, rows: list[int]) -> list[int]:
+        """Go on with these of the rows; their numbers in their new order.
+
+        The first rows of a buffer are what is bound, so rows from the end move into the gaps."""
+        order = list(range(len(rows)))
+        gaps = [row for row in order if row not in rows]
+        for gap, row in zip(gaps, [row for row in rows if row >= len(rows)], strict=True):
+            order[gap] = row
+            for buffer in self._past.values():
+                buffer[gap, :, : self._offset] = buffer[row, :, : self._offset]
+            for buffer in (*self._cross.values(), self._lengths):
+                buffer[gap] = buffer[row]
+        if len(rows) < len(self._lengths):
+            self._lengths = self._lengths[: len(rows)]
+            self._bind_rows()
+        return order
+
+    def clear(self) -> None:
+        """Let go of the clips' cross-attention keys and values."""
+        self._cross = {}
+        super().clear()
+
+    def _allocate(self, n_rows: int) -> None:
+        shape = (n_rows, self._heads, self.max_positions, self._head_dim)
+        self._past = {name: np.zeros(shape, np.float32) for name in self._past_names}  # no memory until written to
+        self._past_values: dict[tuple[str, int], OrtValue] = {}
+        self._allocated = n_rows
+
+    def _bind_rows(self) -> None:
+        count = len(self._lengths)
+        self._bind("encoder_length", OrtValue.ortvalue_from_numpy(self._lengths))
+        for name, buffer in self._cross.items():
+            self._bind(name, OrtValue.ortvalue_from_numpy(buffer[:count]))
+        for name, buffer in self._past.items():
+            if (name, count) not in self._past_values:  # for a GPU this is where the buffer moves there
+                self._past_values[name, count] = OrtValue.ortvalue_from_numpy(buffer[:count], self._device)
+            value = self._past_values[name, count]
+            self._bind(name, value)
+            self._binding.bind_ortvalue_output(name.replace("past_", "present_"), value)
 
 
 class _StaticCaches(_Caches):
@@ -164,22 +252,22 @@ class _StaticCaches(_Caches):
         if self.in_place:
             self._buffers = self._buffers[:1] * 2
 
-    def start(self, cross: Mapping[str, OrtValue]) -> None:
-        """Begin a clip."""
-        super().start(cross)
+    def start(self, clips: list[Cross]) -> None:
+        """Begin with a new clip, the only one."""
+        super().start(clips)
         if not self.in_place:
             for buffer in self._buffers:
                 for value in buffer.values():
                     value.update_inplace(np.zeros(self._cache_shape, np.float32))
 
-    def step(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Feed tokens after those fed before; the logits that follow, float32 (vocab,)."""
+    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Feed tokens (1, n); the logits that follow the last, float32 (1, vocabulary)."""
         source, target = self._buffers
         for part in "kv":
             self._bind(f"in_n_layer_self_{part}_cache", source[part])
             self._binding.bind_ortvalue_output(f"out_n_layer_self_{part}_cache", target[part])
         self._buffers = [target, source]
-        return self._feed(tokens, len(tokens))
+        return super().step(tokens)
 
     def _new_buffers(self, count: int) -> list[dict[str, OrtValue]]:
         return [{part: _zeros(self._cache_shape, self._device) for part in "kv"} for _ in range(count)]
@@ -195,18 +283,18 @@ class _StaticCaches(_Caches):
             )
             for part in "kv"
         }
-        steps = [(0, 1, 2), (3,), (1,), (2,)]
+        steps = [np.array([tokens]) for tokens in ([0, 1, 2], [3], [1], [2])]
         clean = self._buffers
 
-        self.start(cross)
-        expected = [self.step(tokens) for tokens in steps]
+        self.start([cross])
+        expected = [self.step(tokens).copy() for tokens in steps]
 
         dirty = self._new_buffers(1)[0]
         for value in dirty.values():
             value.update_inplace(random.standard_normal(self._cache_shape, np.float32))
         self._buffers = [dirty, dirty]
-        super().start(cross)  # without clearing
-        found = [self.step(tokens) for tokens in steps]
+        super().start([cross])  # without clearing
+        found = [self.step(tokens).copy() for tokens in steps]
         self._buffers = clean
         return bool(np.array_equal(expected, found))
 

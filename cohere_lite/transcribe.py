@@ -18,6 +18,8 @@ from .model import load_model
 from .resample import resample
 from .wav import read_wav
 
+BATCH_SIZE = 4  # TODO measured
+
 AudioSource = str | PathLike[str] | bytes | BinaryIO | NDArray
 
 
@@ -65,18 +67,34 @@ class Transcriber:
         *,
         providers: Sequence[str] = ("cpu",),
         threads: int | None = None,
+        spin: bool = True,
+        cache: str | PathLike[str] | None = None,
+        batch_size: int | None = None,
     ) -> None:
         """model: a folder with an encoder and a decoder (.onnx) and tokens.txt; None for the embedded demonstration
         model, which knows numbers, times, dates and simple commands in en, de, fr and es, one sentence per recording.
-        providers: "cpu", "cuda",
-        "tensorrt", "coreml", "directml", "openvino", the preferred one first. threads: None for the cores available.
+
+        providers: "cpu", "cuda", "tensorrt", "coreml", "directml", "openvino", the preferred one first.
+        threads: None for the physical cores this process may use.
+        spin: False to let threads sleep rather than spin while they wait for work: slower alone, better on busy cores.
+        cache: folder for prepared copies of large models, or "off"; None for what COHERE_LITE_CACHE says, or the
+        system's place for caches. A model's first start writes one, later ones load it in a fraction of the time.
+        batch_size: pieces of a long recording that are decoded side by side, 1 or more; each takes 60 MB at the real
+        size. None: 4 where the model allows it, which are exports of tools/export in the fast layout, on the CPU.
 
         Raises ModelError, ModelFileNotFound, OptionError, ProviderError.
         """
-        loaded = load_model(model, providers, threads)
+        if batch_size is not None and batch_size < 1:
+            raise OptionError(f"batch_size is {batch_size}; it must be 1 or more")
+        loaded = load_model(model, providers, threads, spin, cache)
         self._vocabulary = loaded.vocabulary
         self._max_chunk_s = loaded.max_chunk_s
         self._decoder = Decoder(loaded)
+        self._batch_size = batch_size or (BATCH_SIZE if self._decoder.takes_batches else 1)
+        if self._batch_size > 1 and not self._decoder.takes_batches:
+            raise OptionError(
+                f"batch_size is {batch_size}, but only exports in the fast layout take more than 1, on the CPU"
+            )
         self._lock = threading.Lock()
 
     @property
@@ -123,12 +141,15 @@ class Transcriber:
         )
 
     def _segments(self, samples: NDArray[np.float32], prompt: Sequence[int]) -> Iterator[Segment]:
-        for start, end in split(samples, self._max_chunk_s):
-            features = log_mel(samples[start:end])
+        pieces = split(samples, self._max_chunk_s)
+        for first in range(0, len(pieces), self._batch_size):
+            batch = pieces[first : first + self._batch_size]
+            features = [log_mel(samples[start:end]) for start, end in batch]
             with self._lock:
                 decoded = self._decoder.decode(features, prompt)
-            text = self._vocabulary.decode(decoded.tokens)
-            yield Segment(start / SAMPLE_RATE, end / SAMPLE_RATE, text, decoded.tokens, decoded.truncated)
+            for (start, end), found in zip(batch, decoded, strict=True):
+                text = self._vocabulary.decode(found.tokens)
+                yield Segment(start / SAMPLE_RATE, end / SAMPLE_RATE, text, found.tokens, found.truncated)
 
 
 def _load_16k_mono(audio: AudioSource, rate: int | None) -> tuple[NDArray[np.float32], tuple[str, ...]]:

@@ -22,39 +22,39 @@ def decoder(folder: Path) -> Decoder:
 
 def test_stops_at_end_of_text(tmp_path: Path) -> None:
     """Positions 1, 2, 3 answer a, b, end; what the script says later is never reached."""
-    decoded = decoder(write_model(tmp_path, [C, A, B, END, C, C], max_positions=6)).decode(MEL, PROMPT)
+    decoded = decoder(write_model(tmp_path, [C, A, B, END, C, C], max_positions=6)).decode([MEL], PROMPT)[0]
     assert decoded.tokens == (A, B)
     assert not decoded.truncated
 
 
 def test_nothing_said(tmp_path: Path) -> None:
-    decoded = decoder(write_model(tmp_path, [C, END, C], max_positions=6)).decode(MEL, PROMPT)
+    decoded = decoder(write_model(tmp_path, [C, END, C], max_positions=6)).decode([MEL], PROMPT)[0]
     assert decoded.tokens == ()
     assert not decoded.truncated
 
 
 def test_the_limit_says_truncated(tmp_path: Path) -> None:
     """6 positions: the prompt takes 0 and 1, "a b a b" 2 to 5. Position 5 still answers, "c", which has no place."""
-    decoded = decoder(write_model(tmp_path, [C, A, B, A, B, C], max_positions=6)).decode(MEL, PROMPT)
+    decoded = decoder(write_model(tmp_path, [C, A, B, A, B, C], max_positions=6)).decode([MEL], PROMPT)[0]
     assert decoded.tokens == (A, B, A, B, C)
     assert decoded.truncated
 
 
 def test_end_of_text_at_the_very_last_position_is_not_truncated(tmp_path: Path) -> None:
-    decoded = decoder(write_model(tmp_path, [C, A, B, A, B, END], max_positions=6)).decode(MEL, PROMPT)
+    decoded = decoder(write_model(tmp_path, [C, A, B, A, B, END], max_positions=6)).decode([MEL], PROMPT)[0]
     assert decoded.tokens == (A, B, A, B)
     assert not decoded.truncated
 
 
 def test_a_prompt_that_leaves_no_room(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="the prompt has 6 tokens, the model takes 6 in all"):
-        decoder(write_model(tmp_path, [A] * 6, max_positions=6)).decode(MEL, [14, 12, 12, 12, 12, 12])
+        decoder(write_model(tmp_path, [A] * 6, max_positions=6)).decode([MEL], [14, 12, 12, 12, 12, 12])[0]
 
 
 def test_logits_that_are_not_numbers(tmp_path: Path) -> None:
     folder = write_model(tmp_path, [C, A, B, END], max_positions=6, nan_at=2)
     with pytest.raises(ModelError, match="not numbers"):
-        decoder(folder).decode(MEL, PROMPT)
+        decoder(folder).decode([MEL], PROMPT)[0]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_caches_are_shared_only_where_the_graph_allows_it(tmp_path: Path, caches
     loaded = decoder(write_model(tmp_path, [C, A, B, A, END], max_positions=6, caches=caches))
     assert loaded._caches.in_place == in_place
     for _ in range(2):
-        assert loaded.decode(MEL, PROMPT).tokens == (A, B, A)
+        assert loaded.decode([MEL], PROMPT)[0].tokens == (A, B, A)
 
 
 @pytest.fixture(scope="module")
@@ -85,22 +85,22 @@ def test_a_clip_does_not_depend_on_those_before(random_models: Path, layout: str
     prompt = [18, 4, 5, 12, 13, 13, 6, 9, 10, 11]
     used = decoder(random_models / layout)
     for clip in clips:
-        assert used.decode(clip, prompt) == decoder(random_models / layout).decode(clip, prompt)
+        assert used.decode([clip], prompt) == decoder(random_models / layout).decode([clip], prompt)
 
 
 def test_fast_caches_are_written_in_place(random_models: Path) -> None:
     """By hand: after n tokens the first n rows of the one buffer are filled, the others still zero, and stay where
     they are."""
     loaded = decoder(random_models / "fast")
+    loaded.start([np.ones((128, 80), np.float32)])
     cache = loaded._caches._bound["past_key_0"]
     address = cache.data_ptr()
-    loaded.start(np.ones((128, 80), np.float32))
-    loaded.step([18, 4, 5])
-    loaded.step([7])
+    loaded.step([[18, 4, 5]])
+    loaded.step([[7]])
     rows = np.abs(cache.numpy()).max(axis=(0, 1, 3))
     assert (rows[:4] > 0).all()
     assert (rows[4:] == 0).all()
-    loaded.step([9])
+    loaded.step([[9]])
     assert np.abs(cache.numpy()).max(axis=(0, 1, 3))[4] > 0
     assert cache.data_ptr() == address
 

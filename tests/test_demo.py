@@ -80,7 +80,7 @@ def test_fp32_tokens_equal_transformers_generate(recordings: dict, tmp_path: Pat
                     max_length=decoder.max_positions,
                     do_sample=False,
                 )[0].tolist()
-            decoded = decoder.decode(mel, prompt)
+            decoded = decoder.decode([mel], prompt)[0]
             assert [*prompt, *decoded.tokens, *([] if decoded.truncated else [3])] == ids, text
 
 
@@ -111,7 +111,7 @@ def test_sherpa_onnx_reads_the_sherpa_layout(recordings: dict, tmp_path: Path, m
             stream = recognizer.create_stream()
             stream.accept_waveform(16000, samples)
             recognizer.decode_stream(stream)
-            tokens = decoder.decode(log_mel(samples), model.vocabulary.prompt(language)[1:]).tokens
+            tokens = decoder.decode([log_mel(samples)], model.vocabulary.prompt(language)[1:])[0].tokens
             pieces = [model.vocabulary.pieces[token] for token in tokens[: 6 * len(samples) // 16000]]
             assert stream.result.text
             same += stream.result.text.strip() == "".join(pieces).replace("▁", " ").strip()

@@ -52,8 +52,8 @@ def features(n_frames: int, seed: int = 0) -> np.ndarray:
 
 def step_logits(decoder: Decoder, mel: np.ndarray, tokens: list[int]) -> np.ndarray:
     """Logits after the prompt and after each of `tokens`, (1 + len(tokens), vocabulary), fed as the runtime feeds."""
-    decoder.start(mel)
-    return np.array([decoder.step(PROMPT), *(decoder.step([token]) for token in tokens)])
+    decoder.start([mel])
+    return np.array([decoder.step([fed])[0].copy() for fed in (PROMPT, *([token] for token in tokens))])
 
 
 @pytest.mark.reference
@@ -84,7 +84,7 @@ def test_fp32_equals_transformers(name: str, tmp_path: Path) -> None:
         text = expected.sequences[0, len(PROMPT) :].tolist()
         logits = torch.cat(expected.logits).numpy()
         for decoder in decoders.values():
-            found = decoder.decode(mel, PROMPT)
+            found = decoder.decode([mel], PROMPT)[0]
             end = [] if found.truncated else [3]
             # the reference stops at max_length tokens; the runtime still takes the logits of the last position
             assert [*found.tokens, *end][: len(text)] == text
@@ -155,10 +155,7 @@ def test_padding_is_masked(checkpoint: Path, tmp_path: Path) -> None:
     cross = {name: random.standard_normal(shape_of(name, 2, 12), np.float32) for name in cross_names}
     both = logits(2, 12, [12, 7], cross)
     for clip, length in enumerate([12, 7]):
-        cut = {
-            name: value[clip : clip + 1, ..., :length] if "key" in name else value[clip : clip + 1, :, :length]
-            for name, value in cross.items()
-        }
+        cut = {name: value[clip : clip + 1, :, :length] for name, value in cross.items()}
         np.testing.assert_allclose(both[clip : clip + 1], logits(1, length, [length], cut), atol=1e-5)
 
 
@@ -199,7 +196,7 @@ def test_a_clip_longer_than_the_position_table(checkpoint: Path, tmp_path: Path)
     export(checkpoint, tmp_path, "fp32", max_audio_s=10)
     session = ort.InferenceSession(tmp_path / "encoder.fp32.onnx")
     assert session.run(["cross_value_0"], {"mel": features(1000)[None]})[0].shape[2] == 125
-    with pytest.raises(Exception, match="Reshape"):
+    with pytest.raises(Exception, match="GatherElements"):
         session.run(None, {"mel": features(1001)[None]})
     transcript = Transcriber(tmp_path).transcribe(np.zeros(12 * 16000, np.float32), rate=16000)
     assert [(segment.start, segment.end) for segment in transcript.segments] == [(0, 5), (5, 12)]

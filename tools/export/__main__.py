@@ -1,9 +1,10 @@
 """Export an official Cohere Transcribe checkpoint to ONNX.
 
-    python -m tools.export CHECKPOINT OUT [--precision int8|fp32] [--layout fast|sherpa] [--pointwise int8|fp32]
+    python -m tools.export CHECKPOINT OUT [--precision int8|int4|fp32] [--layout fast|sherpa] [--pointwise int8|fp32]
 
 Reads   config.json, model.safetensors (or its shards), and tokens.txt, tokenizer.json or tokenizer.model
-Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, and tokens.txt
+Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, and tokens.txt (int4 is for the decoder:
+        its encoder is INT8, since at many rows at once 4-bit products are several times slower than INT8)
 Needs   numpy, onnx, safetensors (ml_dtypes for bfloat16); sentencepiece only for tokenizer.model. No torch.
 """
 
@@ -35,7 +36,7 @@ def export(
     max_audio_s: float = 35.0,
 ) -> None:
     """Write the two graphs and tokens.txt into `out`. `pointwise`: precision of the Conformer's pointwise
-    convolutions, by default that of everything else. `max_audio_s`: longest clip the encoder takes; the
+    convolutions, by default that of the encoder. `max_audio_s`: longest clip the encoder takes; the
     reference never feeds more than 35 s, and cohere_lite cuts at what the model says.
 
     Raises ValueError, OSError or SafetensorError for a checkpoint that is incomplete or not understood."""
@@ -46,9 +47,7 @@ def export(
     checkpoint = Checkpoint(checkpoint_folder)
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out) as folder:  # what fails half-way must not look like a model
-        _write_files(
-            checkpoint, checkpoint_folder, Path(folder), precision, layout, pointwise or precision, max_audio_s
-        )
+        _write_files(checkpoint, checkpoint_folder, Path(folder), precision, layout, pointwise, max_audio_s)
         for file in Path(folder).iterdir():
             file.replace(out / file.name)
 
@@ -59,19 +58,22 @@ def _write_files(
     out: Path,
     precision: str,
     layout: str,
-    pointwise: str,
+    pointwise: str | None,
     max_audio_s: float,
 ) -> None:
     dims = checkpoint.dimensions
-    metadata = {"model_type": MODEL_TYPE, "precision": precision, "layout": layout}
+    metadata = {"model_type": MODEL_TYPE, "layout": layout}
     write_tokens(checkpoint_folder, out / "tokens.txt", dims.vocab_size)
-    graph = Graph(out / f"encoder.{precision}.onnx", precision)
+    encoder_precision = "fp32" if precision == "fp32" else "int8"
+    graph = Graph(out / f"encoder.{encoder_precision}.onnx", encoder_precision)
     max_encoder_frames = -int(-max_audio_s * 100 // 2**dims.subsampling_layers)  # 100 mel frames a second
-    write_encoder(graph, checkpoint, max_encoder_frames, pointwise, layout)
-    graph.save(metadata | {"max_audio_s": str(max_audio_s)})
-    graph = Graph(out / f"decoder.{precision}.onnx", precision)
+    write_encoder(graph, checkpoint, max_encoder_frames, pointwise or encoder_precision, layout)
+    graph.save(metadata | {"precision": encoder_precision, "max_audio_s": str(max_audio_s)})
+    # The published contract says nothing of batches, and old onnxruntimes, which read it too, have no 8-bit blocks.
+    product = {"fp32": "fp32", "int8": "int8b" if layout == "fast" else "int8", "int4": "int4b"}[precision]
+    graph = Graph(out / f"decoder.{precision}.onnx", product)
     write_decoder(graph, checkpoint, layout)
-    graph.save(metadata)
+    graph.save(metadata | {"precision": precision})
     checkpoint.finish()
 
 
@@ -79,12 +81,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.export", description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path, help="folder with config.json and model.safetensors")
     parser.add_argument("out", type=Path, help="folder for the ONNX files")
-    parser.add_argument("--precision", choices=["int8", "fp32"], default="int8", help="of the products (default: int8)")
+    parser.add_argument(
+        "--precision", choices=["int8", "int4", "fp32"], default="int8", help="of the products (default: int8)"
+    )
     parser.add_argument(
         "--layout", choices=["fast", "sherpa"], default="fast", help="fast for cohere_lite, sherpa for sherpa-onnx too"
     )
     parser.add_argument(
-        "--pointwise", choices=["int8", "fp32"], help="of pointwise convolutions (default: as --precision)"
+        "--pointwise",
+        choices=["int8", "fp32"],
+        help="of the encoder's pointwise convolutions (default: int8, with fp32: fp32)",
     )
     parser.add_argument("--max-audio-s", type=float, default=35.0, help="longest clip in seconds (default: 35)")
     args = parser.parse_args(argv)

@@ -1,7 +1,8 @@
 """The Transformer decoder as a graph, in two layouts that differ in how they keep keys and values.
 
 fast    One buffer per layer, past and present sharing it (GroupQueryAttention writes the new row in place); cross
-        keys arrive transposed; a length per clip masks the padding of a batch; logits of the last position only.
+        keys and values arrive by head; a length per clip masks the padding of a batch; logits of the last position
+        only. A clip's numbers do not depend on the others in a batch.
 sherpa  The published contract, read by position by sherpa-onnx: all layers stacked in one tensor. Attention reads
         only the filled part of the past, and one scatter per step writes the new rows, so a runtime may bind the
         same buffer as input and output: rows are written at positions >= offset and read only below.
@@ -13,7 +14,7 @@ import numpy as np
 from onnx import TensorProto
 
 from .checkpoint import Checkpoint
-from .graph import CONTRIB, Graph, quantize_columns
+from .graph import BLOCK_BITS, CONTRIB, Graph, quantize_blocks, quantize_columns
 from .norms import add_and_norm, layer_norm
 
 # (layer, query/key/value (B, n, 3 width)) -> (B, n, width), and (layer, query (B, n, width)) -> (B, n, width)
@@ -63,8 +64,8 @@ def _fast_attention(graph: Graph, checkpoint: Checkpoint, tokens: str, offset: s
             graph.input(f"past_{part}_{i}", "float32", ["batch", heads, dims.max_positions, head_dim])
             graph.output(f"present_{part}_{i}", "float32", ["batch", heads, dims.max_positions, head_dim])
     for i in range(dims.decoder_layers):
-        graph.input(f"cross_key_{i}", "float32", ["batch", heads, head_dim, "encoder_frames"])
-        graph.input(f"cross_value_{i}", "float32", ["batch", heads, "encoder_frames", head_dim])
+        for part in ("key", "value"):
+            graph.input(f"cross_{part}_{i}", "float32", ["batch", heads, "encoder_frames", head_dim])
 
     # GroupQueryAttention counts per row the past and new tokens, less one, and their number over all rows.
     batch_shape = graph.node("Shape", encoder_length)
@@ -73,15 +74,7 @@ def _fast_attention(graph: Graph, checkpoint: Checkpoint, tokens: str, offset: s
     last = graph.node("Sub", total, graph.constant(1, "int32"))
     lengths = graph.node("Expand", last, batch_shape)
 
-    frames = graph.node("Shape", "cross_value_0")
-    frames = graph.node("Range", graph.constant(0), graph.node("Gather", frames, graph.constant(2)), graph.constant(1))
-    lengths_4d = graph.node("Reshape", encoder_length, graph.constant([-1, 1, 1, 1]))
-    padding_mask = graph.node(
-        "Where",
-        graph.node("Less", frames, lengths_4d),
-        graph.constant(0, "float32"),
-        graph.constant(-np.inf, "float32"),
-    )  # (B, 1, 1, encoder_frames)
+    visible_frames = graph.node("Cast", encoder_length, to=TensorProto.INT32)
 
     def self_attention(i: int, qkv: str) -> str:
         return graph.nodes(
@@ -94,13 +87,8 @@ def _fast_attention(graph: Graph, checkpoint: Checkpoint, tokens: str, offset: s
         )[0]
 
     def cross_attention(i: int, query: str) -> str:
-        query = graph.node("Reshape", query, graph.constant([0, 0, heads, head_dim]))
-        query = graph.node("Transpose", query, perm=[0, 2, 1, 3])
-        query = graph.node("Mul", query, graph.constant(head_dim**-0.5, "float32"))
-        scores = graph.node("Add", graph.node("MatMul", query, f"cross_key_{i}"), padding_mask)
-        mixed = graph.node("MatMul", graph.node("Softmax", scores, axis=-1), f"cross_value_{i}")
-        mixed = graph.node("Transpose", mixed, perm=[0, 2, 1, 3])
-        return graph.node("Reshape", mixed, graph.constant([0, 0, heads * head_dim]))
+        inputs = [query, f"cross_key_{i}", f"cross_value_{i}", "", visible_frames]
+        return graph.node("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=heads)
 
     return self_attention, cross_attention
 
@@ -177,14 +165,17 @@ def _sherpa_attention(graph: Graph, checkpoint: Checkpoint, tokens: str) -> tupl
 
 
 class _Embedding:
-    """The token table as columns (width, vocabulary): looked up, and, tied to it, multiplied as the output matrix.
+    """The token table, looked up and, tied to it, multiplied as the output matrix: the file holds it once.
 
-    In INT8 both uses read the same quantised columns, one scale per token, so the file holds the table once."""
+    float: columns (width, vocabulary). INT8: the same with a scale per token, or rows in blocks, each with its scale.
+    Four bits are too few for the output matrix: it stays INT8."""
 
     def __init__(self, graph: Graph, checkpoint: Checkpoint) -> None:
         self.graph = graph
-        table = checkpoint.tensor("decoder.embed_tokens.weight").T
-        output = checkpoint.tensor("proj_out.weight").T if "proj_out.weight" in checkpoint else table
+        self.product = "int8b" if graph.product in BLOCK_BITS else graph.product
+        table = checkpoint.tensor("decoder.embed_tokens.weight")
+        output = checkpoint.tensor("proj_out.weight") if "proj_out.weight" in checkpoint else table
+        self.vocab_size, self.width = table.shape
         self.bias = graph.weight("proj_out.bias", checkpoint.tensor("proj_out.bias"))
         self.output, self.output_scale = self._store("proj_out", output)
         tied = np.array_equal(output, table)
@@ -192,17 +183,23 @@ class _Embedding:
             (self.output, self.output_scale) if tied else self._store("decoder.embed_tokens", table)
         )
 
-    def _store(self, name: str, columns: np.ndarray) -> tuple[str, str]:
-        if self.graph.precision == "fp32":
-            return self.graph.weight(f"{name}.weight", columns), ""
-        quantized, scale = quantize_columns(columns)
+    def _store(self, name: str, table: np.ndarray) -> tuple[str, str]:
+        if self.product == "fp32":
+            return self.graph.weight(f"{name}.weight", table.T), ""
+        quantized, scale = quantize_columns(table.T) if self.product == "int8" else quantize_blocks(table, 8)
         return self.graph.weight(f"{name}.weight", quantized), self.graph.weight(f"{name}.scale", scale)
 
     def look_up(self, tokens: str) -> str:
         """tokens int64 (B, n) -> float32 (B, n, width)."""
         graph = self.graph
+        if self.product == "int8b":
+            blocks = graph.node("Cast", graph.node("Gather", self.table, tokens), to=TensorProto.FLOAT)
+            blocks = graph.node("Sub", blocks, graph.constant(128, "float32"))
+            scale = graph.node("Unsqueeze", graph.node("Gather", self.table_scale, tokens), graph.constant([3]))
+            rows = graph.node("Reshape", graph.node("Mul", blocks, scale), graph.constant([0, 0, -1]))
+            return graph.node("Slice", rows, graph.constant([0]), graph.constant([self.width]), graph.constant([2]))
         rows = graph.node("Transpose", graph.node("Gather", self.table, tokens, axis=1), perm=[1, 2, 0])
-        if graph.precision == "fp32":
+        if self.product == "fp32":
             return rows
         scale = graph.node("Unsqueeze", graph.node("Gather", self.table_scale, tokens), graph.constant([2]))
         return graph.node("Mul", graph.node("Cast", rows, to=TensorProto.FLOAT), scale)
@@ -210,11 +207,14 @@ class _Embedding:
     def logits(self, x: str) -> None:
         """x float32 (B, n, width) -> the output "logits" (B, n, vocabulary)."""
         graph = self.graph
-        if graph.precision == "fp32":
+        if self.product == "fp32":
             graph.node("Add", graph.node("MatMul", x, self.output), self.bias, out="logits")
-        else:
+        elif self.product == "int8":
             weights = [self.output, self.output_scale, "", self.bias]
             graph.node("DynamicQuantizeMatMul", x, *weights, domain=CONTRIB, out="logits")
+        else:
+            shape = (self.width, self.vocab_size)
+            graph.block_product(x, self.output, self.output_scale, self.bias, shape, 8, out="logits")
 
 
 def _positions(graph: Graph, checkpoint: Checkpoint, tokens: str, offset: str) -> str:
