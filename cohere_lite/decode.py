@@ -190,7 +190,8 @@ class _FastCaches(_Caches):
             for name in [*clips[0]]:
                 self._cross[name] = np.zeros(shape, np.float32)
                 for row, length in enumerate(self._lengths):
-                    self._cross[name][row, :, :length] = clips[row].pop(name).numpy()  # pop: never all of it twice
+                    value = clips[row].pop(name)  # never all of it twice in memory
+                    self._cross[name][row, :, :length] = value.numpy()  # which may be a view: value must live on
         self._bind_rows()
 
     def keep(self, rows: list[int]) -> list[int]:

@@ -79,8 +79,10 @@ def load_model(
     """Open the two graphs and tokens.txt of `folder` (None: the embedded demonstration model).
 
     providers: short names of PROVIDERS or onnxruntime's own, the preferred one first;  threads: per session, None for
-    the cores this process may use;  spin: see _session_options;  cache: see prepare.cache_folder. Raises ModelError or ModelFileNotFound for a folder that is not a complete model,
-    OptionError for a provider or thread count that makes no sense, ProviderError if the first provider would not run.
+    the cores this process may use;  spin: see _session_options;  cache: see prepare.cache_folder.
+
+    Raises ModelError or ModelFileNotFound for a folder that is not a complete model, OptionError for a provider or
+    thread count that makes no sense, ProviderError if the first provider would not run.
     """
     if folder is None and not DEMO_FOLDER.is_dir():
         raise ModelFileNotFound("this copy of the package comes without the demonstration model: name a model folder")

@@ -1,7 +1,8 @@
 """A graph, optimised and with its weights packed for this machine's products, kept in the user's cache folder.
 
-Making it takes longer than loading the model does; but a start that finds it maps the packed weights into memory instead
-of packing them: it is faster, its memory is shared with other processes, and the system may drop and reread it.
+Making it takes longer than loading the model does; but a start that finds it maps the packed weights into memory
+instead of packing them: it is faster, its memory is shared with other processes, and the system may drop and reread
+it.
 
 An entry belongs to one graph file, one onnxruntime and one kind of processor, and is found by a digest of all that. It
 is written beside its place and then renamed, so another process sees all of it or nothing. Whatever goes wrong, the

@@ -108,3 +108,115 @@ def test_fast_caches_are_written_in_place(random_models: Path) -> None:
 def test_sherpa_layout_allows_sharing(random_models: Path) -> None:
     """By construction: exported so that rows are written at positions >= offset and read only below."""
     assert decoder(random_models / "sherpa")._caches.in_place
+
+
+BATCH_PROMPT = [18, 4, 5, 12, 13, 13, 6, 9, 10, 11]
+# Decoder width of 640 = 5 blocks, so that a row of activations has several scales.
+BATCHED = Shape(2, 64, 4, 128, 16, 9, 128, 2, 640, 5, 96, 40, 300)
+
+
+@pytest.fixture(scope="module")
+def batch_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("batched")
+    write_random_checkpoint(folder, BATCHED)
+    for precision in ("fp32", "int8", "int4"):
+        export(folder, folder / precision, precision)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def batch_model(batch_models: Path) -> Path:
+    return batch_models / "fp32"
+
+
+def clips_of(lengths: list[int]) -> list[np.ndarray]:
+    return [np.random.default_rng(n).standard_normal((128, n), np.float32) for n in lengths]
+
+
+def stepped_logits(loaded: Decoder, clips: list[np.ndarray], fed: np.ndarray) -> np.ndarray:
+    """After the prompt and after each of `fed` (steps, clips, 1): (1 + steps, clips, vocabulary)."""
+    loaded.start(clips)
+    return np.array([loaded.step(tokens).copy() for tokens in ([BATCH_PROMPT] * len(clips), *fed)])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+def test_a_clip_does_not_depend_on_its_neighbours(batch_models: Path, precision: str) -> None:
+    """By construction, to the last bit: other clips and other tokens in all rows but one."""
+    loaded = decoder(batch_models / precision)
+    clips, others = clips_of([96, 400, 8, 333]), clips_of([97, 399, 9, 332])  # the same numbers of encoder frames
+    fed, others_fed = np.random.default_rng(0).integers(20, 300, (2, 12, 4, 1))
+    expected = stepped_logits(loaded, clips, fed)
+    for row in range(4):
+        found = stepped_logits(
+            loaded,
+            [clips[i] if i == row else 100 * others[i] for i in range(4)],
+            np.where(np.arange(4)[:, None] == row, fed, others_fed),
+        )
+        np.testing.assert_array_equal(found[:, row], expected[:, row])
+        assert not np.array_equal(found[:, row - 1], expected[:, row - 1])
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("int8", 0.02), ("int4", 0.02)])
+def test_a_clip_in_a_batch_is_the_clip_alone(batch_models: Path, precision: str, tolerance: float) -> None:
+    """By construction up to rounding: sums run in another order, and in INT8 a last bit can tip an activation to the
+    next step of its scale. By record 1e-7 of the largest logit, and 0.008 where that happened."""
+    clips = clips_of([400, 8, 96, 333, 1, 250])
+    loaded = decoder(batch_models / precision)
+    fed = np.random.default_rng(0).integers(20, 300, (12, len(clips), 1))
+    together = stepped_logits(loaded, clips, fed)
+    alone = np.concatenate([stepped_logits(loaded, clips[i : i + 1], fed[:, i : i + 1]) for i in range(6)], axis=1)
+    error = np.abs(together - alone) / np.abs(alone).max()
+    assert error.max() <= tolerance
+    assert np.median(error.max(axis=2)) <= 1e-5
+
+
+def test_batches_give_the_same_tokens(batch_model: Path) -> None:
+    """By construction, with a decoder that has seen larger and smaller batches. (INT8: test_transcribe.py)"""
+    clips = clips_of([120, 80, 300, 16, 64, 200, 41])
+    loaded = decoder(batch_model)
+    alone = [loaded.decode([clip], BATCH_PROMPT)[0] for clip in clips]
+    assert len({decoded.tokens for decoded in alone}) > 3  # else equal tokens say little
+    for size in (7, 2, 3, 1):
+        together = [d for i in range(0, 7, size) for d in loaded.decode(clips[i : i + size], BATCH_PROMPT)]
+        assert together == alone
+
+
+def test_rows_that_end_leave_the_batch(batch_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each clip is made to end after a number of tokens of its own; what it says until then is the same as alone. By
+    hand: the prompt gives first tokens, so a clip of n tokens takes n + 1 steps."""
+    ends = [13, 17, 11, 25, 13]
+    clips = clips_of([120, 80, 300, 16, 64])
+    loaded = decoder(batch_model)
+    free = [loaded.decode([clip], BATCH_PROMPT)[0].tokens for clip in clips]
+    assert len({tokens[:11] for tokens in free}) > 2
+
+    rows = list(range(5))  # which clip is in which row
+    said = [0] * 5
+    rows_fed: list[int] = []
+    best, keep = loaded._best, loaded._caches.keep
+
+    def scripted_best(logits: np.ndarray) -> np.ndarray:
+        rows_fed.append(len(logits))
+        found = best(logits)
+        for row, clip in enumerate(rows):
+            if said[clip] == ends[clip]:
+                found[row] = loaded._end_of_text
+            said[clip] += 1
+        return found
+
+    def followed_keep(kept: list[int]) -> list[int]:
+        order = keep(kept)
+        rows[:] = [rows[row] for row in order]
+        return order
+
+    monkeypatch.setattr(loaded, "_best", scripted_best)
+    monkeypatch.setattr(loaded._caches, "keep", followed_keep)
+    decoded = loaded.decode(clips, BATCH_PROMPT)
+    assert [d.tokens for d in decoded] == [tokens[:end] for tokens, end in zip(free, ends, strict=True)]
+    assert not any(d.truncated for d in decoded)
+    assert rows_fed == [5] * 12 + [4] * 2 + [2] * 4 + [1] * 8
+
+
+def test_only_the_fast_layout_takes_batches(random_models: Path) -> None:
+    assert decoder(random_models / "fast").takes_batches
+    assert not decoder(random_models / "sherpa").takes_batches

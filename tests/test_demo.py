@@ -84,6 +84,17 @@ def test_fp32_tokens_equal_transformers_generate(recordings: dict, tmp_path: Pat
             assert [*prompt, *decoded.tokens, *([] if decoded.truncated else [3])] == ids, text
 
 
+@needs_espeak
+def test_batches_give_the_same_text(recordings: dict) -> None:
+    """By construction, in INT8 as shipped, for every held-out recording: eight at once, and alone."""
+    decoder = Decoder(load_model())
+    for language, spoken in recordings.items():
+        prompt = load_model().vocabulary.prompt(language)
+        clips = [log_mel(samples) for samples, _ in spoken]
+        together = [decoded for i in range(0, len(clips), 8) for decoded in decoder.decode(clips[i : i + 8], prompt)]
+        assert together == [decoder.decode([clip], prompt)[0] for clip in clips]
+
+
 @pytest.mark.reference
 @needs_espeak
 def test_sherpa_onnx_reads_the_sherpa_layout(recordings: dict, tmp_path: Path, monkeypatch) -> None:

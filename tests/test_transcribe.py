@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from scripted import END, A, B, C, write_model
 
-from cohere_lite import AudioError, ModelError, OptionError, Transcriber
+from cohere_lite import AudioError, ModelError, OptionError, Segment, Transcriber
 from cohere_lite.model import DEMO_FOLDER
+from tools.export.__main__ import export
+from tools.random_checkpoint import Shape, write_random_checkpoint
 
 SAMPLE = DEMO_FOLDER / "sample.wav"
 SAMPLE_TEXT = "Turn on the light in the living room."  # what the recording says
@@ -203,3 +205,35 @@ def test_languages(demo: Transcriber) -> None:
 def test_a_model_that_is_not_one() -> None:
     with pytest.raises(ModelError):
         Transcriber(Path(__file__).parent)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights, pieces of up to 10 s."""
+    folder = tmp_path_factory.mktemp("exported")
+    write_random_checkpoint(folder, Shape(2, 64, 4, 128, 16, 9, 128, 2, 128, 4, 96, 40, 300))
+    for layout in ("fast", "sherpa"):
+        export(folder, folder / layout, "fp32", layout, max_audio_s=10)
+    return folder
+
+
+def test_pieces_decoded_together_or_one_by_one(exported: Path) -> None:
+    """By construction: the same segments, in order, for every size of batch; 47 s are 5 pieces or more."""
+    noise = np.random.default_rng(0).standard_normal(47 * 16000) * np.linspace(0.01, 0.3, 47 * 16000)
+    expected = Transcriber(exported / "fast", batch_size=1).transcribe(noise, rate=16000)
+    assert len(expected.segments) >= 5
+    assert len({segment.tokens for segment in expected.segments}) > 2
+    for batch_size in (None, 2, 3, 100):
+        seen: list[Segment] = []
+        transcriber = Transcriber(exported / "fast", batch_size=batch_size)
+        found = transcriber.transcribe(noise, rate=16000, on_segment=lambda segment, _, seen=seen: seen.append(segment))
+        assert found == expected
+        assert seen == list(expected.segments)
+
+
+def test_batch_sizes_that_cannot_be(exported: Path) -> None:
+    with pytest.raises(OptionError, match="batch_size is 0; it must be 1 or more"):
+        Transcriber(exported / "fast", batch_size=0)
+    with pytest.raises(OptionError, match="batch_size is 2, but only exports in the fast layout"):
+        Transcriber(exported / "sherpa", batch_size=2)
+    Transcriber(exported / "sherpa", batch_size=1)

@@ -92,7 +92,6 @@ def write_card_model(checkpoint: Path, out: Path, scratch: Path) -> None:
         path = scratch / name / f"{name}.onnx"
         graph = onnx.load(path, load_external_data=False).graph
         protected = [node.name for node in graph.node if node.op_type in ("Conv", "BatchNormalization")]
-        # written beside its final place and renamed with it: the graph holds the name of its .data
         quantize_dynamic(
             path,
             out / f"cohere-{name}.int8.onnx",
@@ -113,49 +112,37 @@ def _trace(checkpoint: Path, scratch: Path) -> None:
     cache = torch.zeros(layers, 1, heads, positions, config.hidden_size // heads)
     cross = torch.randn(layers, 1, EXAMPLE_FRAMES // 8, config.hidden_size)
     mel = torch.randn(1, config.encoder_config.num_mel_bins, EXAMPLE_FRAMES)
-    decoder_inputs = (torch.tensor([[1, 2, 3]]), cache, cache.clone(), cross, cross.clone(), torch.tensor(2))
+    caches = (cache, cache.clone())
+    decoder_inputs = (torch.tensor([[1, 2, 3]]), *caches, cross, cross.clone(), torch.tensor(2))
     cache_names = ["n_layer_self_k_cache", "n_layer_self_v_cache"]
-    cross_names = ["n_layer_cross_k", "n_layer_cross_v"]
-    in_names, out_names = [f"in_{name}" for name in cache_names], [f"out_{name}" for name in cache_names]
-    _export(
-        Encoder(model),
-        (mel,),
-        scratch / "encoder",
-        {"mel": {0: "batch", 2: "frames"}},
-        dict.fromkeys(cross_names, {1: "batch", 2: "encoder_frames"}),
-    )
+    cross_axes = {name: {1: "batch", 2: "encoder_frames"} for name in ("n_layer_cross_k", "n_layer_cross_v")}
+    in_axes, out_axes = ({f"{way}_{name}": {1: "batch"} for name in cache_names} for way in ("in", "out"))
+    token_axes = {0: "batch", 1: "n_tokens"}
+    _export(Encoder(model), (mel,), scratch / "encoder", {"mel": {0: "batch", 2: "frames"}}, cross_axes)
     _export(
         Decoder(model),
         decoder_inputs,
         scratch / "decoder",
-        {
-            "tokens": {0: "batch", 1: "n_tokens"},
-            **dict.fromkeys(in_names, {1: "batch"}),
-            **dict.fromkeys(cross_names, {1: "batch", 2: "encoder_frames"}),
-            "offset": {},
-        },
-        {"logits": {0: "batch", 1: "n_tokens"}} | dict.fromkeys(out_names, {1: "batch"}),
+        {"tokens": token_axes, **in_axes, **cross_axes, "offset": {}},
+        {"logits": token_axes, **out_axes},
     )
 
 
 def _export(module: nn.Module, args: tuple, folder: Path, inputs: dict, outputs: dict) -> None:
-    """One .onnx with one .data, in a folder of its own: the tracer writes a file per tensor."""
+    """Into a folder of its own: over 2 GB, the tracer writes a file per tensor."""
     folder.mkdir(parents=True)
-    path = folder / f"{folder.name}.onnx"
-    with tempfile.TemporaryDirectory(dir=folder) as pieces, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about shapes that are indeed constant
-        traced = Path(pieces) / "traced.onnx"
         torch.onnx.export(
             module.eval(),
             args,
-            str(traced),  # over 2 GB, a Path is not taken for a file
+            str(folder / f"{folder.name}.onnx"),  # over 2 GB, a Path is not taken for a file
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_axes={name: axes for name, axes in (inputs | outputs).items() if axes},
             opset_version=OPSET,
             dynamo=False,
         )
-        onnx.save_model(onnx.load(traced), path, save_as_external_data=True, location=f"{path.name}.data")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--pointwise",
         choices=["int8", "fp32"],
-        help="of the encoder's pointwise convolutions (default: int8, with fp32: fp32)",
+        help="of the pointwise convolutions (default: as the encoder)",
     )
     parser.add_argument("--max-audio-s", type=float, default=35.0, help="longest clip in seconds (default: 35)")
     args = parser.parse_args(argv)

@@ -39,10 +39,13 @@ def write_decoder(graph: Graph, checkpoint: Checkpoint, layout: str) -> None:
     sum_, x = x, layer_norm(graph, checkpoint, "decoder.layers.0.input_layernorm", x)
     for i in range(dims.decoder_layers):
         layer = f"decoder.layers.{i}"
-        qkv = graph.linear(f"{layer}.self_attn.qkv", x, *_side_by_side(checkpoint, f"{layer}.self_attn", "qkv"))
+        weight, bias = _scaled_queries(checkpoint, f"{layer}.self_attn", "qkv")
+        qkv = graph.linear(f"{layer}.self_attn.qkv", x, weight, bias)
         branch = _linear(graph, checkpoint, f"{layer}.self_attn.o_proj", self_attention(i, qkv))
         sum_, x = add_and_norm(graph, checkpoint, f"{layer}.post_attention_layernorm", sum_, branch)
-        query = _linear(graph, checkpoint, f"{layer}.encoder_attn.q_proj", x)
+        query = graph.linear(
+            f"{layer}.encoder_attn.q_proj", x, *_scaled_queries(checkpoint, f"{layer}.encoder_attn", "q")
+        )
         branch = _linear(graph, checkpoint, f"{layer}.encoder_attn.o_proj", cross_attention(i, query))
         sum_, x = add_and_norm(graph, checkpoint, f"{layer}.final_layernorm", sum_, branch)
         branch = graph.node("Relu", _linear(graph, checkpoint, f"{layer}.mlp.fc1", x))
@@ -83,12 +86,13 @@ def _fast_attention(graph: Graph, checkpoint: Checkpoint, tokens: str, offset: s
             domain=CONTRIB,
             num_heads=heads,
             kv_num_heads=heads,
+            scale=1.0,
             out=[f"self_attention_{i}", f"present_key_{i}", f"present_value_{i}"],
         )[0]
 
     def cross_attention(i: int, query: str) -> str:
         inputs = [query, f"cross_key_{i}", f"cross_value_{i}", "", visible_frames]
-        return graph.node("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=heads)
+        return graph.node("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=heads, scale=1.0)
 
     return self_attention, cross_attention
 
@@ -132,7 +136,6 @@ def _sherpa_attention(graph: Graph, checkpoint: Checkpoint, tokens: str) -> tupl
             split_heads(x) for x in graph.nodes("Split", qkv, graph.constant([width] * 3), axis=2, out=3)
         )
         key, value = past_and_new(i, "k", key), past_and_new(i, "v", value)
-        query = graph.node("Mul", query, graph.constant(head_dim**-0.5, "float32"))
         scores = graph.node("MatMul", query, graph.node("Transpose", key, perm=[0, 1, 3, 2]))
         probabilities = graph.node("Softmax", graph.node("Add", scores, causal_mask), axis=-1)
         mixed = graph.node("Transpose", graph.node("MatMul", probabilities, value), perm=[0, 2, 1, 3])
@@ -159,7 +162,7 @@ def _sherpa_attention(graph: Graph, checkpoint: Checkpoint, tokens: str) -> tupl
 
     def cross_attention(i: int, query: str) -> str:
         key, value = (graph.node("Gather", f"n_layer_cross_{part}", graph.constant(i), axis=0) for part in "kv")
-        return graph.node("MultiHeadAttention", query, key, value, domain=CONTRIB, num_heads=heads)
+        return graph.node("MultiHeadAttention", query, key, value, domain=CONTRIB, num_heads=heads, scale=1.0)
 
     return self_attention, cross_attention
 
@@ -229,6 +232,12 @@ def _linear(graph: Graph, checkpoint: Checkpoint, name: str, x: str) -> str:
     return graph.linear(name, x, *checkpoint.linear(name))
 
 
-def _side_by_side(checkpoint: Checkpoint, name: str, parts: str) -> tuple[np.ndarray, np.ndarray]:
-    weights, biases = zip(*(checkpoint.linear(f"{name}.{part}_proj") for part in parts), strict=True)
+def _scaled_queries(checkpoint: Checkpoint, name: str, parts: str) -> tuple[np.ndarray, np.ndarray]:
+    """The projections called `parts`, side by side, the queries' (first) multiplied by the attention's scale: with any
+    other scale than 1, onnxruntime's attention does not use its kernels for a single row (30 s of audio: 8.2 instead
+    of 7.2 ms a step)."""
+    dims = checkpoint.dimensions
+    weights, biases = map(list, zip(*(checkpoint.linear(f"{name}.{part}_proj") for part in parts), strict=True))
+    scale = np.float32((dims.decoder_width // dims.decoder_heads) ** -0.5)
+    weights[0], biases[0] = weights[0] * scale, biases[0] * scale
     return np.concatenate(weights, axis=1), np.concatenate(biases)
