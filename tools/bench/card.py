@@ -20,6 +20,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 from transformers import CohereAsrForConditionalGeneration
 
+from tools.export.__main__ import MODEL_TYPE
+
 OPSET = 17
 EXAMPLE_FRAMES = 400  # mel frames of the clip that is traced; every length is then accepted
 
@@ -100,6 +102,14 @@ def write_card_model(checkpoint: Path, out: Path, scratch: Path) -> None:
             use_external_data_format=True,
         )
         shutil.rmtree(path.parent)
+    _say_what_it_is(out / "cohere-encoder.int8.onnx")
+
+
+def _say_what_it_is(encoder: Path) -> None:
+    """The metadata that sherpa-onnx asks for."""
+    model = onnx.load(encoder, load_external_data=False)
+    onnx.helper.set_model_props(model, {"model_type": MODEL_TYPE})
+    encoder.write_bytes(model.SerializeToString())
 
 
 @torch.no_grad()
