@@ -204,8 +204,9 @@ class _FastCaches(_Caches):
             order[gap] = row
             for buffer in self._past.values():
                 buffer[gap, :, : self._offset] = buffer[row, :, : self._offset]
-            for buffer in (*self._cross.values(), self._lengths):
-                buffer[gap] = buffer[row]
+            for cross in self._cross.values():
+                cross[gap] = cross[row]
+            self._lengths[gap] = self._lengths[row]
         if len(rows) < len(self._lengths):
             self._lengths = self._lengths[: len(rows)]
             self._bind_rows()

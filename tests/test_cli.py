@@ -201,3 +201,38 @@ def test_progress_on_a_terminal_only(scripted: Path, tmp_path: Path, monkeypatch
         "",
     ]
     assert run("--model", scripted, path).stderr == ""
+
+
+def test_options_of_speed(scripted: Path) -> None:
+    """Whatever they are, the text is the same."""
+    for options in ([], ["--no-spin"], ["--cache", "off"], ["--threads", "1"], ["--batch-size", "1"]):
+        result = run("--model", scripted, *options, SAMPLE)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "a b\n", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch-size", "0"], "error: batch_size is 0; it must be 1 or more"),
+        (["--batch-size", "2"], "error: batch_size is 2, but only exports in the fast layout"),
+        (["--threads", "0"], "error: threads is 0; it must be 1 or more"),
+    ],
+)
+def test_options_that_cannot_be(scripted: Path, options: list[str], message: str) -> None:
+    result = run("--model", scripted, *options, SAMPLE)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(message)
+
+
+def test_preparing_a_model_is_said_once(tmp_path: Path) -> None:
+    """With the limit for small models taken away: a message at the first start, none at the second."""
+    code = "import cohere_lite.prepare as p; p.MIN_BYTES = 0; from cohere_lite.__main__ import run; run()"
+    for expected in (2, 0):
+        result = subprocess.run(
+            [sys.executable, "-c", code, "--cache", str(tmp_path / "cache"), str(SAMPLE)],
+            capture_output=True,
+            text=True,
+        )
+        assert (result.returncode, result.stdout) == (0, f"{SAMPLE_TEXT}\n")
+        assert result.stderr.count("for this machine, once; kept in") == expected

@@ -186,3 +186,14 @@ def test_threads(static: Path) -> None:
     with pytest.raises(OptionError, match="threads is 0"):
         load_model(static, threads=0)
     assert load_model(static, threads=1).encoder.get_session_options().intra_op_num_threads == 1
+
+
+def test_spinning(exported: Path) -> None:
+    """The encoder's threads stop at the end of its run, to leave the cores to the decoder's, which wait for the next
+    step; with spin=False nobody spins."""
+    keys = ("session.intra_op.allow_spinning", "session.force_spinning_stop")
+    for spin, encoder, decoder in ((True, ["1", "1"], ["1", "0"]), (False, ["0", "1"], ["0", "0"])):
+        model = load_model(exported, spin=spin)
+        for session, expected in ((model.encoder, encoder), (model.decoder, decoder)):
+            options = session.get_session_options()
+            assert [options.get_session_config_entry(key) for key in keys] == expected

@@ -24,13 +24,13 @@ def main() -> int:
     minute = np.random.default_rng(1).standard_normal(60 * 44100).astype(np.float32) * 0.1
     command = [sys.executable, "-m", "cohere_lite", str(DEMO_FOLDER / "sample.wav")]
     found = {
-        "mel_11_s": median(lambda: log_mel(speech), REPEATS),
-        "resample_minute": median(lambda: resample(minute, 44100, RATE), REPEATS),
-        "command": median(lambda: subprocess.run(command, check=True, capture_output=True), REPEATS),
+        "mel_11_s": median(REPEATS, log_mel, speech),
+        "resample_minute": median(REPEATS, resample, minute, 44100, RATE),
+        "command": median(REPEATS, lambda: subprocess.run(command, check=True, capture_output=True)),
     }
     try:
         extractor = reference_extractor()
-        reference = median(lambda: extractor(speech, sampling_rate=RATE, return_tensors="pt"), REPEATS)
+        reference = median(REPEATS, lambda: extractor(speech, sampling_rate=RATE, return_tensors="pt"))
         found["reference_mel_11_s"] = reference
     except Skip:
         pass

@@ -40,8 +40,8 @@ def make(root: Path, quick: bool, gguf: list[Path]) -> Models:
     tracer's and the quantiser's), 7 minutes."""
     models = Models(root / ("quick" if quick else "full"), tuple(gguf))
     layers = ["--encoder-layers", str(QUICK_LAYERS)] if quick else []
-    exports = {"int8": [], "int4": ["--precision", "int4"], "sherpa": ["--layout", "sherpa"]}
-    steps = {models.checkpoint: ["tools.random_checkpoint", models.checkpoint, *layers]}
+    exports: dict[str, list[str]] = {"int8": [], "int4": ["--precision", "int4"], "sherpa": ["--layout", "sherpa"]}
+    steps: dict[Path, list] = {models.checkpoint: ["tools.random_checkpoint", models.checkpoint, *layers]}
     steps |= {
         models.folder(name): ["tools.export", models.checkpoint, models.folder(name), *options]
         for name, options in exports.items()

@@ -8,6 +8,7 @@ weights are random. Runtimes that only take a whole clip have `clip` and `parts`
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ class Sherpa:
     def open(self, tokens: Path) -> None:
         import sherpa_onnx
 
-        self.recognizer = None  # two at once would need too much memory
+        self.recognizer: Any = None  # two at once would need too much memory
         encoder, decoder = (next(self.folder.glob(f"*{part}*.onnx")) for part in ("encoder", "decoder"))
         self.recognizer = sherpa_onnx.OfflineRecognizer.from_cohere_transcribe(
             encoder=str(encoder), decoder=str(decoder), tokens=str(tokens), num_threads=THREADS, language="en"
@@ -186,9 +187,9 @@ class TranscribeCpp:
         self.model = transcribe_cpp.Model(str(gguf), backend="cpu")
 
     def _run(self, samples: np.ndarray, n_tokens: int) -> tuple[Any, int]:
-        session = self.model.session(n_threads=THREADS, n_ctx=10 + n_tokens)  # the prompt has 10
+        session: Any = self.model.session(n_threads=THREADS, n_ctx=10 + n_tokens)  # the prompt has 10
         try:
-            result = session.run(samples, language="en")
+            result: Any = session.run(samples, language="en")
         except self.library.OutputTruncated as cut:  # the usual end, with random weights
             result = cut.partial_result
         return result.timings, len(result.text.split())  # each of the made-up pieces is a word
@@ -229,7 +230,7 @@ def rows(models: Models) -> dict[str, Callable[[], Any]]:
         "onnx-asr": _onnx_asr,
     }
     for path in models.gguf:
-        found[f"transcribe.cpp, {path.stem}"] = lambda path=path: TranscribeCpp(models, path)
+        found[f"transcribe.cpp, {path.stem}"] = partial(TranscribeCpp, models, path)
     if not models.gguf:
         found["transcribe.cpp"] = _no_gguf
     return found

@@ -52,12 +52,12 @@ def measure(open_runtime: Callable[[], Any], quick: bool) -> dict[str, float]:
     if hasattr(runtime, "encode"):
         for seconds, samples in audio.items():
             features = runtime.features(samples)
-            found[f"encoder_{seconds}_s"] = median(lambda features=features: runtime.encode(features), REPEATS)
+            found[f"encoder_{seconds}_s"] = median(REPEATS, runtime.encode, features)
             if seconds in clips:
                 runtime.step(runtime.prompt)
-                found[f"token_{seconds}_s"] = median(lambda: runtime.step([20]), STEPS)
+                found[f"token_{seconds}_s"] = median(STEPS, runtime.step, [20])
         for seconds, n_tokens in clips.items():
-            found[f"clip_{seconds}_s"] = median(lambda s=seconds, n=n_tokens: whole_clip(runtime, audio[s], n), 1)
+            found[f"clip_{seconds}_s"] = timed(whole_clip, runtime, audio[seconds], n_tokens)[0]
         found |= memory()
         if getattr(runtime, "long", False) and not quick:
             found |= ten_minutes(runtime, noise)
@@ -107,14 +107,14 @@ def memory() -> dict[str, float]:
     return {key: int(lines[name].split()[0]) / 1e3 for key, name in (("peak_mb", "VmHWM"), ("private_mb", "RssAnon"))}
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+def timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
     began = time.perf_counter()
-    result = function()
+    result = function(*arguments)
     return time.perf_counter() - began, result
 
 
-def median(function: Callable[[], Any], repeats: int) -> float:
-    return float(np.median([timed(function)[0] for _ in range(repeats)]))
+def median(repeats: int, function: Callable[..., Any], *arguments: Any) -> float:
+    return float(np.median([timed(function, *arguments)[0] for _ in range(repeats)]))
 
 
 def forget_files(places: list[Path]) -> None:

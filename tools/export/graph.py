@@ -98,8 +98,8 @@ class Graph:
             return self.node("DynamicQuantizeMatMul", x, *weights, "", bias_name, domain=CONTRIB)
         bits = BLOCK_BITS[product]
         quantized, scale = quantize_blocks(weight.T, bits)
-        weights = [self.weight(f"{name}.weight", quantized), self.weight(f"{name}.scale", scale)]
-        return self.block_product(x, *weights, bias_name, weight.shape, bits)
+        stored = self.weight(f"{name}.weight", quantized)
+        return self.block_product(x, stored, self.weight(f"{name}.scale", scale), bias_name, weight.shape, bits)
 
     def block_product(
         self, x: str, weight: str, scale: str, bias: str, shape: tuple[int, ...], bits: int, out: str | None = None

@@ -1,0 +1,107 @@
+"""tools/bench: what is compared computes the same model, and the report says what was measured."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cohere_lite.decode import Decoder
+from cohere_lite.model import load_model
+from tools.bench.__main__ import child, print_report, summary
+from tools.bench.models import Models
+from tools.bench.runtimes import Lite, rows
+from tools.bench.worker import measure
+from tools.export.__main__ import export
+from tools.random_checkpoint import Shape, write_random_checkpoint
+
+PROMPT = [18, 4, 5, 12, 13, 13, 6, 9, 10, 11]
+MEL = np.random.default_rng(0).standard_normal((128, 250), np.float32)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    models = Models(tmp_path_factory.mktemp("models"), ())
+    write_random_checkpoint(models.checkpoint, Shape(2, 64, 4, 128, 16, 9, 128, 2, 128, 4, 96, 48, 300))
+    for precision in ("int8", "fp32"):
+        export(models.checkpoint, models.folder(precision), precision)
+    return models
+
+
+def logits(folder: Path) -> np.ndarray:
+    decoder = Decoder(load_model(folder))
+    decoder.start([MEL])
+    return np.array([decoder.step([fed])[0].copy() for fed in (PROMPT, [30], [31])])
+
+
+@pytest.mark.reference
+def test_the_cards_files_compute_the_model(models: Models, tmp_path: Path) -> None:
+    """By construction: traced from transformers and quantised by the card's recipe, against our FP32 export. By record
+    the error is 0.05 of the logits' root mean square; of another model it would be 1.4."""
+    pytest.importorskip("torch")
+    from tools.bench.card import write_card_model
+
+    write_card_model(models.checkpoint, tmp_path / "card", tmp_path / "scratch")
+    assert load_model(tmp_path / "card").contract == "static"
+    exact, found = logits(models.folder("fp32")), logits(tmp_path / "card")
+    assert np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2)) < 0.15
+
+
+def test_every_column_is_measured(models: Models) -> None:
+    found = measure(lambda: Lite(models, "int8", cache=False), quick=True)
+    assert set(found) == {"load_s", "encoder_10_s", "token_10_s", "clip_10_s", "peak_mb", "private_mb"}
+    assert min(found.values()) > 0
+    # by construction: a clip is the features, the encoder, the prompt and 34 more steps
+    assert found["clip_10_s"] > found["token_10_s"]
+    assert found["private_mb"] < found["peak_mb"]
+
+
+def test_what_cannot_run_says_why(models: Models) -> None:
+    assert "decoder_mems" in child("worker", "quick", "onnx-asr", str(models.root))["skipped"]
+    assert "no GGUF file" in child("worker", "quick", "transcribe.cpp", str(models.root))["skipped"]
+    assert child("worker", "quick", "cohere_lite, int4 decoder", str(models.root))["skipped"].startswith("failed: ")
+    with_files = Models(models.root, (Path("a.gguf"), Path("b.gguf")))
+    assert {"transcribe.cpp, a", "transcribe.cpp, b"} <= set(rows(with_files))
+    assert "transcribe.cpp" not in rows(with_files)
+
+
+def test_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """By hand: medians, and the quotients of the medians."""
+    assert summary([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "n": 3}
+
+    def row(**values: float) -> dict:
+        return {key: summary([value]) for key, value in values.items()}
+
+    print_report(
+        {
+            "encoder_layers": 48,
+            "rows": {
+                "card's script, card's files": row(encoder_10_s=1.5, token_10_s=0.09, clip_10_s=4.5),
+                "cohere_lite, int8": row(
+                    encoder_10_s=0.75, token_10_s=0.0075, clip_10_s=1.0, tokens_per_s=100, tokens_per_s_batch=250
+                ),
+                "sherpa-onnx, sherpa layout": row(token_10_s=0.02, clip_10_s=3.0),
+            },
+            "skipped": {"onnx-asr": "no export for it"},
+            "floors": row(encoder_10_s=0.5, encoder_30_s=1.5, token_int8=0.005, token_int4=0.003, bytes_per_s=2e10)
+            | row(token_bytes=0.007),
+            "front": row(mel_11_s=0.005, reference_mel_11_s=0.006, resample_minute=0.012, command=0.3),
+        }
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        "| 48 encoder layers | 10 s | token at 10 s, ms | 10 s clip, 35 tokens, s | tokens/s, 30 s pieces | 8 at once |"
+    )
+    assert "| cohere_lite, int8 | 750 | 7.5 | 1.00 | 100 | 250 |" in lines
+    assert "| sherpa-onnx, sherpa layout |  | 20.0 | 3.00 |  |  |" in lines
+    assert "skipped: onnx-asr: no export for it" in lines
+    for line in (
+        "card's script / cohere_lite, encoder_10_s: 2.00",
+        "card's script / cohere_lite, token_10_s: 12.00",
+        "card's script / cohere_lite, clip_10_s: 4.50",
+        "cohere_lite / floor, token at 10 s: 1.50",
+        "cohere_lite / floor, encoder_10_s: 1.50",
+        "sherpa-onnx, sherpa layout / cohere_lite, clip_10_s: 3.00",
+        "8 pieces at once / one by one, tokens/s: 2.50",
+        "reference / cohere_lite, features: 1.2",
+    ):
+        assert line in lines
