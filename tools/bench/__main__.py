@@ -5,7 +5,7 @@
 Makes     what is missing in MODELS_FOLDER (random weights; see models.py for what that takes)
 Measures  every runtime in a process of its own, one after the other, and all of them again in the next round, so that
           a slow spell of the machine hits all alike; medians over the rounds
-          --quick: 2 of the 48 encoder layers, 10 s of audio, one round; a minute once the models are made
+          --quick: 2 of the 48 encoder layers, 10 s of audio, five rows, one round; a minute once the models are made
 Writes    a Markdown table to stdout, all numbers to --out (default: tools/bench/results.json, or quick.json)
 Needs     the extra `reference`; transcribe-cpp and psutil if you like
 """
@@ -26,6 +26,14 @@ from .models import Models, make
 from .runtimes import THREADS, rows
 
 PACKAGES = ("onnxruntime", "numpy", "torch", "transformers", "sherpa-onnx", "transcribe-cpp")
+# what --quick compares, one of each kind
+QUICK_ROWS = (
+    "card's script, card's files",
+    "cohere_lite, int8",
+    "cohere_lite, int4 decoder",
+    "transformers, bfloat16",
+    "sherpa-onnx, sherpa layout",
+)
 # key in the results, heading, factor, digits
 COLUMNS = [
     ("first_start_s", "first start s", 1, 1),
@@ -52,11 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="2 of the 48 encoder layers, 10 s of audio, one round")
     parser.add_argument("--rounds", type=int, help="(default: 3)")
     parser.add_argument("--gguf", type=Path, nargs="*", default=[], help="files for transcribe.cpp")
-    parser.add_argument("--only", nargs="*", default=[""], metavar="TEXT", help="rows whose names hold one of these")
+    parser.add_argument("--only", nargs="*", metavar="TEXT", help="rows whose names hold one of these")
     parser.add_argument("--out", type=Path, help="JSON file for all numbers")
     args = parser.parse_args(argv)
     models = make(args.models, args.quick, args.gguf)
-    names = [name for name in rows(models) if any(text in name for text in args.only)]
+    names = [name for name in rows(models) if not args.quick or args.only or name in QUICK_ROWS]
+    names = [name for name in names if any(text in name for text in args.only or [""])]
     rounds = args.rounds or (1 if args.quick else 3)
     results = run(models, names, rounds, args.quick)
     report = {"date": str(date.today()), "machine": machine(), "threads": THREADS, "rounds": rounds} | results

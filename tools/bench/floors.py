@@ -7,7 +7,6 @@ import json
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,9 @@ from tools.random_checkpoint import Shape
 
 from .models import Models
 from .runtimes import THREADS
+from .worker import median
 
-ENCODER_SAMPLE = 4  # layers built and timed: 150 MB of weights, far beyond any cache; the others cost the same
+ENCODER_SAMPLE = 2  # layers built and timed: 75 MB of weights, beyond the caches; the others cost the same
 ENCODER_ROWS = {10: 125, 30: 375}  # seconds of audio: encoder frames
 REPEATS = 9
 
@@ -33,20 +33,21 @@ def main() -> int:
     width, ffn = shape.decoder_width, shape.decoder_ffn
     decoder = [(width, 3 * width), *[(width, width)] * 3, (width, ffn), (ffn, width)] * shape.decoder_layers
     decoder.append((width, shape.vocab_size))
-    found = {}
+    found: dict[str, float] = {}
     layers = shape.encoder_layers / ENCODER_SAMPLE
-    for seconds, rows in ENCODER_ROWS.items():
-        found[f"encoder_{seconds}_s"] = layers * products("int8", encoder * ENCODER_SAMPLE, rows)
+    spent = products("int8", encoder * ENCODER_SAMPLE, list(ENCODER_ROWS.values()))
+    found |= {f"encoder_{seconds}_s": layers * value for seconds, value in zip(ENCODER_ROWS, spent, strict=True)}
     for name, product in (("int8", "int8b"), ("int4", "int4b")):
-        found[f"token_{name}"] = products(product, decoder, 1)
+        found[f"token_{name}"] = products(product, decoder, [1])[0]
     found["bytes_per_s"] = bandwidth()
     found["token_bytes"] = (models.folder("int8") / "decoder.int8.onnx.data").stat().st_size / found["bytes_per_s"]
     json.dump(found, sys.stdout)
     return 0
 
 
-def products(kind: str, shapes: list[tuple[int, int]], rows: int) -> float:
-    """Seconds for x (rows, n_in) times a matrix of its own for each of the shapes, as tools/export writes products."""
+def products(kind: str, shapes: list[tuple[int, int]], row_counts: list[int]) -> list[float]:
+    """Seconds for x (rows, n_in) times a matrix of its own for each of the shapes, as tools/export writes products, for
+    each of the numbers of rows."""
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         graph = Graph(Path(folder) / "products.onnx", kind)
@@ -59,12 +60,15 @@ def products(kind: str, shapes: list[tuple[int, int]], rows: int) -> float:
         options = ort.SessionOptions()
         options.intra_op_num_threads = THREADS
         session = ort.InferenceSession(str(Path(folder) / "products.onnx"), options)
-    binding = session.io_binding()
-    for n_in, name in inputs.items():
-        binding.bind_cpu_input(name, random.standard_normal((rows, n_in), np.float32))
-    for output in session.get_outputs():
-        binding.bind_output(output.name)
-    return timed_median(lambda: session.run_with_iobinding(binding))
+    spent = []
+    for rows in row_counts:
+        binding = session.io_binding()
+        for n_in, name in inputs.items():
+            binding.bind_cpu_input(name, random.standard_normal((rows, n_in), np.float32))
+        for output in session.get_outputs():
+            binding.bind_output(output.name)
+        spent.append(median(REPEATS, session.run_with_iobinding, binding))
+    return spent
 
 
 def bandwidth() -> float:
@@ -78,16 +82,7 @@ def bandwidth() -> float:
         for reader in readers:
             reader.join()
 
-    return halves.nbytes / timed_median(read)
-
-
-def timed_median(function) -> float:
-    spent = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        function()
-        spent.append(time.perf_counter() - began)
-    return float(np.median(spent[1:]))  # the first allocates
+    return halves.nbytes / median(REPEATS, read)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from cohere_lite.resample import resample
 from .runtimes import RATE, Skip, reference_extractor
 from .worker import median
 
-REPEATS = 15
+REPEATS = 7
 
 
 def main() -> int:
