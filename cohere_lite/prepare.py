@@ -13,10 +13,11 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 import time
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def prepared_graph(graph: GraphFile, options: ort.SessionOptions, disabled: list
         if not _is_complete(entry):
             _prepare(graph, options, disabled, entry)
             _remove_leftovers(entry)
-        os.utime(entry)  # used today: see _remove_leftovers
+        with suppress(OSError):  # somebody else's entry, or a read-only folder
+            os.utime(entry)  # used today: see _remove_leftovers
         return entry / _GRAPH
     except Exception as error:  # OSError; and onnxruntime's own classes, which share no base but this one
         logger.warning(
@@ -122,7 +124,8 @@ def _prepare(graph: GraphFile, options: ort.SessionOptions, disabled: list[str],
     if free < needed:
         raise OSError(f"{free / 1e9:.1f} GB are free there, {needed / 1e9:.1f} GB needed")
     logger.info("preparing %s for this machine, once; kept in %s", graph.path.name, cache)
-    partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=cache))
+    partial = cache / f"{_PARTIAL}{secrets.token_hex(8)}"  # tempfile's folders can be read by their owner only
+    partial.mkdir()
     try:
         options.optimized_model_filepath = str(partial / _GRAPH)
         for name, value in {

@@ -145,7 +145,7 @@ class Transcriber:
     def _segments(self, samples: NDArray[np.float32], prompt: Sequence[int]) -> Iterator[Segment]:
         pieces = split(samples, self._max_chunk_s)
         for first in range(0, len(pieces), self._batch_size):
-            batch = pieces[first : first + self._batch_size]
+            batch = pieces[first : first + self._batch_size]  # as they come: all but the last have 30 to 35 s
             features = [log_mel(samples[start:end]) for start, end in batch]
             with self._lock:
                 decoded = self._decoder.decode(features, prompt)

@@ -158,6 +158,24 @@ def test_full_disk(model: Path, cache: Path, caplog, monkeypatch: pytest.MonkeyP
     assert entries(cache) == set()
 
 
+def test_a_cache_prepared_by_somebody_else(
+    model: Path, cache: Path, loaded_paths: list[str], monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    """A service may read what root prepared, from a folder it cannot write to."""
+    expected = tokens(model, cache)
+    assert {oct(path.stat().st_mode & 0o444) for path in cache.rglob("*")} == {oct(0o444)}  # with the usual umask
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(Path, "mkdir", refused)
+    loaded_paths.clear()
+    assert tokens(model, cache) == expected
+    assert [Path(path).parent.parent for path in loaded_paths] == [cache, cache]
+    assert caplog.text == ""
+
+
 def test_cache_that_cannot_be_written(model: Path, tmp_path: Path, caplog) -> None:
     """A file is where the folder should be: an error for root, too."""
     (tmp_path / "cache").write_text("not a folder")
