@@ -7,7 +7,7 @@ Measures  every runtime in a process of its own, one after the other, and all of
           a slow spell of the machine hits all alike; medians over the rounds
           --quick: 2 of the 48 encoder layers, 10 s of audio, five rows, one round; a minute once the models are made
 Writes    a Markdown table to stdout, all numbers to --out (default: tools/bench/results.json, or quick.json)
-Needs     the extra `reference`; transcribe-cpp and psutil if you like
+Needs     the extra `reference`; transcribe-cpp if you like
 """
 
 import argparse
