@@ -49,7 +49,9 @@ _FOREIGN = {
 }
 
 
-# Fusing a residual sum with the layer norm after it replaces two fast kernels with a slow one (tools/export/norms.py).
+CPU_ONLY = ["CPUExecutionProvider"]
+# On the CPU, fusing a residual sum with the layer norm after it replaces two fast kernels with a slow one
+# (tools/export/norms.py).
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 
@@ -92,7 +94,7 @@ def load_model(
     for graph in (encoder, decoder):
         check_external_data(graph)
     vocabulary = read_tokens(path / "tokens.txt")
-    cache_path = cache_folder(cache) if names == ["CPUExecutionProvider"] else None  # weights are packed for the CPU
+    cache_path = cache_folder(cache) if names == CPU_ONLY else None  # weights are packed for the CPU
     encoder_session = _open(encoder, names, lambda: _session_options(threads, spin, stop=True), cache_path)
     decoder_session = _open(decoder, names, lambda: _session_options(threads, spin, stop=False), cache_path)
     n_known = next(output.shape[-1] for output in decoder_session.get_outputs() if output.name == "logits")
@@ -210,7 +212,8 @@ def _open(
         except Exception:  # damaged, or gone since; what is wrong with the model itself shows below
             discard(prepared)
     try:
-        session = ort.InferenceSession(str(graph.path), options(), providers=names, disabled_optimizers=SLOW_FUSIONS)
+        disabled = SLOW_FUSIONS if names == CPU_ONLY else None
+        session = ort.InferenceSession(str(graph.path), options(), providers=names, disabled_optimizers=disabled)
     except Exception as error:  # onnxruntime's own classes share no base but this one
         raise ModelError(f"onnxruntime {ort.__version__} cannot load {graph.path}: {error}") from error
     if session.get_providers()[0] != names[0]:

@@ -98,7 +98,8 @@ def run(models: Models, names: list[str], rounds: int, quick: bool) -> dict:
             if not quick:
                 if turn == 0 and name.startswith("cohere_lite") and "no cache" not in name:
                     first = child("worker", "cold", *arguments)  # prepares its copies
-                    add(measured[name], {"first_start_s": first["cold_load_s"]})
+                    if "skipped" not in first:
+                        add(measured[name], {"first_start_s": first["cold_load_s"]})
                 found = child("worker", "cold", *arguments)
             if "skipped" not in found:
                 found |= child("worker", "quick" if quick else "all", *arguments)
@@ -117,11 +118,14 @@ def run(models: Models, names: list[str], rounds: int, quick: bool) -> dict:
 
 
 def child(module: str, *arguments: str) -> dict:
-    """What a module of this package prints, run as a process of its own."""
+    """What a module of this package prints, run as a process of its own. A runtime that fails is skipped."""
     command = [sys.executable, "-m", f"tools.bench.{module}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        return {"skipped": f"failed: {(done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]}"}
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        if module != "worker":
+            raise RuntimeError(f"tools.bench.{module}: {why}")
+        return {"skipped": f"failed: {why}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 
