@@ -7,7 +7,7 @@ import pytest
 
 from cohere_lite.decode import Decoder
 from cohere_lite.model import load_model
-from tools.bench.__main__ import child, print_report, summary
+from tools.bench.__main__ import cell, child, print_report, summary
 from tools.bench.models import Models
 from tools.bench.runtimes import Lite, rows
 from tools.bench.worker import measure
@@ -94,6 +94,8 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert "| cohere_lite, int8 | 750 | 7.5 | 1.00 | 100 | 250 |" in lines
     assert "| sherpa-onnx, sherpa layout |  | 20.0 | 3.00 |  |  |" in lines
     assert "skipped: onnx-asr: no export for it" in lines
+    assert cell({"clip_30_s": summary([4.5])}, "ten_minutes_s", 1, 0) == "~90"  # 20 pieces of 30 s
+    assert cell({"clip_30_s": summary([4.5]), "ten_minutes_s": summary([70.4])}, "ten_minutes_s", 1, 0) == "70"
     for line in (
         "card's script / cohere_lite, encoder_10_s: 2.00",
         "card's script / cohere_lite, token_10_s: 12.00",

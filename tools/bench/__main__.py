@@ -24,6 +24,7 @@ from typing import Any
 
 from .models import Models, make
 from .runtimes import THREADS, rows
+from .worker import LONG
 
 PACKAGES = ("onnxruntime", "numpy", "torch", "transformers", "sherpa-onnx", "transcribe-cpp")
 # what --quick compares, one of each kind
@@ -157,9 +158,7 @@ def print_report(report: dict) -> None:
     print(f"| {report['encoder_layers']} encoder layers | {' | '.join(heading for _, heading, _, _ in columns)} |")
     print("|---" * (len(columns) + 1) + "|")
     for name, row in report["rows"].items():
-        cells = [
-            f"{row[key]['median'] * factor:.{digits}f}" if key in row else "" for key, _, factor, digits in columns
-        ]
+        cells = [cell(row, key, factor, digits) for key, _, factor, digits in columns]
         print(f"| {name} | {' | '.join(cells)} |")
     print()
     for name, why in report["skipped"].items():
@@ -179,6 +178,16 @@ def print_report(report: dict) -> None:
     )
     for line in ratios(report["rows"], floors, front):
         print(line)
+
+
+def cell(row: dict, key: str, factor: float, digits: int) -> str:
+    """A median; "~" before ten minutes that were not run: without batches they are clips one after the other."""
+    if key in row:
+        return f"{row[key]['median'] * factor:.{digits}f}"
+    pieces, seconds, _ = LONG
+    if key == "ten_minutes_s" and f"clip_{seconds}_s" in row:
+        return f"~{pieces * row[f'clip_{seconds}_s']['median']:.0f}"
+    return ""
 
 
 def ratios(rows: dict, floors: dict, front: dict) -> list[str]:
