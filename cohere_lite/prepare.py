@@ -80,7 +80,7 @@ def prepared_graph(graph: GraphFile, options: ort.SessionOptions, disabled: list
     except Exception as error:  # OSError; and onnxruntime's own classes, which share no base but this one
         logger.warning(
             "no prepared copy of %s in %s, so starting takes longer: %s (%s=%s: do without)",
-            *(graph.path.name, cache, error, ENVIRONMENT, OFF),
+            *(graph.path.name, cache, str(error).strip(), ENVIRONMENT, OFF),
         )
         return None
 
