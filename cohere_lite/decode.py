@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnxruntime import OrtValue
 
 from .errors import ModelError, OptionError
+from .mel import HOP_LENGTH, SAMPLE_RATE
 from .model import Model
 
 END_OF_TEXT = "<|endoftext|>"
@@ -20,12 +21,25 @@ END_OF_TEXT = "<|endoftext|>"
 Cross = dict[str, OrtValue]  # what the encoder gives for a clip: the decoder's cross-attention keys and values, by name
 
 
+# A decoder that repeats itself goes on until the model's limit. It is stopped when it has said more than anybody can in
+# that time (fast speech has 6 words, or 8 tokens, a second), and the last tokens are one and the same n-gram, at least
+# so often and over so many tokens. People do say "no no no no", and choruses come back: at their own pace.
+LOOP_TOKENS_PER_S = 10
+LOOP_TOKENS = 24
+LOOP_REPEATS = 4
+LOOP_NGRAM = 20  # tokens; the longest that is looked for
+
+
 @dataclass(frozen=True)
 class Decoded:
-    """tokens: ids after the prompt, end-of-text left out;  truncated: the model's limit came before end-of-text."""
+    """tokens: ids after the prompt, end-of-text left out;  truncated: the model's limit came before end-of-text;
+    looped: the decoder repeated itself, and what came after the first time is left out;  avg_logprob: average natural
+    log-probability of the tokens, and of end-of-text where it came."""
 
     tokens: tuple[int, ...]
     truncated: bool
+    looped: bool
+    avg_logprob: float
 
 
 class Decoder:
@@ -55,23 +69,33 @@ class Decoder:
             raise OptionError(f"the prompt has {len(prompt)} tokens, the model takes {self.max_positions} in all")
         self.start(clips)
         texts: list[list[int]] = [[] for _ in clips]
+        logprobs: list[list[float]] = [[] for _ in clips]
+        sayable = [LOOP_TOKENS_PER_S * features.shape[1] * HOP_LENGTH / SAMPLE_RATE for features in clips]
         rows = list(range(len(clips)))  # the clips still being decoded
         tokens = np.array([prompt] * len(clips))
-        ended = set()
+        ended, looped = set(), set()
         for _ in range(len(prompt), self.max_positions + 1):
-            best = self._best(self.step(tokens))
-            for clip, token in zip(rows, best, strict=True):
+            logits = self.step(tokens)
+            best = self._best(logits)
+            for clip, token, logprob in zip(rows, best, _highest_logprob(logits), strict=True):
+                logprobs[clip].append(float(logprob))
                 if token == self._end_of_text:
                     ended.add(clip)
-                else:
-                    texts[clip].append(int(token))
-            kept = [row for row, clip in enumerate(rows) if clip not in ended]
+                    continue
+                texts[clip].append(int(token))
+                if len(texts[clip]) > sayable[clip] and (repeated := _repeated(texts[clip])):
+                    del texts[clip][-repeated:], logprobs[clip][-repeated:]
+                    looped.add(clip)
+            kept = [row for row, clip in enumerate(rows) if clip not in ended | looped]
             if not kept:
                 break
             kept = self._caches.keep(kept)
             rows = [rows[row] for row in kept]
             tokens = best[kept, None]
-        return [Decoded(tuple(text), truncated=clip not in ended) for clip, text in enumerate(texts)]
+        return [
+            Decoded(tuple(text), clip not in ended | looped, clip in looped, float(np.mean(logprobs[clip])))
+            for clip, text in enumerate(texts)
+        ]
 
     def start(self, clips: Sequence[NDArray[np.float32]]) -> None:
         """Begin with new clips: run the encoder on each, hand its output to the decoder's inputs."""
@@ -91,6 +115,22 @@ class Decoder:
                 "the decoder's logits are not numbers: a damaged model, or one too large for this precision"
             )
         return best
+
+
+def _highest_logprob(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """log softmax of each row at its likeliest token."""
+    return -np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1))
+
+
+def _repeated(tokens: list[int]) -> int:
+    """How many of the last tokens only repeat the n-gram before them; 0 unless it is a loop."""
+    for n in range(1, LOOP_NGRAM + 1):
+        repeated = 0
+        while repeated + n < len(tokens) and tokens[-repeated - 1] == tokens[-repeated - 1 - n]:
+            repeated += 1
+        if repeated + n >= max(LOOP_REPEATS * n, LOOP_TOKENS):
+            return repeated
+    return 0
 
 
 def _encode(model: Model, features: NDArray[np.float32]) -> Cross:

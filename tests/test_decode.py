@@ -178,7 +178,9 @@ def test_batches_give_the_same_tokens(batch_model: Path) -> None:
     assert len({decoded.tokens for decoded in alone}) > 3  # else equal tokens say little
     for size in (7, 2, 3, 1):
         together = [d for i in range(0, 7, size) for d in loaded.decode(clips[i : i + size], BATCH_PROMPT)]
-        assert together == alone
+        assert [d.tokens for d in together] == [d.tokens for d in alone]
+        # sums of floats, which run in another order in a batch
+        np.testing.assert_allclose([d.avg_logprob for d in together], [d.avg_logprob for d in alone], atol=1e-5)
 
 
 def test_rows_that_end_leave_the_batch(batch_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,3 +222,81 @@ def test_rows_that_end_leave_the_batch(batch_model: Path, monkeypatch: pytest.Mo
 def test_only_the_fast_layout_takes_batches(random_models: Path) -> None:
     assert decoder(random_models / "fast").takes_batches
     assert not decoder(random_models / "sherpa").takes_batches
+
+
+# Confidence and loops
+
+
+def test_avg_logprob_equals_that_of_the_logits(random_models: Path) -> None:
+    """By formula: log softmax, in float64, of the logits that each answered token was chosen from."""
+    loaded = decoder(random_models / "fast")
+    clip = np.random.default_rng(0).standard_normal((128, 100), np.float32)
+    (decoded,) = loaded.decode([clip], BATCH_PROMPT)
+    assert decoded.truncated
+    loaded.start([clip])
+    logprobs = []
+    fed = BATCH_PROMPT
+    for token in decoded.tokens:
+        logits = loaded.step([fed])[0].astype(np.float64)
+        logprobs.append(logits[token] - logits.max() - np.log(np.exp(logits - logits.max()).sum()))
+        fed = [token]
+    assert decoded.avg_logprob == pytest.approx(np.mean(logprobs), rel=1e-5)
+
+
+def test_end_of_text_counts_in_avg_logprob(tmp_path: Path) -> None:
+    """By hand: logits of 1 for the answer and -1 for 17 others, at each of the three answers."""
+    (decoded,) = decoder(write_model(tmp_path, [C, A, B, END], max_positions=6)).decode([MEL], PROMPT)
+    assert decoded.avg_logprob == pytest.approx(-np.log(1 + 17 * np.exp(-2)), rel=1e-6)
+    (nothing,) = decoder(write_model(tmp_path, [C, END], max_positions=6)).decode([MEL], PROMPT)
+    assert nothing.avg_logprob == pytest.approx(-np.log(1 + 17 * np.exp(-2)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept", "looped"),
+    [  # by hand: 24 tokens of one n-gram, and 4 times at least; its first time stays
+        ([A] * 23 + [END], [A] * 23, False),
+        ([A] * 24 + [END], [A], True),
+        ([B] + [A] * 24, [B, A], True),
+        ([A, B] * 11 + [A, END], [A, B] * 11 + [A], False),  # 23 tokens
+        ([A, B] * 12, [A, B], True),
+        ([C] + [A, B] * 11 + [A] + [END], [C] + [A, B] * 11 + [A], False),
+        ([A, B, C, C, B, A, A] * 3 + [END], [A, B, C, C, B, A, A] * 3, False),
+        ([A, B, C, C, B, A, A] * 4, [A, B, C, C, B, A, A], True),
+        (([A] * 10 + [B]) * 4, [A] * 10 + [B], True),
+        (([A] * 19 + [B]) * 4, [A] * 19 + [B], True),  # the longest that is looked for
+        (([A] * 20 + [B]) * 4 + [END], ([A] * 20 + [B]) * 4, False),
+    ],
+)
+def test_loops(tmp_path: Path, said: list[int], kept: list[int], looped: bool) -> None:
+    script = [C, *said, *[END] * 3]
+    (decoded,) = decoder(write_model(tmp_path, script, max_positions=len(script) + 50)).decode([MEL], PROMPT)
+    assert decoded.tokens == tuple(kept)
+    assert (decoded.looped, decoded.truncated) == (looped, False)
+
+
+def test_what_people_can_say_is_no_loop(tmp_path: Path) -> None:
+    """By hand: 3 s of audio have room for 30 tokens; 31 that repeat one n-gram are a loop."""
+    mel = np.zeros((128, 300), np.float32)
+    for n, looped in (30, False), (31, True):
+        script = [C, *[A] * n, END]
+        (decoded,) = decoder(write_model(tmp_path / str(n), script, max_positions=50)).decode([mel], PROMPT)
+        assert (decoded.looped, decoded.tokens) == (looped, (A,) if looped else (A,) * n)
+
+
+def test_a_loop_ends_its_row_only(batch_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of three clips is made to say one token for ever; the others say what they say alone."""
+    clips = clips_of([120, 80, 300])
+    loaded = decoder(batch_model)
+    free = [loaded.decode([clip], BATCH_PROMPT)[0] for clip in clips]
+    best = loaded._best
+
+    def stuck(logits: np.ndarray) -> np.ndarray:
+        found = best(logits)
+        if len(found) == 3:
+            found[1] = 77
+        return found
+
+    monkeypatch.setattr(loaded, "_best", stuck)
+    decoded = loaded.decode(clips, BATCH_PROMPT)
+    assert (decoded[1].tokens, decoded[1].looped) == ((77,), True)
+    assert [decoded[i].tokens for i in (0, 2)] == [free[i].tokens for i in (0, 2)]
