@@ -1,6 +1,7 @@
 """What an ONNX file says of itself, read from its protobuf in milliseconds, without loading a single weight.
 
-Enough to tell what a graph is (names of inputs and outputs) and whether the files that hold its weights are complete.
+Enough to tell what a graph is (names of inputs and outputs) and whether the files that hold its weights are complete;
+and a file from what was downloaded in its place.
 Field numbers: onnx/onnx.proto.
 """
 
@@ -18,6 +19,16 @@ _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
 _TENSOR_NAME, _TENSOR_EXTERNAL_DATA = 8, 13
 _VALUE_NAME = 1
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
+# How that begins which is saved in place of a file, in lower case, and what it is.
+_NOT_DOWNLOADED = {
+    b"version https://git-lfs": "a Git LFS pointer (git lfs pull replaces it by the file)",
+    b"<!doctype html": "an HTML page",
+    b"<html": "an HTML page",
+    b"entry not found": "the hub's message that there is no such file",
+    b"repository not found": "the hub's message that there is no such repository",
+    b"invalid username or password": "the hub's message that there is no such repository, or a private one",
+    b"access to model": "the hub's message that the repository is gated",
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,7 @@ class GraphFile:
 def read_graph_file(path: str | PathLike[str]) -> GraphFile:
     """Raises ModelError for a file that is not ONNX."""
     path = Path(path)
+    check_download(path, "an ONNX file")
     inputs, outputs, initializers = [], [], []
     external: dict[str, int] = {}
     try:
@@ -56,16 +68,30 @@ def read_graph_file(path: str | PathLike[str]) -> GraphFile:
 
 
 def check_external_data(graph: GraphFile) -> None:
-    """Raises ModelFileNotFound or ModelError if a file with the graph's weights is missing or too short."""
+    """Raises ModelFileNotFound or ModelError if a file with the graph's weights is missing, too short or another."""
     for location, needed in graph.external_bytes.items():
         path = graph.path.parent / location
         if not path.is_file():
             raise ModelFileNotFound(f"{graph.path} keeps its weights in {location!r}, which is not beside it")
+        check_download(path, f"the weights of {graph.path.name}")
         if path.stat().st_size < needed:
             raise ModelError(
                 f"{path}: {path.stat().st_size} bytes, but {graph.path.name} needs {needed}: "
                 "an incomplete copy or download; fetch it again"
             )
+
+
+def check_download(path: Path, expected: str) -> None:
+    """Raises ModelError for what is saved in place of a file when its download fails and nobody looks.
+
+    expected: what the file should be, for the message.
+    """
+    with open(path, "rb") as file:
+        start = file.read(256).lstrip().lower()
+    for beginning, found in _NOT_DOWNLOADED.items():
+        if start.startswith(beginning):
+            size = path.stat().st_size
+            raise ModelError(f"{path}: not {expected}, but {found}, {size} bytes: a failed download; fetch it again")
 
 
 Span = tuple[int, int]  # start and end of a field's content, in bytes

@@ -10,6 +10,7 @@ import onnxruntime as ort
 from .chunk import MAX_CHUNK_S
 from .errors import ModelError, ModelFileNotFound, OptionError, ProviderError
 from .graphfile import GraphFile, check_external_data, read_graph_file
+from .hub import HUB_NAME, download_model
 from .machine import available_cores
 from .prepare import cache_folder, discard, prepared_graph
 from .tokens import Vocabulary, read_tokens
@@ -78,7 +79,8 @@ def load_model(
     spin: bool = True,
     cache: str | PathLike[str] | None = None,
 ) -> Model:
-    """Open the two graphs and tokens.txt of `folder` (None: the embedded demonstration model).
+    """Open the two graphs and tokens.txt of `folder` (None: the embedded demonstration model; "owner/name", where there
+    is no such folder: a model on the Hugging Face hub).
 
     providers: short names of PROVIDERS or onnxruntime's own, the preferred one first;  threads: per session, None for
     the cores this process may use;  spin: see _session_options;  cache: see prepare.cache_folder.
@@ -90,7 +92,12 @@ def load_model(
         raise ModelFileNotFound("this copy of the package comes without the demonstration model: name a model folder")
     path = DEMO_FOLDER if folder is None else Path(folder)
     names = _provider_names(providers)
-    contract, encoder, decoder = _find_graphs(path)
+    if isinstance(folder, str) and HUB_NAME.fullmatch(folder) and not path.exists():
+        paths = download_model(folder)
+        path = paths[0].parent
+    else:
+        paths = _graph_paths(path)
+    contract, encoder, decoder = _find_graphs(path, paths)
     for graph in (encoder, decoder):
         check_external_data(graph)
     vocabulary = read_tokens(path / "tokens.txt")
@@ -110,7 +117,7 @@ def load_model(
     return Model(encoder_session, decoder_session, contract, device, max_chunk_s, vocabulary)
 
 
-def _find_graphs(folder: Path) -> tuple[str, GraphFile, GraphFile]:
+def _graph_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise ModelFileNotFound(
@@ -122,6 +129,10 @@ def _find_graphs(folder: Path) -> tuple[str, GraphFile, GraphFile]:
         raise ModelFileNotFound(f"{folder} holds no .onnx file; it holds {held}")
     if not (folder / "tokens.txt").is_file():
         raise ModelFileNotFound(f"{folder} has no tokens.txt, the list of the model's tokens; it comes with the model")
+    return paths
+
+
+def _find_graphs(folder: Path, paths: list[Path]) -> tuple[str, GraphFile, GraphFile]:
     graphs = [read_graph_file(path) for path in paths]
     roles = {
         (contract, i): [g for g in graphs if _matches(g, *pair[i])]

@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 
 from .errors import ModelError, OptionError
+from .graphfile import check_download
 
 # The vocabulary has a token for some 180 languages, but the model was trained on these: LANGUAGES in transformers'
 # processing_cohere_asr.py, and ru and tr from the model card. Asked for another, it answers fluently and wrongly.
@@ -117,6 +118,7 @@ def read_tokens(path: str | PathLike[str]) -> Vocabulary:
 
     Raises ModelError, with the line, if that is not what the file holds.
     """
+    check_download(Path(path), "a list of tokens")
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -127,10 +129,7 @@ def read_tokens(path: str | PathLike[str]) -> Vocabulary:
     for number, line in enumerate(text.rstrip().split("\n"), start=1):
         piece, _, digits = line.removesuffix("\r").rpartition(" ")  # a piece may hold spaces itself
         if not piece or not digits.isdecimal():
-            raise ModelError(
-                f'{path}, line {number}: {line[:60]!r} is not a piece and its id, as in "▁the 42"; '
-                "if this is an error page or a link, the download of tokens.txt failed"
-            )
+            raise ModelError(f'{path}, line {number}: {line[:60]!r} is not a piece and its id, as in "▁the 42"')
         if int(digits) in pieces:
             raise ModelError(f"{path}, line {number}: id {digits} is there for a second time")
         pieces[int(digits)] = piece

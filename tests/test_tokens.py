@@ -83,9 +83,12 @@ def test_read_tokens(tmp_path, content, pieces):
         (b"<unk> 0\n 1\n", "line 2"),
         (b"<unk> 0\nthe 1\na 1\n", "line 3: id 1 is there for a second time"),
         (b"<unk> 0\nthe 2\n", "2 lines, but none for id 1"),
-        (b"Entry not found", "line 1: 'Entry not found' .* download of tokens.txt failed"),
-        (b"<!DOCTYPE html>\n<html>\n", "line 1: '<!DOCTYPE html>' .* download of tokens.txt failed"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "line 1: .* download"),
+        (b"Entry not found", "the hub's message .* a failed download"),
+        (b"<!DOCTYPE html>\n<html>\n", "an HTML page, 23 bytes: a failed download"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
+            "a Git LFS pointer .* a failed download",
+        ),
     ],
 )
 def test_read_tokens_says_what_is_wrong(tmp_path, content, message):
