@@ -1,4 +1,4 @@
-"""WAV files -> mono float32 samples, in one pass: paths, bytes, pipes.
+"""WAV files -> blocks of frames, in one pass: files and pipes of any length.
 
 Recordings that were cut short, or whose header was never completed, give what is there. What is not a WAV file, or a
 coding that is not supported, is an error that names what was found.
@@ -7,10 +7,9 @@ coding that is not supported, is an error that names what was found.
 from __future__ import annotations
 
 import codecs
-import io
-import os
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from .errors import AudioError
 
 # The fields of an EXTENSIBLE file's SubFormat GUID after the first, which is the real format tag:
 _GUID_TAIL = (0x0000, 0x0010, b"\x80\0\0\xaa\0\x38\x9b\x71")  # KSDATAFORMAT_SUBTYPE_*, ksmedia.h
-_SUPPORTED = f"supported: WAV with {SUPPORTED}; to convert: ffmpeg -i in -ar 16000 -ac 1 out.wav"
+_SUPPORTED_WAV = f"supported: WAV with {SUPPORTED}"
 
 
 class _Container(NamedTuple):
@@ -49,7 +48,7 @@ _CONTAINERS = {
 }
 
 # What people pass instead of WAV: (offset, bytes there, name).
-_MAGICS = [
+_AUDIO_MAGICS = [
     (8, b"AVI ", "an AVI video"),
     (8, b"AIFF", "an AIFF file"),
     (8, b"AIFC", "an AIFF-C file"),
@@ -63,10 +62,13 @@ _MAGICS = [
     (0, b"caff\0\1", "a Core Audio file"),
     (0, b"#!AMR", "an AMR file"),
     (0, b"wvpk", "a WavPack file"),
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"\x1f\x8b", "a gzip file"),
-    (0, b"version https://git-lfs", "a Git LFS pointer (the file itself was not downloaded: git lfs pull)"),
-    (0, b"\xff\xfe", "a UTF-16 text file"),
+    (0, b"NIST_1A\n", "a NIST SPHERE file"),
+]
+_OTHER_MAGICS = [
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"version https://git-lfs", "a Git LFS pointer (the file itself was not downloaded: git lfs pull)"),
+    (b"\xff\xfe", "a UTF-16 text file"),
 ]
 
 _READ_BYTES = 1 << 18  # read and converted at once; bounds the working memory
@@ -75,17 +77,30 @@ _TRAILING_CHUNKS = {b"LIST", b"ID3 ", b"BEXT", b"CUE ", b"FACT", b"SMPL", b"PEAK
 
 
 @dataclass(frozen=True)
-class Wav:
-    """A decoded recording.
+class Audio:
+    """An open recording.
 
-    samples:  float32 (n,), mono (the mean of the channels); integer codings give -1..1, float ones what they hold
+    name:     for messages
     rate:     Hz
-    warnings: what was wrong with the file and did not keep it from being read; empty for a sound file
+    channels: 1 or more
+    duration: seconds; None where only reading to the end will tell (nothing there yet counts as that)
+    blocks:   float (n, channels) each, any n >= 0; to be gone through once. Integer codings give -1..1, float ones
+              what they hold, which may be NaN
+    live:     the blocks may come only as they are spoken
+    warnings: what was wrong and did not keep the recording from being read; complete when blocks has ended
     """
 
-    samples: NDArray[np.float32]
+    name: str
     rate: int
-    warnings: tuple[str, ...]
+    channels: int
+    duration: float | None
+    blocks: Iterator[NDArray[np.float64]]
+    live: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+class NotWav(AudioError):
+    """What was read is not a WAV file of ours, but may be audio that a converter knows."""
 
 
 class _Format(NamedTuple):
@@ -96,56 +111,54 @@ class _Format(NamedTuple):
     rate: int
 
 
-def read_wav(source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO) -> Wav:
-    """Reads a WAV file: a path, the file's bytes, or an open binary file, which may be a pipe.
+def open_wav(file: BinaryIO, name: str) -> Audio:
+    """Reads the header of a WAV file; the samples follow as `blocks` are asked for, each as soon as it is there.
 
-    A recording of 0 samples is returned as such. Memory beyond the samples: an eighth of theirs (the array that they
-    grow in) and about 10 MiB, whatever the header promises.
+    file: binary, may be a pipe;  name: for messages. Memory: some 12 MiB, whatever the header promises.
 
-    Raises AudioError when the source is not WAV, is in a coding that is not supported, has no usable header, or holds
-    NaN or infinity; OSError (FileNotFoundError, ...) when it cannot be opened or read.
+    Raises AudioError when there is no usable header, and the NotWav kind of it when it is another format or a coding
+    that is not supported; while reading blocks, OSError.
     """
-    if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:
-            return _read_wav(file, os.fspath(source))
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _read_wav(io.BytesIO(source), "audio bytes")
-    if hasattr(source, "read"):
-        name = getattr(source, "name", None)  # of a pipe: a number
-        return _read_wav(source, name if isinstance(name, str) else "audio stream")
-    raise TypeError(f"expected a path, bytes or a binary file, not {type(source).__name__}")
-
-
-def _read_wav(file: BinaryIO, name: str) -> Wav:
-    start = _read(file, 12)
+    start = _read_exactly(file, 12)
     container = _CONTAINERS.get(start[:4])
     if container:
-        start += _read(file, container.start - len(start))
+        start += _read_exactly(file, container.start - len(start))
     if container is None or start[container.header.size :][:4].upper() != b"WAVE":
-        raise AudioError(f"{name}: {_identify(start + _read(file, 64 - len(start)))}; {_SUPPORTED}")
+        raise _not_wav(start + _read_exactly(file, 64 - len(start)), name)
     fmt, size = _find_data(file, container, name)
-    samples, held = _decode(file, fmt, size, name)
-
-    block_bytes, block_frames, _ = fmt.coding
-    warnings = []
-    if held < size:
-        bytes_per_second = block_bytes * fmt.rate / block_frames
-        warnings.append(
-            f"data chunk promises {size} bytes ({size / bytes_per_second:.2f} s), the file holds {held} "
-            f"({held / bytes_per_second:.2f} s): the recording was cut short; using what is there"
-        )
-    elif extra := held % block_bytes:
-        unit = "frame" if block_frames == 1 else "block"
-        warnings.append(f"the last {unit} has {extra} of its {block_bytes} bytes: using the whole samples")
-    return Wav(samples, fmt.rate, tuple(warnings))
+    return _open_data(file, name, fmt, size, header=True)
 
 
-def _read(file: BinaryIO, count: int) -> bytes:
+def open_pcm(file: BinaryIO, name: str, coding: Coding, channels: int, rate: int) -> Audio:
+    """Samples without a header, to the end of the file."""
+    return _open_data(file, name, _Format(coding, channels, rate), 0, header=False)
+
+
+def _open_data(file: BinaryIO, name: str, fmt: _Format, size: int, header: bool) -> Audio:
+    there = _bytes_left(file)
+    expected = min(size or _NO_FILE_IS_LONGER, _NO_FILE_IS_LONGER if there is None else there)
+    seconds_per_byte = fmt.coding.block_frames / fmt.coding.block_bytes / fmt.rate
+    duration = expected * seconds_per_byte if 0 < expected < _NO_FILE_IS_LONGER else None  # 0: also of a device
+    warnings: list[str] = []
+    blocks = _decode(file, fmt, size, warnings, header)
+    return Audio(name, fmt.rate, fmt.channels, duration, blocks, not there, warnings)
+
+
+def _bytes_left(file: BinaryIO) -> int | None:
+    """How many bytes follow; None for a pipe."""
+    try:
+        here = file.tell()
+        end = file.seek(0, 2)
+        file.seek(here)
+    except (OSError, AttributeError):
+        return None
+    return end - here
+
+
+def _read_exactly(file: BinaryIO, count: int) -> bytes:
     """count bytes, fewer only at the end of the file (a pipe may deliver less per call)."""
     parts = []
     while count > 0 and (part := file.read(count)):
-        if isinstance(part, str):
-            raise TypeError("expected a binary file: open it with mode 'rb'")
         parts.append(part)
         count -= len(part)
     return b"".join(parts)
@@ -157,7 +170,7 @@ def _find_data(file: BinaryIO, container: _Container, name: str) -> tuple[_Forma
     ds64_size = 0
     pad = b""
     while True:
-        header = pad + _read(file, container.header.size - len(pad))
+        header = pad + _read_exactly(file, container.header.size - len(pad))
         if len(header) < container.header.size:
             raise AudioError(f"{name}: a WAV file that ends within its header: there is no data chunk")
         chunk_id, size = container.header.unpack(header)
@@ -167,16 +180,16 @@ def _find_data(file: BinaryIO, container: _Container, name: str) -> tuple[_Forma
                 raise AudioError(f"{name}: a WAV file without a fmt chunk before its data chunk: a damaged header")
             size = ds64_size if any(size in sizes for sizes in container.unknown) else size
             return fmt, size if size < _NO_FILE_IS_LONGER else 0
-        body = _read(file, min(size, 40))
+        body = _read_exactly(file, min(size, 40))
         if chunk_id == b"fmt ":
             fmt = _parse_format(body, container.byte_order, name)
         elif chunk_id == b"ds64" and len(body) >= 16:
             (ds64_size,) = struct.unpack_from("<Q", body, 8)
         left = size - len(body)
-        while left > 0 and (skipped := len(_read(file, min(left, _READ_BYTES)))):
+        while left > 0 and (skipped := len(_read_exactly(file, min(left, _READ_BYTES)))):
             left -= skipped
         # Some writers forget the zeros after a chunk; no chunk id begins with one.
-        pad = _read(file, -size % container.align).lstrip(b"\0")
+        pad = _read_exactly(file, -size % container.align).lstrip(b"\0")
 
 
 def _parse_format(body: bytes, byte_order: str, name: str) -> _Format:
@@ -194,55 +207,78 @@ def _parse_format(body: bytes, byte_order: str, name: str) -> _Format:
     if coding is None:
         found = f"WAV with format tag 0x{format_tag:04X} ({TAG_NAMES.get(format_tag, 'unknown coding')})"
         found += f", {bits} bits per sample, {channels} channels, blocks of {block_align} bytes"
-        raise AudioError(f"{name}: {found}; {_SUPPORTED}")
+        raise NotWav(f"{name}: {found}; {_SUPPORTED_WAV}")
     return _Format(coding, channels, rate)
 
 
-def _decode(file: BinaryIO, fmt: _Format, size: int, name: str) -> tuple[NDArray[np.float32], int]:
-    """The data chunk -> float32 (n,) of its whole frames, and how many bytes there were.
+def _decode(
+    file: BinaryIO, fmt: _Format, size: int, warnings: list[str], header: bool
+) -> Iterator[NDArray[np.float64]]:
+    """The data chunk's whole frames, float64 (n, channels); size: its bytes, 0 for all that come.
 
     Of an ADPCM file's last block, what the writer filled it up with counts too, as in libsndfile: the fact chunk, which
     should tell, often does not (libsndfile's own says half the frames for stereo IMA ADPCM).
     """
-    block_bytes, _, decode = fmt.coding
-    weights = np.full(fmt.channels, 1 / fmt.channels)
+    block_bytes, block_frames, decode = fmt.coding
+    decode = np.errstate(invalid="ignore")(decode)  # a signalling NaN is one like the others
     read_bytes = max(1, _READ_BYTES // block_bytes) * block_bytes
-    left = size or _NO_FILE_IS_LONGER
-    mono = bytearray()  # grows in place, by an eighth at a time: no second copy of the samples at the end
+    # Of a live recording, what is there; not a full buffer, which may be seconds away.
+    read_some = getattr(file, "read1", file.read)
     held = 0
-    while left > 0 and (raw := _read(file, min(left, read_bytes))):
-        if size == 0 and held == 0 and raw[:4].upper() in _TRAILING_CHUNKS:
-            break
-        # float64, so that the sum of the channels neither overflows nor rounds
-        with np.errstate(over="ignore", invalid="ignore"):  # reported below
-            frames = decode(raw)
-            samples = (frames @ weights if fmt.channels > 1 else frames[:, 0]).astype(np.float32)
-        finite = np.isfinite(samples)
-        if not finite.all():
-            second = (len(mono) // samples.itemsize + int(np.argmin(finite))) / fmt.rate
-            raise AudioError(f"{name}: NaN, infinity or a number beyond float32 at {second:.3f} s")
-        mono += samples.tobytes()
+    pending = b""
+    if size == 0 and header:
+        pending = _read_exactly(file, 4)
+        held = len(pending)
+        if pending.upper() in _TRAILING_CHUNKS:
+            return
+    left = (size or _NO_FILE_IS_LONGER) - held
+    while left > 0 and (raw := read_some(min(left, read_bytes))):
         held += len(raw)
         left -= len(raw)
-    return np.frombuffer(mono, np.float32), held
+        pending += raw
+        whole = len(pending) - len(pending) % block_bytes
+        if whole:
+            yield decode(pending[:whole])
+            pending = pending[whole:]
+    if pending:
+        yield decode(pending)  # an ADPCM block that was cut short, or the whole of a very short file
+
+    if held < size:
+        bytes_per_second = block_bytes * fmt.rate / block_frames
+        warnings.append(
+            f"data chunk promises {size} bytes ({size / bytes_per_second:.2f} s), the file holds {held} "
+            f"({held / bytes_per_second:.2f} s): the recording was cut short; using what is there"
+        )
+    elif extra := len(pending) % block_bytes:
+        unit = "frame" if block_frames == 1 else "block"
+        warnings.append(f"the last {unit} has {extra} of its {block_bytes} bytes: using the whole samples")
 
 
-def _identify(start: bytes) -> str:
-    """What a file that is no WAV file is, by its first bytes (up to 64)."""
+def _not_wav(start: bytes, name: str) -> AudioError:
+    """The error for a file that is no WAV file, by its first bytes (up to 64)."""
+    kind, audible = _identify(start)
+    return NotWav(f"{name}: {kind}") if audible else AudioError(f"{name}: {kind}; {_SUPPORTED_WAV}")
+
+
+def _identify(start: bytes) -> tuple[str, bool]:
+    """What it is, and whether it may be audio."""
     if not start:
-        return "empty (0 bytes)"
+        return "empty (0 bytes)", False
     if start[:4] in _CONTAINERS and len(start) < _CONTAINERS[start[:4]].start:
-        return f"a WAV file that ends after {len(start)} bytes"
-    for offset, magic, kind in _MAGICS:
+        return f"a WAV file that ends after {len(start)} bytes", False
+    for offset, magic, kind in _AUDIO_MAGICS:
         if start[offset:].startswith(magic):
-            return kind
+            return kind, True
+    for magic, kind in _OTHER_MAGICS:
+        if start.startswith(magic):
+            return kind, False
     if start[0] == 0xFF and start[1:2] >= b"\xe0":  # eleven set bits: an MPEG audio frame
-        return "an MP3 or AAC file"
+        return "an MP3 or AAC file", True
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(start)  # lets the last character be incomplete
     except UnicodeDecodeError:
         text = "\0"
     if all(character.isprintable() or character.isspace() for character in text):
         kind = "an HTML page" if text.lstrip().lower().startswith(("<!doctype html", "<html")) else "a text file"
-        return f"{kind}, beginning {text[:30]!r}"
-    return f"not a WAV file (first bytes: {start[:12].hex(' ')})"
+        return f"{kind}, beginning {text[:30]!r}", False
+    return f"not a WAV file (first bytes: {start[:12].hex(' ')})", True

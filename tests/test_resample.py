@@ -1,13 +1,14 @@
 """Filter quality by formula: sines, pulses and constants go in, and what must come out is known exactly."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohere_lite import resample as module
 from cohere_lite.errors import AudioError
-from cohere_lite.resample import resample
+from cohere_lite.resample import Resampler, resample
 
 RATES = [8000, 11025, 22050, 32000, 44100, 48000, 96000, 192000, 12345, 15999, 16001]
 
@@ -101,7 +102,7 @@ def test_blocks_do_not_show(rate, monkeypatch):
     """One block or many: the same but for the order in which BLAS adds up, 1e-6 or -120 dB."""
     samples = np.random.default_rng(0).uniform(-1, 1, 2 * rate + 17).astype(np.float32)
     whole = resample(samples, rate)
-    monkeypatch.setattr(module, "_BLOCK_VALUES", 3000)
+    monkeypatch.setattr(sys.modules["cohere_lite.resample"], "_BLOCK_VALUES", 3000)
     np.testing.assert_allclose(resample(samples, rate), whole, atol=1e-6)
 
 
@@ -123,6 +124,74 @@ def test_16_khz_comes_back_itself():
 def test_rates_out_of_range(rate):
     with pytest.raises(AudioError, match=f"{rate} Hz; supported: 1000 to 1000000"):
         resample(np.zeros(10, np.float32), rate)
+
+
+# Piece by piece
+
+
+def pushed(samples, rate, cuts):
+    resampler = Resampler(rate)
+    pieces = np.split(samples, sorted(cuts))
+    return np.concatenate([*(resampler.push(piece) for piece in pieces), resampler.finish()])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([8000, 11025, 16000, 16001, 44100, 48000, 1_000_000]),
+    st.lists(st.integers(0, 40_000), max_size=8),
+    st.integers(0, 40_000),
+)
+def test_cuts_do_not_show(rate, cuts, n):
+    """Pieces of any size, empty ones too: the samples of the whole but for the order in which BLAS adds up."""
+    samples = np.random.default_rng(n).uniform(-1, 1, n).astype(np.float32)
+    found, whole = pushed(samples, rate, [min(cut, n) for cut in cuts]), resample(samples, rate)
+    assert (found.dtype, found.shape) == (np.float32, whole.shape)
+    np.testing.assert_allclose(found, whole, atol=3e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_sample_by_sample(rate):
+    samples = np.random.default_rng(0).uniform(-1, 1, 3000).astype(np.float32)
+    np.testing.assert_allclose(pushed(samples, rate, range(3000)), resample(samples, rate), atol=3e-6)
+
+
+@pytest.mark.parametrize(("rate", "period"), [(8000, 64), (44100, 160), (48000, 64), (16001, 16000)])
+def test_outputs_come_as_soon_as_their_period_is_complete(rate, period):
+    """By formula: the filter reaches 64.1 samples of the lower rate ahead, and a period begins where the last one
+    ended; so of n samples no more is kept back than a period and that reach."""
+    resampler = Resampler(rate)
+    n_out = 0
+    for n in range(1000, 60_000, 1000):
+        n_out += len(resampler.push(np.zeros(1000, np.float32)))
+        assert n * 16000 / rate - n_out < period + 67 * 16000 / min(rate, 16000)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000, 16001])
+def test_what_is_held_stays_small(rate):
+    """By formula: no more than the input of a period (1 s at most) and of the filter's length, 2 * 64.1 samples of the
+    lower rate, and the piece."""
+    resampler = Resampler(rate)
+    piece = np.zeros(rate // 10, np.float32)
+    for _ in range(25):
+        resampler.push(piece)
+        held = [value.size for value in vars(resampler).values() if isinstance(value, np.ndarray)]
+        assert sum(held) <= rate + 130 * max(rate / 16000, 1) + len(piece)
+
+
+def test_pushed_samples_may_be_overwritten():
+    """As a recorder does that fills the same array again and again."""
+    samples = np.random.default_rng(0).uniform(-1, 1, 4410).astype(np.float32)
+    resampler, buffer, parts = Resampler(44100), np.empty(10, np.float32), []
+    for i in range(0, 4410, 10):
+        buffer[:] = samples[i : i + 10]
+        parts.append(resampler.push(buffer))
+    np.testing.assert_allclose(np.concatenate([*parts, resampler.finish()]), resample(samples, 44100), atol=3e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_nothing_in_nothing_out(rate):
+    resampler = Resampler(rate)
+    assert resampler.push(np.zeros(0, np.float32)).shape == resampler.finish().shape == (0,)
 
 
 @pytest.mark.reference

@@ -1,0 +1,280 @@
+"""Anything that holds sound -> blocks of samples: WAV by our own reader, raw PCM, arrays, and all else through ffmpeg
+or soundfile, whichever the machine has.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from itertools import chain
+from math import inf
+from threading import Thread
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .codings import A_LAW, IEEE_FLOAT, MU_LAW, PCM, find_coding
+from .errors import AudioError, OptionError
+from .wav import Audio, NotWav, open_pcm, open_wav
+
+AudioFile = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+
+# Raw sample formats by ffmpeg's names: format tag, bits, byte order.
+RAW_FORMATS = {
+    "u8": (PCM, 8, "<"),
+    **{f"s{bits}{end}": (PCM, bits, order) for bits in (16, 24, 32) for end, order in (("le", "<"), ("be", ">"))},
+    **{f"f{bits}{end}": (IEEE_FLOAT, bits, order) for bits in (32, 64) for end, order in (("le", "<"), ("be", ">"))},
+    "alaw": (A_LAW, 8, "<"),
+    "mulaw": (MU_LAW, 8, "<"),
+}
+_BLOCK_FRAMES = 1 << 16  # of an array, or of soundfile's, at once
+_MAX_CHANNELS = 65535  # what a WAV header can say
+# ffmpeg's names of what may hold sound. Left out are the formats that name other files, or addresses, to be read in
+# their place (playlists such as hls and dash; concat, sdp): whoever sends a file must not choose what else is read.
+_FFMPEG_FORMATS = (
+    "3gp,aa,aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,gsm,loas,m4a,matroska,mov,mp3,mp4,"
+    "mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,swf,tak,tta,voc,w64,wav,webm,wtv,wv,xwma"
+)
+_MESSAGES = 3  # of ffmpeg's, the last ones, are passed on; a damaged file may give thousands
+
+
+@contextmanager
+def open_audio(source: AudioFile, raw: str | None = None) -> Iterator[Audio]:
+    """Opens a path, a file's bytes, or an open binary file, which may be a pipe and is then read as its bytes come.
+
+    raw: "RATE:FORMAT:CHANNELS" such as "16000:s16le:1", for samples without a header.
+
+    What is no WAV file is converted by the program ffmpeg if it is on the PATH, else by the Python package soundfile if
+    it is installed. Bytes and open files are copied into a temporary file for that; pipes cannot be converted.
+
+    Raises AudioError for what cannot be read, OptionError for a raw format that makes no sense, OSError.
+    """
+    with ExitStack() as stack:
+        file, name = _open_file(source, stack)
+        if raw is not None:
+            yield _open_raw(file, name, raw)
+            return
+        try:
+            start = file.tell()
+        except (OSError, AttributeError):  # a pipe
+            start = None
+        try:
+            audio = open_wav(file, name)
+        except NotWav as not_wav:
+            if start is None:
+                raise AudioError(f"{not_wav}; for a pipe, convert before it: ffmpeg -i IN -f wav - | ...") from None
+            if isinstance(source, (str, os.PathLike)):
+                path = os.fspath(source)
+            else:
+                file.seek(start)
+                path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "audio")
+                with open(path, "wb") as copy:
+                    shutil.copyfileobj(file, copy)
+            audio = stack.enter_context(_converted(path, name, not_wav))
+        yield audio
+
+
+def open_blocks(blocks: Iterable[NDArray], rate: int, name: str = "the audio") -> Audio:
+    """Samples as they come: arrays of float (n,) or (n, channels) in -1..1, or int16; all of as many channels.
+
+    Raises OptionError for the rate, AudioError for a block that is none: the first at once, others as they come.
+    """
+    if not float(rate).is_integer():
+        raise OptionError(f"rate is {rate}; it must be a whole number of Hz")
+    rest = (_checked_frames(block) for block in blocks)
+    first = next(rest, np.zeros((0, 1)))
+    n_channels = first.shape[1]
+    if n_channels > max(64, len(first)):
+        raise AudioError(f"samples of shape {first.shape}: so many channels? Expected (n,) or (n, channels)")
+
+    def alike() -> Iterator[NDArray]:
+        for block in chain([first], rest):
+            if block.shape[1] != n_channels:
+                raise AudioError(f"{name}: a block of {block.shape[1]} channels after blocks of {n_channels}")
+            yield block
+
+    return Audio(name, int(rate), n_channels, None, alike(), live=True)
+
+
+def open_array(samples: NDArray, rate: int) -> Audio:
+    """Samples in memory, as in open_blocks."""
+    blocks = (samples[i : i + _BLOCK_FRAMES] for i in range(0, max(1, len(samples)), _BLOCK_FRAMES))
+    return replace(
+        open_blocks(blocks, rate, "the array"), duration=len(samples) / rate if rate > 0 else None, live=False
+    )
+
+
+def mixed(audio: Audio, channel: int | str | None, start: float, end: float | None) -> Iterator[NDArray[np.float32]]:
+    """The stretch from start to end (seconds) in blocks of float32 (n, k), any n >= 0: k = 1, the mean of the channels
+    or the one that `channel` names (from 0); or k = all of them, for "split".
+
+    Raises OptionError for a channel or a stretch that is not there, AudioError for numbers that are not finite. In what
+    is not asked for, other stretches and other channels, they do not matter.
+    """
+    if channel not in (None, "split") and channel not in range(audio.channels):
+        raise OptionError(f"channel is {channel!r}, but {audio.name} has {audio.channels}, counted from 0")
+    if not 0 <= start < (inf if end is None else end):
+        raise OptionError(f"from {start} to {'the end' if end is None else end} is no stretch: 0 <= start < end (s)")
+    first = round(start * audio.rate)
+    last = None if end in (None, inf) else round(end * audio.rate)
+    position = 0  # frames read
+    for frames in audio.blocks:
+        wanted = frames[max(0, first - position) : None if last is None else max(0, last - position)]
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below
+            samples = _mix(wanted, channel).astype(np.float32)
+        finite = np.isfinite(samples).all(axis=1)
+        if not finite.all():
+            second = (max(first, position) + int(np.argmin(finite))) / audio.rate
+            raise AudioError(f"{audio.name}: NaN, infinity or a number beyond float32 at {second:.3f} s")
+        position += len(frames)
+        yield samples
+        if last is not None and position >= last:
+            return
+    if 0 < first >= position:
+        raise OptionError(f"{audio.name} ends at {position / audio.rate:.2f} s; there is nothing from {start:g} s on")
+
+
+def _mix(frames: NDArray, channel: int | str | None) -> NDArray:
+    """(n, channels) -> (n, 1), or as it is."""
+    n_channels = frames.shape[1]
+    if channel is None and n_channels > 1:
+        # float64, so that the sum of the channels neither overflows nor rounds
+        return frames @ np.full((n_channels, 1), 1 / n_channels)
+    return frames if channel in (None, "split") else frames[:, int(channel), None]
+
+
+def _checked_frames(samples: NDArray) -> NDArray:
+    """(n, channels), float."""
+    if not isinstance(samples, np.ndarray):
+        raise TypeError(f"expected samples as NumPy arrays, not {type(samples).__name__}")
+    frames = samples[:, None] if samples.ndim == 1 else samples
+    if frames.ndim != 2 or frames.shape[1] == 0:
+        raise AudioError(f"samples of shape {samples.shape}; expected (n,) or (n, channels)")
+    if samples.dtype == np.int16:
+        return frames.astype(np.float64) / 2**15
+    if samples.dtype.kind != "f":
+        raise AudioError(f"samples of type {samples.dtype}; expected float in -1..1, or int16")
+    return frames
+
+
+def _open_file(source: AudioFile, stack: ExitStack) -> tuple[BinaryIO, str]:
+    if isinstance(source, (str, os.PathLike)):
+        return stack.enter_context(open(source, "rb")), os.fspath(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return io.BytesIO(source), "audio bytes"
+    if isinstance(source, io.TextIOBase):
+        raise TypeError("expected a binary file: open it with mode 'rb'")
+    if hasattr(source, "read"):
+        name = getattr(source, "name", None)  # of a pipe: a number
+        return source, name if isinstance(name, str) else "audio stream"
+    raise TypeError(f"expected a path, bytes or a binary file, not {type(source).__name__}")
+
+
+def _open_raw(file: BinaryIO, name: str, raw: str) -> Audio:
+    try:
+        rate, format, channels = raw.split(":")
+        format_tag, bits, byte_order = RAW_FORMATS[format]
+        if not (0 < int(channels) <= _MAX_CHANNELS and int(rate) > 0):
+            raise ValueError
+    except (ValueError, KeyError):
+        formats = ", ".join(RAW_FORMATS)
+        raise OptionError(
+            f"raw is {raw!r}; expected RATE:FORMAT:CHANNELS, such as 16000:s16le:1; formats: {formats}"
+        ) from None
+    coding = find_coding(format_tag, bits, int(channels), 0, byte_order)
+    assert coding is not None  # all of RAW_FORMATS are known
+    return open_pcm(file, name, coding, int(channels), int(rate))
+
+
+# Other formats
+
+
+def _converted(path: str, name: str, not_wav: NotWav) -> AbstractContextManager[Audio]:
+    if program := shutil.which("ffmpeg"):
+        return _through_ffmpeg(program, path, name, not_wav)
+    try:
+        import soundfile
+    except (ImportError, OSError):  # OSError: it does not find libsndfile
+        raise AudioError(
+            f"{not_wav}; to read it, install the program ffmpeg (all formats, videos too) or the Python package "
+            "soundfile (FLAC, Ogg, MP3, AIFF, AU)"
+        ) from not_wav
+    return _through_soundfile(soundfile, path, name, not_wav)
+
+
+@contextmanager
+def _through_ffmpeg(program: str, path: str, name: str, not_wav: NotWav) -> Iterator[Audio]:
+    """The first audio track at its own rate, as it is decoded."""
+    # crccheck: else damaged FLAC becomes noise without a word; "file:": a name may look like an option or an address
+    options = f"-nostdin -v error -protocol_whitelist file -format_whitelist {_FFMPEG_FORMATS} -err_detect crccheck"
+    output = "-map 0:a:0 -c:a pcm_f32le -f wav -"
+    command = [program, *options.split(), "-i", f"file:{path}", *output.split()]
+    pipe, messages = subprocess.PIPE, deque[bytes](maxlen=_MESSAGES)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
+        assert process.stderr is not None
+        # in a thread: ffmpeg would wait for a full pipe to be read
+        reader = Thread(target=messages.extend, args=(process.stderr,))
+        reader.start()
+
+        def ended() -> list[str]:
+            """Waits for the end; ffmpeg's messages."""
+            reader.join()
+            said = ["ffmpeg: " + re.sub(r" @ 0x\w+", "", line.decode(errors="replace")).strip() for line in messages]
+            if process.wait() != 0:
+                raise AudioError("; ".join([str(not_wav), *said]))
+            return said
+
+        decoded = cast(BinaryIO, process.stdout)
+        try:
+            try:
+                audio = open_wav(decoded, name)
+            except AudioError:
+                decoded.close()  # or ffmpeg may wait for it to be read
+                ended()
+                raise
+
+            def blocks() -> Iterator[NDArray[np.float64]]:
+                yield from audio.blocks
+                audio.warnings.extend(ended())
+
+            yield replace(audio, blocks=blocks(), live=False)
+        finally:
+            process.kill()  # when the caller needs no more; else it has ended by now
+            reader.join()
+
+
+@contextmanager
+def _through_soundfile(soundfile: Any, path: str, name: str, not_wav: NotWav) -> Iterator[Audio]:
+    def failed(error: Exception) -> AudioError:
+        return AudioError(f"{not_wav}; soundfile: {error}; the program ffmpeg, if installed, may know it")
+
+    try:
+        # encoded here, as soundfile fails at names that are not UTF-8
+        file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: of a file called .raw it expects no header
+        raise failed(error) from error
+    warnings: list[str] = []
+
+    def blocks() -> Iterator[NDArray[np.float64]]:
+        position = 0
+        try:
+            while len(frames := file.read(_BLOCK_FRAMES, dtype="float64", always_2d=True)):
+                position += len(frames)
+                yield frames
+        except soundfile.LibsndfileError as error:
+            raise failed(error) from error
+        if position < file.frames:
+            there, promised = position / file.samplerate, file.frames / file.samplerate
+            warnings.append(f"soundfile: decoded {there:.2f} s of {promised:.2f} s: the file is damaged")
+
+    with file:
+        yield Audio(name, file.samplerate, file.channels, file.frames / file.samplerate, blocks(), False, warnings)

@@ -1,0 +1,72 @@
+"""A pipe, read ahead in a thread: whoever records into it must not wait for the recogniser.
+
+A pipe holds 64 KiB, two seconds of speech. While a phrase is decoded, a recorder that can write no more loses sound.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from threading import Condition, Thread
+from typing import BinaryIO
+
+_READ_SOME_BYTES = 1 << 16
+_MAX_AHEAD_BYTES = 1 << 25  # 17 minutes of 16-bit mono at 16 kHz; what is beyond waits in the pipe
+# On Windows, Ctrl-C does not get through to a thread that waits without end.
+_WAIT_S = 0.5
+
+
+class ReadAhead(io.RawIOBase):
+    """A binary file that cannot seek; `end` ends it early, as Ctrl-C ends a live recording."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.name = name
+        self._blocks: deque[bytes] = deque()
+        self._n_bytes = 0
+        self._ended = False
+        self._error: OSError | None = None
+        self._changed = Condition()
+        # daemon: a read that never returns must not keep the process alive
+        Thread(target=self._fill, args=(file,), daemon=True).start()
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, into: memoryview) -> int:  # type: ignore[override]
+        """What is there, as soon as there is something; 0 at the end. Raises the OSError that reading met."""
+        with self._changed:
+            while not self._blocks and not self._ended:
+                self._changed.wait(_WAIT_S)
+            if not self._blocks:
+                if self._error:
+                    raise self._error
+                return 0
+            block = self._blocks.popleft()
+            count = min(len(block), len(into))
+            into[:count] = block[:count]
+            if count < len(block):
+                self._blocks.appendleft(block[count:])
+            self._n_bytes -= count
+            self._changed.notify_all()
+            return count
+
+    def end(self) -> None:
+        """No more than what has been read already. Takes no lock: for use in a signal handler."""
+        self._ended = True
+
+    def _fill(self, file: BinaryIO) -> None:
+        read_some = getattr(file, "read1", file.read)
+        try:
+            while (block := read_some(_READ_SOME_BYTES)) and not self._ended:
+                with self._changed:
+                    while self._n_bytes > _MAX_AHEAD_BYTES and not self._ended:
+                        self._changed.wait(_WAIT_S)
+                    self._blocks.append(block)
+                    self._n_bytes += len(block)
+                    self._changed.notify_all()
+        except OSError as error:
+            self._error = error
+        self._ended = True
+        with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,221 @@
+"""A pipe read ahead: nothing is lost, nothing waits for a full buffer, and what is ahead has an end."""
+
+import fcntl
+import io
+import os
+import re
+import signal
+import struct
+import subprocess
+import termios
+import threading
+import time
+
+import pytest
+from conftest import COMMAND, until
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_cli import SUMMARY
+from test_transcribe import SAMPLE, SAMPLE_TEXT
+
+from cohere_lite import live
+from cohere_lite.live import ReadAhead
+
+SPEECH = SAMPLE.read_bytes()[44:]
+SILENCE = bytes(2 * 16000)  # a second
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.binary(min_size=1, max_size=50)), st.integers(1, 60))
+def test_gives_what_it_read(blocks: list[bytes], size: int) -> None:
+    class Blocks(io.RawIOBase):
+        def __init__(self) -> None:
+            self.left = list(blocks)
+
+        def read(self, size: int = -1) -> bytes:
+            return self.left.pop(0) if self.left else b""
+
+    ahead = ReadAhead(Blocks(), "blocks")  # type: ignore[arg-type]
+    found = b""
+    while part := ahead.read(size):
+        found += part
+    assert found == b"".join(blocks)
+
+
+def test_what_is_there_comes_at_once() -> None:
+    """A pipe that stays open: 3 bytes come, though 100 are asked for. `end` ends it, without an end of the file."""
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as file, open(writing, "wb", buffering=0) as sink:
+        ahead = ReadAhead(file, "pipe")  # type: ignore[arg-type]
+        sink.write(b"abc")
+        assert ahead.read(100) == b"abc"
+        sink.write(b"def")
+        until(lambda: ahead._n_bytes == 3)
+        ahead.end()
+        assert ahead.read(2) == b"de"
+        assert ahead.read(100) == b"f"
+        assert ahead.read(100) == b""
+        sink.write(b"x")  # the thread ends: this is not read
+        assert ahead.read(100) == b""
+
+
+def test_what_is_ahead_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: 10 bytes may be ahead, so reading stops after the 4th block of 3; all of it comes in the end."""
+    monkeypatch.setattr(live, "_MAX_AHEAD_BYTES", 10)
+    taken: list[int] = []
+
+    class Counter(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            taken.append(len(taken))
+            return b"abc" if len(taken) <= 20 else b""
+
+    ahead = ReadAhead(Counter(), "counter")  # type: ignore[arg-type]
+    until(lambda: len(taken) == 5)  # the 5th is in hand
+    assert ahead._n_bytes == 12
+    assert ahead.read(1) == b"a"
+    time.sleep(0.05)
+    assert len(taken) == 5  # 11 bytes are still too many
+    rest = b""
+    while part := ahead.read(7):
+        rest += part
+    assert b"a" + rest == b"abc" * 20
+
+
+def test_an_error_comes_after_what_was_read() -> None:
+    class Broken(io.RawIOBase):
+        parts = [b"abc"]  # noqa: RUF012
+
+        def read(self, size: int = -1) -> bytes:
+            if self.parts:
+                return self.parts.pop()
+            raise OSError(5, "Input/output error")
+
+    ahead = ReadAhead(Broken(), "broken")  # type: ignore[arg-type]
+    assert ahead.read(10) == b"abc"
+    with pytest.raises(OSError, match="Input/output error"):
+        ahead.read(10)
+
+
+# The command line
+
+
+class Live:
+    """The command line at the end of a pipe that stays open."""
+
+    def __init__(self, *args: str) -> None:
+        reading, self.writing = os.pipe()
+        self.reading = reading
+        command = [*COMMAND, "--quiet", *args, "-"]
+        self.process = subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def __enter__(self) -> "Live":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.reading)
+
+    def say(self, data: bytes) -> None:
+        """Writes, and waits until it has been read."""
+        while data:
+            data = data[os.write(self.writing, data) :]
+        until(lambda: fcntl.ioctl(self.reading, termios.FIONREAD, b"\0\0\0\0") == b"\0\0\0\0")
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().decode()
+
+
+def header() -> bytes:
+    """As arecord writes it to a pipe: 16 kHz mono, 2 GB of data to come."""
+    return b"RIFF\xff\xff\xff\xffWAVEfmt " + struct.pack("<IHHIIHH4sI", 16, 1, 1, 16000, 32000, 2, 16, b"data", 2**31)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_each_phrase_comes_as_the_speaker_pauses(raw: bool) -> None:
+    """The pipe stays open all the time; Ctrl-C ends the recording, and what was said last is not lost."""
+    with Live(*(["--raw", "16000:s16le:1"] if raw else [])) as command:
+        command.say((b"" if raw else header()) + SPEECH + SILENCE)
+        assert command.line() == f"{SAMPLE_TEXT}\n"
+        command.say(SPEECH + SILENCE)
+        assert command.line() == f"{SAMPLE_TEXT}\n"
+        command.say(SPEECH)
+        command.process.send_signal(signal.SIGINT)
+        rest, errors = command.process.communicate(timeout=60)
+        assert (rest.decode(), errors.decode()) == (f"{SAMPLE_TEXT}\n", "interrupted\n")
+        assert command.process.returncode == 130
+
+
+def test_the_end_of_the_pipe_is_the_end() -> None:
+    with Live() as command:
+        command.say(header() + SPEECH[:-1])
+        os.close(command.writing)
+        rest, errors = command.process.communicate(timeout=60)
+        assert rest.decode() == f"{SAMPLE_TEXT}\n"
+        assert errors.decode() == (
+            "warning: standard input: the last frame has 1 of its 2 bytes: using the whole samples\n"
+        )
+        assert command.process.returncode == 0
+
+
+@pytest.mark.parametrize("style", ["srt", "json"])
+def test_other_formats_from_a_pipe(style: str) -> None:
+    """By construction: two phrases, two cues or two segments with text."""
+    data = header() + SPEECH + SILENCE + SPEECH
+    command = [*COMMAND, "--quiet", "--format", style, "-"]
+    text = subprocess.run(command, input=data, capture_output=True, check=True).stdout.decode()
+    if style == "srt":
+        assert [line for line in text.splitlines() if line and line[0].isalpha()] == [SAMPLE_TEXT] * 2
+    else:
+        assert text.count(f'"text": "{SAMPLE_TEXT}"') == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", r"error: standard input: empty \(0 bytes\)"),
+        (header(), r"error: standard input holds 0\.0 ms of sound; 10 ms is the least"),
+        (
+            b"fLaC\0\0\0\x22" + bytes(100),
+            r"error: standard input: a FLAC file; for a pipe, convert before it: ffmpeg",
+        ),
+        (b"hello", r"error: standard input: a text file, beginning 'hello'"),
+    ],
+)
+def test_pipes_without_sound(data: bytes, message: str) -> None:
+    result = subprocess.run([*COMMAND, "--quiet", "-"], input=data, capture_output=True)
+    assert result.returncode == 1
+    assert re.match(message, result.stderr.decode())
+    assert result.stdout == b""
+
+
+def test_a_terminal_is_no_pipe() -> None:
+    controller, terminal = os.openpty()
+    result = subprocess.run([*COMMAND, "--quiet", "-"], stdin=terminal, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: standard input: there is no pipe to read from; as in: arecord")
+    os.close(controller)
+    os.close(terminal)
+
+
+def test_a_closed_standard_input() -> None:
+    result = subprocess.run(["bash", "-c", 'exec "$@" <&-', "_", *COMMAND, "-"], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "there is no pipe to read from" in result.stderr
+
+
+def test_summary_counts_what_was_heard() -> None:
+    """By hand: 2.48 s of speech and 1 s of silence."""
+    result = subprocess.run([*COMMAND, "-"], input=header() + SPEECH + SILENCE, capture_output=True, check=True)
+    assert re.search(SUMMARY, result.stderr.decode())
+    assert "1 file, 3.5 s of audio in" in result.stderr.decode()
+
+
+def test_no_thread_is_left_waiting() -> None:
+    """Of a file that ends, the thread ends, too."""
+    before = threading.active_count()
+    ahead = ReadAhead(io.BytesIO(bytes(10)), "bytes")
+    assert ahead.read(10) == bytes(10)
+    assert ahead.read(10) == b""
+    until(lambda: threading.active_count() == before)
