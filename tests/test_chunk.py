@@ -2,11 +2,26 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cohere_lite.chunk import join, split
+from cohere_lite.chunk import MAX_CHUNK_S, Chunks, join
 from cohere_lite.errors import OptionError
 
 SECOND = 16_000
+
+
+def cut(blocks, max_chunk_s=MAX_CHUNK_S):
+    chunks = Chunks(max_chunk_s)
+    return [chunk for block in blocks for chunk in chunks.push(block)] + chunks.finish()
+
+
+def split(samples, max_chunk_s=MAX_CHUNK_S, at=()):
+    """The chunks' (start, end); the samples are pushed in blocks, cut at `at`."""
+    chunks = cut(np.split(samples, at), max_chunk_s)
+    assert np.array_equal(np.concatenate(chunks), samples)
+    ends = np.cumsum([len(chunk) for chunk in chunks]).tolist()
+    return list(zip([0, *ends], ends, strict=False))
 
 
 def noise(n, seed=0):
@@ -67,6 +82,28 @@ def test_max_chunk_s():
     for bad in (5.0, 9.99, -1.0, float("nan"), float("inf")):
         with pytest.raises(OptionError, match="max_chunk_s"):
             split(noise(SECOND), bad)
+
+
+LONG = noise(60 * SECOND, seed=1)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    start=st.integers(0, len(LONG)),
+    sizes=st.lists(st.one_of(st.integers(0, 3), st.integers(1, 30 * SECOND)), max_size=20),
+)
+def test_however_it_is_pushed(start, sizes):
+    """By construction: the same chunks as in one push."""
+    assert split(LONG, 10, at=np.cumsum([start, *sizes])) == split(LONG, 10)
+
+
+def test_chunks_do_not_change_with_the_blocks_they_came_in():
+    """By construction: whoever records into one buffer again and again does not overwrite what is held."""
+    buffer, chunks, pieces = np.empty(SECOND, np.float32), Chunks(10), []
+    for second in LONG.reshape(-1, SECOND):
+        buffer[:] = second
+        pieces += chunks.push(buffer)
+    assert np.array_equal(np.concatenate([*pieces, *chunks.finish()]), LONG)
 
 
 @pytest.mark.parametrize(

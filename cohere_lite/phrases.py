@@ -1,0 +1,85 @@
+"""Speech as it is spoken -> phrases, each as soon as the speaker pauses. Chunk.py has the reference's rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .chunk import MAX_CHUNK_S, QUIET_WINDOW, SEARCH_S, Held, quietest
+from .errors import OptionError
+from .mel import SAMPLE_RATE
+from .speech import FRAME, THRESHOLD_DB, Loudness, is_speech
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """Where a phrase ends.
+
+    min_pause_s: so long nothing is louder than the noise floor (the quietest 0.1 s of the last 10 s) by more than
+    threshold_db. Within sentences people pause for up to half a second, between them longer.
+    max_phrase_s: whoever does not pause for so long is cut where it is quietest: in the last 5 s, or half of it.
+    """
+
+    threshold_db: float = THRESHOLD_DB
+    min_pause_s: float = 0.6
+    max_phrase_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Raises OptionError."""
+        if not 0 < self.threshold_db < 100:
+            raise OptionError(f"threshold_db is {self.threshold_db}; it must be more than 0 and less than 100")
+        if not 1 <= self.max_phrase_s <= MAX_CHUNK_S:
+            raise OptionError(f"max_phrase_s is {self.max_phrase_s}; it must be 1 to {MAX_CHUNK_S:g}")
+        if not 0.1 <= self.min_pause_s <= self.max_phrase_s:
+            raise OptionError(f"min_pause_s is {self.min_pause_s}; it must be 0.1 to max_phrase_s")
+
+
+class Phrases:
+    """A recording, as it comes, cut into phrases and silences without gaps or overlaps.
+
+    A pause belongs half to the phrase before it and half to what comes after it. A silence that is longer than two such
+    halves is a piece of its own, up to half a pause before the next phrase.
+    """
+
+    def __init__(self, pauses: Pauses) -> None:
+        self._threshold_db = pauses.threshold_db
+        self._pause = round(pauses.min_pause_s * SAMPLE_RATE) // FRAME  # in frames, like all that follows
+        self._max = round(pauses.max_phrase_s * SAMPLE_RATE) // QUIET_WINDOW * (QUIET_WINDOW // FRAME)
+        self._search = min(round(SEARCH_S * SAMPLE_RATE), self._max * FRAME // 2) // QUIET_WINDOW * QUIET_WINDOW
+        self._loudness = Loudness()
+        self._held = Held()  # from the start of the piece
+        self._n_frames = 0  # of the piece so far
+        self._quiet = 0  # of them without speech, up to now
+
+    def push(self, samples: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The next samples, float32 (n,), 16 kHz, finite -> the pieces that they complete."""
+        self._held.push(samples)
+        pieces = []
+        for speech in is_speech(self._loudness.push(samples), self._threshold_db).tolist():
+            spoken = self._quiet < self._n_frames
+            self._n_frames += 1
+            self._quiet = 0 if speech else self._quiet + 1
+            if end := self._spoken_end() if spoken else self._silence_end(speech):
+                pieces.append(self._held.take(end * FRAME))
+                self._n_frames -= end
+        return pieces
+
+    def finish(self) -> list[NDArray[np.float32]]:
+        """The last piece, empty if there was no sample since the one before it."""
+        return [self._held.take(len(self._held))]
+
+    def _spoken_end(self) -> int:
+        """The frame at which a phrase ends; 0 while it goes on."""
+        if self._quiet >= self._pause:
+            return self._n_frames - self._pause // 2
+        if self._n_frames >= self._max:
+            end = self._max * FRAME
+            return (end - self._search + quietest(self._held.peek(end - self._search, end))) // FRAME
+        return 0
+
+    def _silence_end(self, speech: bool) -> int:
+        """The frame at which a silence ends; 0 while it goes on, or if what comes after it may have it."""
+        end = self._n_frames - self._pause // 2
+        return end if end >= self._pause // 2 and (speech or self._n_frames >= self._max) else 0
