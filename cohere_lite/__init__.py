@@ -3,11 +3,13 @@
     from cohere_lite import Transcriber
     print(Transcriber("path/to/model").transcribe("speech.wav").text)
 
-A sample's way to text, one file each: wav (codings), resample, mel, chunk, model (graphfile, tokens), decode,
-transcribe, output.
+A sample's way to text, one file each: wav (codings), audio, resample, chunk or phrases, speech, mel, model (graphfile,
+tokens), decode, transcribe, output.
 """
 
+from .audio import open_audio
 from .errors import AudioError, CohereLiteError, ModelError, ModelFileNotFound, OptionError, ProviderError
+from .phrases import Pauses
 from .transcribe import Segment, Transcriber, Transcript
 
 __version__ = "0.1.0"
@@ -17,8 +19,10 @@ __all__ = [
     "ModelError",
     "ModelFileNotFound",
     "OptionError",
+    "Pauses",
     "ProviderError",
     "Segment",
     "Transcriber",
     "Transcript",
+    "open_audio",
 ]

@@ -1,44 +1,64 @@
 """The command line: text on stdout, everything else on stderr, an honest exit code.
 
-0: every file was transcribed.  1: some file, or the model, was not usable.  2: wrong arguments.  130: Ctrl-C.
-141: whoever read the output is gone.
+0: every file was transcribed.  1: some file, or the model, was not usable, or some text could not be written.  2: wrong
+arguments.  130: Ctrl-C.  141: whoever read the output is gone.
 """
 
+from __future__ import annotations
+
 import argparse
+import glob
 import logging
 import os
+import re
+import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 from . import __version__
-from .errors import CohereLiteError, OptionError
+from .audio import RAW_FORMATS, open_audio
+from .errors import AudioError, CohereLiteError, OptionError
+from .live import ReadAhead
 from .model import PROVIDERS
-from .output import render
+from .output import FORMATS, output_paths, render
+from .phrases import Pauses
+from .progress import Progress, clock
 from .transcribe import Segment, Transcriber
+from .wav import Audio
 
 DEMO_NOTICE = """\
 This is the built-in demonstration model. It knows numbers up to 999, clock times, dates and simple commands
 (lights, timers, music ...) in English, German, French and Spanish, one sentence per recording, and nothing else.
 For everything else use the full model: export it with tools/export (see the README), then --model FOLDER.
 """
-SHORT_WORK_S = 4  # seconds; work that takes less shows no progress
+STDIN = "-"
+_SUBTITLES = ("srt", "vtt")
+_logger = logging.getLogger("cohere_lite")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Transcribe the files named in argv (default: the command's); the exit code."""
     if sys.stderr is None:  # closed by whoever started us
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
-    if sys.stdout is None:  # print would drop the text without a word
-        _report("error: standard output is closed; there is nowhere to write the text")
-        return 1
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # a C locale or a Windows console must not lose text, nor a file name that is no UTF-8
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     args = _parser().parse_args(argv)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)  # of the preparation of a model
+    if sys.platform == "win32":  # where the shell leaves it to the program
+        args.files = [found for file in args.files for found in (sorted(glob.glob(file)) or [file])]
+    if sys.stdout is None and not args.output_dir:  # print would drop the text without a word
+        _report("error: standard output is closed; there is nowhere to write the text")
+        return 1
+    level = logging.WARNING if args.quiet else logging.DEBUG if args.verbose else logging.INFO
+    logging.basicConfig(format="%(message)s")
+    _logger.setLevel(level)
     try:
         return _transcribe_files(args)
     except OptionError as error:
@@ -64,32 +84,141 @@ def run() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cohere_lite",
-        description="Print what is said in WAV files.",
+        description="Print what is said in audio files.",
         epilog="Without --model, a small built-in demonstration model is used.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="WAV file")
-    parser.add_argument("-l", "--language", default="en", metavar="CODE", help="language spoken (default: en)")
-    parser.add_argument("--model", metavar="FOLDER", help="folder with encoder, decoder (.onnx) and tokens.txt")
-    parser.add_argument("--provider", default="cpu", metavar="NAME", help=f"{', '.join(PROVIDERS)} (default: cpu)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the cores available)")
-    parser.add_argument(
-        "--no-spin", action="store_true", help="threads sleep while they wait: for cores with other work"
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="WAV file; other kinds with ffmpeg or soundfile; - for a pipe")
+    add("-l", "--language", default="en", metavar="CODE", help="language spoken (default: en)")
+    add("--no-punctuation", action="store_true", help="without capitals and punctuation marks")
+    add("--itn", action="store_true", help="numbers as digits, where the model has learnt it")
+    add("--prompt", choices=["full", "short"], default="full", help="short: for exports that need it")
+    add("--version", action="version", version=f"cohere_lite {__version__}")
+
+    add = parser.add_argument_group("audio").add_argument
+    add("--start", type=_seconds, default=0.0, metavar="TIME", help="begin there: seconds, or [H:]MM:SS")
+    add("--end", type=_seconds, metavar="TIME", help="end there")
+    add("--channel", type=int, metavar="N", help="transcribe this channel only, from 0 (default: the mean of all)")
+    add("--channels", choices=["mean", "split"], default="mean", help="split: each channel as its own speaker")
+    add(
+        "--raw",
+        metavar="RATE:FORMAT:CHANNELS",
+        help=f"files are samples without a header, as 16000:s16le:1; formats: {', '.join(RAW_FORMATS)}",
     )
-    parser.add_argument("--batch-size", type=int, metavar="N", help="pieces of long audio decoded at once (default: 4)")
-    parser.add_argument(
-        "--cache", metavar="FOLDER", help="for prepared copies of large models, or 'off' (default: the user's cache)"
+
+    add = parser.add_argument_group("where to cut").add_argument
+    add(
+        "--cut",
+        choices=["chunks", "pauses"],
+        help="every 30 to 35 s as the reference does, or where the speaker pauses "
+        "(default: chunks; pauses for a pipe, for subtitles and for split channels)",
     )
-    parser.add_argument(
-        "--format", choices=["txt", "json"], default="txt", help="output, a line per file (default: txt)"
+    defaults = Pauses()
+    add("--min-pause", type=float, metavar="S", help=f"a pause is so long (default: {defaults.min_pause_s})")
+    add(
+        "--max-phrase",
+        type=float,
+        metavar="S",
+        help=f"cut after so long at the latest (default: {defaults.max_phrase_s:g})",
     )
-    parser.add_argument("--no-punctuation", action="store_true", help="without capitals and punctuation marks")
-    parser.add_argument("--itn", action="store_true", help="numbers as digits, where the model has learnt it")
-    parser.add_argument("--prompt", choices=["full", "short"], default="full", help="short: for exports that need it")
-    parser.add_argument("--version", action="version", version=f"cohere_lite {__version__}")
+    add(
+        "--threshold",
+        type=float,
+        metavar="DB",
+        help=f"speech is so much louder than the noise floor (default: {defaults.threshold_db:g})",
+    )
+    add("--keep-silence", action="store_true", help="ask the model even where nothing stands out from the noise")
+
+    add = parser.add_argument_group("output").add_argument
+    add("--format", choices=FORMATS, default="txt", help="(default: txt, a line per file)")
+    add("--output-dir", type=Path, metavar="FOLDER", help="write a file per recording there, not to standard output")
+    add("--force", action="store_true", help="overwrite files in the output folder")
+    add("--quiet", action="store_true", help="nothing on stderr but warnings and errors")
+    add("--verbose", action="store_true", help="more on stderr: the model, and every segment")
+
+    add = parser.add_argument_group("model").add_argument
+    add("--model", metavar="FOLDER", help="with encoder, decoder (.onnx) and tokens.txt; or OWNER/NAME on the hub")
+    add("--provider", default="cpu", metavar="NAME", help=f"{', '.join(PROVIDERS)} (default: cpu)")
+    add("--threads", type=int, metavar="N", help="CPU threads (default: the cores available)")
+    add("--no-spin", action="store_true", help="threads sleep while they wait: for cores with other work")
+    add("--batch-size", type=int, metavar="N", help="pieces of long audio decoded at once (default: 4)")
+    add("--cache", metavar="FOLDER", help="for prepared copies of large models, or 'off' (default: the user's cache)")
     return parser
 
 
+def _seconds(text: str) -> float:
+    """ "90.5", "1:30.5" or "1:02:03" in seconds."""
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; expected seconds, MM:SS or H:MM:SS")
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds
+
+
 def _transcribe_files(args: argparse.Namespace) -> int:
+    paths = _output_paths(args)
+    options = _options(args)
+    transcriber = _load(args)
+    if transcriber is None:
+        return 1
+    if args.model is None and not args.quiet:
+        sys.stderr.write(DEMO_NOTICE)
+    progress = Progress(args.files, shown=sys.stderr.isatty() and not args.quiet)
+    interruption = None
+    try:
+        for file, path in zip(args.files, paths, strict=True):
+            progress.n_failed += not _transcribe_file(transcriber, file, path, options, args, progress)
+    except KeyboardInterrupt as error:
+        interruption = error
+    if not args.quiet:
+        _report(progress.summary())
+    if interruption:
+        raise interruption
+    return int(progress.n_failed > 0)
+
+
+def _output_paths(args: argparse.Namespace) -> list[Path | None]:
+    if args.output_dir is None:
+        if len(args.files) > 1 and args.format not in ("txt", "json"):
+            raise OptionError(f"{args.format} of more than one file needs --output-dir: each is a file of its own")
+        return [None] * len(args.files)
+    paths = output_paths(args.files, args.output_dir, args.format)
+    there = [str(path) for path in paths if path.exists()]
+    if there and not args.force:
+        raise OptionError(f"{', '.join(there[:3])}{' ...' if there[3:] else ''} exists already; --force overwrites")
+    try:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"--output-dir: {error}") from error
+    return [*paths]
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """For Transcriber.segments."""
+    if args.channel is not None and args.channels == "split":
+        raise OptionError("--channel asks for one channel, --channels split for all of them: use one of the two")
+    given = {"min_pause_s": args.min_pause, "max_phrase_s": args.max_phrase, "threshold_db": args.threshold}
+    given = {name: value for name, value in given.items() if value is not None}
+    piecemeal = STDIN in args.files or args.format in _SUBTITLES or args.channels == "split" or bool(given)
+    cut = args.cut or ("pauses" if piecemeal else "chunks")
+    if cut == "chunks" and given:
+        raise OptionError("--min-pause, --max-phrase and --threshold belong to --cut pauses")
+    return {
+        "language": args.language,
+        "punctuation": not args.no_punctuation,
+        "itn": args.itn,
+        "prompt": args.prompt,
+        "start": args.start,
+        "end": args.end,
+        "channel": "split" if args.channels == "split" else args.channel,
+        "pauses": Pauses(**given) if cut == "pauses" else None,
+        "skip_silence": not args.keep_silence,
+    }
+
+
+def _load(args: argparse.Namespace) -> Transcriber | None:
+    began = time.monotonic()
     try:
         transcriber = Transcriber(
             args.model,
@@ -103,60 +232,156 @@ def _transcribe_files(args: argparse.Namespace) -> int:
         raise
     except (CohereLiteError, OSError) as error:
         _report(f"error: {error}")
-        return 1
-    if args.model is None:
-        sys.stderr.write(DEMO_NOTICE)
-    failed = False
-    for file in args.files:
+        return None
+    facts = ", ".join(f"{name} {value}" for name, value in transcriber.facts.items())
+    _logger.debug("%s, loaded in %.1f s", facts, time.monotonic() - began)
+    return transcriber
+
+
+def _transcribe_file(
+    transcriber: Transcriber,
+    file: str,
+    path: Path | None,
+    options: dict[str, Any],
+    args: argparse.Namespace,
+    progress: Progress,
+) -> bool:
+    """Whether all of it was transcribed and written. What was recognised before a failure is kept."""
+    began = time.monotonic()
+    name = "standard input" if file == STDIN else file
+    failures: list[BaseException] = []
+    seen = _Seen()
+
+    def facts() -> dict[str, Any]:
+        spent_s = time.monotonic() - began
+        return {
+            "file": file,
+            "duration": round(seen.duration_s, 3),
+            "complete": not failures,
+            "warnings": [*audio.warnings, *seen.warnings],
+            "model": transcriber.facts,
+            "timing": {"seconds": round(spent_s, 3), "speed": round(seen.duration_s / spent_s, 2)},
+        }
+
+    with ExitStack() as stack:
         try:
-            with _progress(file) as show:
-                transcript = transcriber.transcribe(
-                    file,
-                    language=args.language,
-                    punctuation=not args.no_punctuation,
-                    itn=args.itn,
-                    prompt=args.prompt,
-                    on_segment=show,
-                )
+            audio = stack.enter_context(_source(file, args.raw, failures))
         except OptionError:  # the same for every file
             raise
         except (CohereLiteError, OSError, MemoryError) as error:
-            _report(f"error: {error}" if file in str(error) else f"error: {file}: {error or type(error).__name__}")
-            failed = True
-            continue
-        for warning in transcript.warnings:
-            _report(f"warning: {file}: {warning}")
-        if transcript.truncated:
-            _report(f"warning: {file}: the model reached its limit of tokens; words are missing")
-        print(render(transcript, file, args.format), flush=True)
-    return int(failed)
+            _report_failure(name, error)
+            return False
+        segments = _until_failure(transcriber.segments(audio, **options), failures)
+        segments = progress.watch(segments, args.start, _stretch_s(audio, args.start, args.end))
+        segments = _watch(segments, name, args.start, seen)
+        if first := next(segments, None):
+            style = "lines" if args.format == "txt" and path is None and _is_read_live(file) else args.format
+            text = render(style, chain([first], segments), args.language, facts)
+            if path is None:
+                for part in text:
+                    print(part, end="", flush=True)
+            else:
+                try:
+                    _write(text, path, args.force)
+                except OSError as error:
+                    failures.append(error)
+        for warning in audio.warnings:
+            _report(f"warning: {name}: {warning}")
+    for failure in failures:
+        if isinstance(failure, KeyboardInterrupt):
+            raise failure
+        _report_failure(name, failure, path if first else None)
+    return not failures
+
+
+@contextmanager
+def _source(file: str, raw: str | None, failures: list[BaseException]) -> Iterator[Audio]:
+    """The file; or standard input, which Ctrl-C ends rather than breaks off, so that the last phrase is not lost."""
+    if file != STDIN:
+        with open_audio(file, raw) as audio:
+            yield audio
+        return
+    if sys.stdin is None or sys.stdin.isatty():
+        raise AudioError("there is no pipe to read from; as in: arecord -f S16_LE -r 16000 -t wav | ... -")
+    # Not sys.stdin.buffer: a thread that waits in it keeps Python from ending.
+    stdin = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115 - nothing to close
+    ahead = ReadAhead(stdin, "standard input")
+
+    def interrupted(*_: object) -> None:
+        failures.append(KeyboardInterrupt())
+        ahead.end()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second one breaks off
+
+    if interruptible := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupted)
+    try:
+        with open_audio(cast(BinaryIO, ahead), raw) as audio:
+            yield audio
+    finally:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_read_live(file: str) -> bool:
+    """Whether somebody is waiting for each phrase: at the other end of a pipe, or in front of a terminal."""
+    return file == STDIN or sys.stdout.isatty()
+
+
+def _until_failure(segments: Iterator[Segment], failures: list[BaseException]) -> Iterator[Segment]:
+    """The segments up to a failure, which is noted: whoever writes them can then finish what is begun."""
+    try:
+        yield from segments
+    except (CohereLiteError, OSError, MemoryError, KeyboardInterrupt) as failure:
+        failures.append(failure)
+
+
+@dataclass
+class _Seen:
+    """What the segments of a file have told so far."""
+
+    duration_s: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+
+def _watch(segments: Iterator[Segment], name: str, start_s: float, seen: _Seen) -> Iterator[Segment]:
+    for segment in segments:
+        seen.duration_s = max(seen.duration_s, segment.end - start_s)
+        where = f"{clock(segment.start)} to {clock(segment.end)}"
+        found = []
+        if segment.truncated:
+            found.append(f"{where}: the model reached its limit of tokens; words are missing")
+        if segment.looped:
+            found.append(f"{where}: the model repeated itself without end and was stopped; words may be missing")
+        for warning in found:
+            _report(f"warning: {name}: {warning}")
+        seen.warnings += found
+        told = "silent" if segment.silent else f"{len(segment.tokens)} tokens, logprob {segment.avg_logprob:.3f}"
+        _logger.debug("%s: %.2f to %.2f s: %s", name, segment.start, segment.end, told)
+        yield segment
+
+
+def _stretch_s(audio: Audio, start_s: float, end_s: float | None) -> float | None:
+    """Of the stretch that is transcribed; None if only the end of the recording will tell."""
+    ends = [end for end in (audio.duration, end_s) if end is not None]
+    return max(0.0, min(ends) - start_s) if audio.duration is not None else None
+
+
+def _write(text: Iterable[str], path: Path, overwrite: bool) -> None:
+    """Every part as it comes, so that what is done stays done."""
+    with open(path, "w" if overwrite else "x", encoding="utf-8", newline="\n") as file:
+        for part in text:
+            file.write(part)
+            file.flush()
+
+
+def _report_failure(name: str, failure: BaseException, path: Path | None = None) -> None:
+    told = str(failure) or type(failure).__name__
+    kept = f"; {path} holds what was recognised before" if path else ""
+    _report(f"error: {told if name in told else f'{name}: {told}'}{kept}")
 
 
 def _report(message: str) -> None:
     print(message, file=sys.stderr)
-
-
-@contextmanager
-def _progress(file: str) -> Iterator:
-    """A function to call as segments come: one line on the terminal, rewritten each time and erased at the end."""
-    began = time.monotonic()
-    shown = False
-
-    def show(segment: Segment, duration: float) -> None:
-        nonlocal shown
-        spent = time.monotonic() - began
-        speed = segment.end / spent
-        left = (duration - segment.end) / speed
-        if sys.stderr.isatty() and left > 0 and spent + left > SHORT_WORK_S:
-            done = f"{segment.end:.0f} of {duration:.0f} s, {speed:.1f}x real time, {left:.0f} s left"
-            print(f"\r\033[K{file}: {done}", end="", file=sys.stderr, flush=True)
-            shown = True
-
-    try:
-        yield show
-    finally:
-        if shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

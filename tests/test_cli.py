@@ -2,20 +2,27 @@
 
 import json
 import os
+import re
+import shlex
 import signal
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+from conftest import COMMAND, until
 from scripted import END, A, B, C, write_model
-from test_transcribe import SAMPLE, SAMPLE_TEXT, wav
+from test_transcribe import SAMPLE, SAMPLE_TEXT, beep, phrase, wav
 
 from cohere_lite import __version__
 from cohere_lite.__main__ import DEMO_NOTICE, main
+from cohere_lite.decode import Decoder
 
-COMMAND = [sys.executable, "-m", "cohere_lite"]
+SUMMARY = r"\d+ files?(?: \(\d+ failed\))?, \d+\.\d s of audio in \d+\.\d s, \d+\.\dx real time\n"
 
 
 def run(*args: object, **options: object) -> subprocess.CompletedProcess:
@@ -31,22 +38,42 @@ def test_the_first_command() -> None:
     """Text on stdout, the notice of the demonstration model once on stderr."""
     result = run(SAMPLE, SAMPLE)
     assert result.stdout == f"{SAMPLE_TEXT}\n" * 2
-    assert result.stderr == DEMO_NOTICE
+    assert re.fullmatch(re.escape(DEMO_NOTICE) + SUMMARY, result.stderr)
+    assert "2 files, 5.0 s of audio in" in result.stderr  # 2.48 s each
     assert result.returncode == 0
 
 
-def test_a_named_model_is_quiet(scripted: Path) -> None:
-    result = run("--model", scripted, SAMPLE)
+def test_quiet(scripted: Path) -> None:
+    result = run("--model", scripted, "--quiet", SAMPLE)
     assert (result.returncode, result.stdout, result.stderr) == (0, "a b\n", "")
+    assert run("--quiet", SAMPLE).stderr == ""
+
+
+def test_verbose(scripted: Path) -> None:
+    """By hand: the sample is one segment of 2.48 s; the script's logits are 1 for the answer, -1 for 17 others."""
+    model, segment, summary = run("--model", scripted, "--verbose", SAMPLE).stderr.splitlines()
+    assert f"name {scripted}, layout static, provider cpu, onnxruntime {onnxruntime.__version__}, loaded in" in model
+    assert segment == f"{SAMPLE}: 0.00 to 2.48 s: 2 tokens, logprob {-np.log(1 + 17 * np.exp(-2)):.3f}"
+    assert re.fullmatch(SUMMARY, summary + "\n")
 
 
 def test_json(scripted: Path) -> None:
     result = run("--model", scripted, "--format", "json", "-l", "fr", SAMPLE)
     record = json.loads(result.stdout)
     assert result.stdout.count("\n") == 1
-    assert (record["file"], record["text"], record["language"]) == (str(SAMPLE), "a b", "fr")
-    assert record["segments"][0]["tokens"] == [A, B]
-    assert record["segments"][0]["end"] == record["duration"]
+    assert (record["version"], record["text"], record["language"]) == (1, "a b", "fr")
+    assert (record["file"], record["duration"], record["complete"], record["warnings"]) == (str(SAMPLE), 2.48, True, [])
+    assert record["model"] == {
+        "name": str(scripted),
+        "layout": "static",
+        "provider": "cpu",
+        "onnxruntime": onnxruntime.__version__,
+    }
+    assert record["timing"]["speed"] == pytest.approx(2.48 / record["timing"]["seconds"], rel=0.05)
+    assert record["segments"] == [
+        {"start": 0.0, "end": 2.48, "text": "a b", "tokens": [A, B], "channel": None}
+        | {"avg_logprob": round(-np.log(1 + 17 * np.exp(-2)), 4), "silent": False, "truncated": False, "looped": False}
+    ]
 
 
 def test_goes_on_after_a_bad_file(scripted: Path, tmp_path: Path) -> None:
@@ -54,7 +81,8 @@ def test_goes_on_after_a_bad_file(scripted: Path, tmp_path: Path) -> None:
     result = run("--model", scripted, tmp_path / "missing.wav", tmp_path / "text.wav", tmp_path, SAMPLE)
     assert result.stdout == "a b\n"
     assert result.returncode == 1
-    missing, text, folder = result.stderr.splitlines()
+    missing, text, folder, summary = result.stderr.splitlines()
+    assert summary.startswith("4 files (3 failed), 2.5 s of audio in")
     assert missing.startswith("error: ")
     assert "missing.wav" in missing
     assert f"error: {tmp_path / 'text.wav'}: a text file, beginning 'not audio'" in text
@@ -63,15 +91,15 @@ def test_goes_on_after_a_bad_file(scripted: Path, tmp_path: Path) -> None:
 
 def test_warnings_go_to_stderr(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", [A] * 12, max_positions=12)
-    (tmp_path / "cut.wav").write_bytes(wav(np.zeros(16000))[:-2001])
-    result = run("--model", model, tmp_path / "cut.wav")
+    (tmp_path / "cut.wav").write_bytes(wav(32767 * beep(16000))[:-2001])
+    result = run("--quiet", "--model", model, tmp_path / "cut.wav")
     assert result.stdout == "a a a\n"
     assert result.returncode == 0
-    cut, limit = result.stderr.splitlines()
+    limit, cut = result.stderr.splitlines()
     assert cut.startswith(
         f"warning: {tmp_path / 'cut.wav'}: data chunk promises 32000 bytes (1.00 s), the file holds 29999"
     )
-    assert limit.endswith("the model reached its limit of tokens; words are missing")
+    assert limit.endswith("cut.wav: 0:00 to 0:01: the model reached its limit of tokens; words are missing")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +134,7 @@ def test_wrong_options_are_said_once(scripted: Path, args: list[str], message: s
 
 def test_an_error_names_its_file(scripted: Path, tmp_path: Path) -> None:
     (tmp_path / "slow.wav").write_bytes(wav(np.zeros(16000), rate=500))
-    result = run("--model", scripted, tmp_path / "slow.wav")
+    result = run("--quiet", "--model", scripted, tmp_path / "slow.wav")
     assert result.stderr == f"error: {tmp_path / 'slow.wav'}: sampling rate 500 Hz; supported: 1000 to 1000000 Hz\n"
 
 
@@ -123,14 +151,14 @@ def test_a_model_that_fails_while_running(tmp_path: Path) -> None:
 
 def test_stdout_closed(scripted: Path) -> None:
     """Text that nobody can get is no success."""
-    command = f"{sys.executable} -m cohere_lite --model {scripted} {SAMPLE} >&-"
+    command = f"{shlex.join(COMMAND)} --quiet --model {scripted} {SAMPLE} >&-"
     result = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
     assert result.returncode == 1
     assert result.stderr == "error: standard output is closed; there is nowhere to write the text\n"
 
 
 def test_stderr_closed(scripted: Path) -> None:
-    command = f"{sys.executable} -m cohere_lite --model {scripted} {SAMPLE} 2>&-"
+    command = f"{shlex.join(COMMAND)} --quiet --model {scripted} {SAMPLE} 2>&-"
     assert subprocess.run(["bash", "-c", command], capture_output=True, text=True).stdout == "a b\n"
 
 
@@ -159,7 +187,7 @@ def test_text_survives_a_console_without_utf8(tmp_path: Path) -> None:
 
 def test_a_closed_pipe_ends_quietly(scripted: Path) -> None:
     files = " ".join([str(SAMPLE)] * 50)
-    command = f"{sys.executable} -m cohere_lite --model {scripted} {files} 2>{scripted}/err | head -n 1"
+    command = f"{shlex.join(COMMAND)} --quiet --model {scripted} {files} 2>{scripted}/err | head -n 1"
     result = subprocess.run(["bash", "-c", command + "; echo ${PIPESTATUS[0]}"], capture_output=True, text=True)
     assert result.stdout == "a b\n141\n"
     assert (scripted / "err").read_text() == ""
@@ -167,7 +195,9 @@ def test_a_closed_pipe_ends_quietly(scripted: Path) -> None:
 
 def test_full_disk(scripted: Path) -> None:
     with open("/dev/full", "w") as full:
-        result = subprocess.run([*COMMAND, "--model", scripted, SAMPLE], stdout=full, stderr=subprocess.PIPE, text=True)
+        result = subprocess.run(
+            [*COMMAND, "--quiet", "--model", scripted, SAMPLE], stdout=full, stderr=subprocess.PIPE, text=True
+        )
     assert result.returncode == 1
     assert result.stderr == "error: [Errno 28] No space left on device\n"
 
@@ -181,32 +211,42 @@ def test_ctrl_c(scripted: Path) -> None:
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=30)
     assert rest.replace("a b\n", "") == ""
-    assert errors == "interrupted\n"
+    assert re.fullmatch(SUMMARY + "interrupted\n", errors)
     assert process.returncode == 130
 
 
 def test_progress_on_a_terminal_only(scripted: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    """By hand: 90 s of silence in three segments of 30 s, each after 10 s by the clock."""
-    path = tmp_path / "long.wav"
-    path.write_bytes(wav(np.zeros(90 * 16000)))
-    clock = iter(range(0, 100, 10))
-    monkeypatch.setattr("cohere_lite.__main__.time.monotonic", lambda: next(clock))
+    """By hand: 90 s of silence in three segments of 30 s, each after 10 s by the clock; then a file of 30 s."""
+    paths = [tmp_path / "long.wav", tmp_path / "short.wav"]
+    for path, seconds in zip(paths, (90, 30), strict=True):
+        path.write_bytes(wav(np.zeros(seconds * 16000)))
+    now_s = 0.0
+    decode = Decoder.decode
+
+    def slow_decode(*args: object) -> object:
+        nonlocal now_s
+        now_s += 10
+        return decode(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Decoder, "decode", slow_decode)
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert main(["--model", str(scripted), str(path)]) == 0
-    shown = capsys.readouterr().err.split("\r\033[K")
-    assert shown == [
-        "",
-        f"{path}: 30 of 90 s, 3.0x real time, 20 s left",
-        f"{path}: 60 of 90 s, 3.0x real time, 10 s left",
-        "",
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["--model", str(scripted), "--keep-silence", *map(str, paths)]) == 0
+    *shown, summary = capsys.readouterr().err.split("\r\033[K")
+    assert [line for line in shown if line] == [
+        f"1/2 {paths[0]}: 0:30 of 1:30, 3.0x real time, 0:20 left, 0:30 for all",
+        f"1/2 {paths[0]}: 1:00 of 1:30, 3.0x real time, 0:10 left, 0:20 for all",
+        f"1/2 {paths[0]}: 1:30 of 1:30, 3.0x real time, 0:00 left, 0:10 for all",
     ]
-    assert run("--model", scripted, path).stderr == ""
+    assert re.fullmatch(SUMMARY, summary)
+    assert run("--quiet", "--model", scripted, *paths).stderr == ""
 
 
 def test_options_of_speed(scripted: Path) -> None:
     """Whatever they are, the text is the same."""
     for options in ([], ["--no-spin"], ["--cache", "off"], ["--threads", "1"], ["--batch-size", "1"]):
-        result = run("--model", scripted, *options, SAMPLE)
+        result = run("--quiet", "--model", scripted, *options, SAMPLE)
         assert (result.returncode, result.stdout, result.stderr) == (0, "a b\n", "")
 
 
@@ -225,6 +265,7 @@ def test_options_that_cannot_be(scripted: Path, options: list[str], message: str
     assert result.stderr.startswith(message)
 
 
+@pytest.mark.folder
 def test_preparing_a_model_is_said_once(tmp_path: Path) -> None:
     """With the limit for small models taken away: a message at the first start, none at the second."""
     code = "import cohere_lite.prepare as p; p.MIN_BYTES = 0; from cohere_lite.__main__ import run; run()"
@@ -236,3 +277,159 @@ def test_preparing_a_model_is_said_once(tmp_path: Path) -> None:
         )
         assert (result.returncode, result.stdout) == (0, f"{SAMPLE_TEXT}\n")
         assert result.stderr.count("for this machine, once; kept in") == expected
+
+
+# Formats, files, stretches, channels
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """Stereo: the sample on the left, then on the right; 1 s of silence after each."""
+    path = tmp_path / "two.wav"
+    path.write_bytes(wav(np.stack([phrase(0, 16000 + 55680), phrase(16000 + 39680, 16000)], axis=1)))
+    return path
+
+
+def test_srt_and_split_channels(two: Path) -> None:
+    """By hand: 2.48 s of speech, 1 s of silence, the same again. Half of the pause (0.3 s) belongs to the phrase."""
+    result = run("--quiet", "--channels", "split", "--format", "srt", two)
+    first, second = result.stdout.strip().split("\n\n")
+    assert first.split("\n")[0::2] == ["1", f"[0] {SAMPLE_TEXT}"]
+    assert second.split("\n")[0::2] == ["2", f"[1] {SAMPLE_TEXT}"]
+    assert run("--quiet", "--channels", "split", two).stdout == f"[0] {SAMPLE_TEXT}\n[1] {SAMPLE_TEXT}\n"
+    assert run("--quiet", "--channel", "1", "--cut", "pauses", two).stdout == f"{SAMPLE_TEXT}\n"
+    assert run("--quiet", "--cut", "pauses", two).stdout == f"{SAMPLE_TEXT} {SAMPLE_TEXT}\n"
+
+
+def test_start_and_end(two: Path) -> None:
+    assert run("--quiet", "--start", "0:03.2", two).stdout == f"{SAMPLE_TEXT}\n"
+    record = json.loads(run("--quiet", "--format", "json", "--start", "3", "--end", "0:00:06", two).stdout)
+    assert (record["segments"][0]["start"], record["segments"][-1]["end"], record["duration"]) == (3, 6, 3)
+
+
+def test_raw(tmp_path: Path) -> None:
+    path = tmp_path / "sample.raw"
+    path.write_bytes(SAMPLE.read_bytes()[44:])
+    assert run("--quiet", "--raw", "16000:s16le:1", path).stdout == f"{SAMPLE_TEXT}\n"
+
+
+def test_output_dir(scripted: Path, tmp_path: Path) -> None:
+    """Nothing on stdout; nothing written over, without --force; what cannot be transcribed leaves no file."""
+    folder = tmp_path / "new" / "out"
+    (tmp_path / "sample.wav").write_bytes(b"not audio")
+    command = ["--quiet", "--model", scripted, "--output-dir", folder, "--format", "vtt"]
+    result = run(*command, SAMPLE, SAMPLE, tmp_path / "sample.wav")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert sorted(path.name for path in folder.iterdir()) == ["sample.wav-2.vtt", "sample.wav.vtt"]
+    assert (folder / "sample.wav.vtt").read_text() == "WEBVTT\n\n00:00:00.000 --> 00:00:02.480\na b\n\n"
+    (folder / "sample.vtt").write_text("mine")
+    result = run(*command, SAMPLE)
+    assert (result.returncode, result.stderr) == (
+        2,
+        f"error: {folder / 'sample.vtt'} exists already; --force overwrites\n",
+    )
+    assert (folder / "sample.vtt").read_text() == "mine"
+    assert run(*command, "--force", SAMPLE).returncode == 0
+    assert (folder / "sample.vtt").read_text() == (folder / "sample.wav.vtt").read_text()
+
+
+def test_every_output_is_utf8_with_plain_line_ends(scripted: Path, tmp_path: Path) -> None:
+    tokens = (scripted / "tokens.txt").read_text(encoding="utf-8").replace("▁a ", "▁größe ")
+    (scripted / "tokens.txt").write_text(tokens, encoding="utf-8")
+    run("--model", scripted, "--output-dir", tmp_path, SAMPLE, env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"})
+    assert (tmp_path / "sample.txt").read_bytes() == "größe b\n".encode()
+
+
+def test_a_failure_in_the_middle_keeps_what_is_done(scripted: Path, tmp_path: Path) -> None:
+    """Float WAV, NaN at 70 s: by then two chunks of silence are done, and the third is not."""
+    samples = np.zeros(100 * 16000, "<f4")
+    samples[70 * 16000] = np.nan
+    fmt = struct.pack("<HHIIHH", 3, 1, 16000, 64000, 4, 32)
+    body = b"WAVEfmt " + struct.pack("<I", 16) + fmt + b"data" + struct.pack("<I", samples.nbytes) + samples.tobytes()
+    path = tmp_path / "bad.wav"
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    command = ["--quiet", "--model", scripted, "--keep-silence"]
+    result = run(*command, path)
+    assert (result.returncode, result.stdout) == (1, "a b a b\n")
+    assert result.stderr == f"error: {path}: NaN, infinity or a number beyond float32 at 70.000 s\n"
+    result = run(*command, "--format", "json", "--output-dir", tmp_path, path)
+    record = json.loads((tmp_path / "bad.json").read_text())
+    assert (record["complete"], record["text"], record["duration"]) == (False, "a b a b", 60)
+    assert result.stderr.endswith(f"at 70.000 s; {tmp_path / 'bad.json'} holds what was recognised before\n")
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
+    """By construction: an hour of the sample recording with pauses, stopped after the first subtitles are written."""
+    path = tmp_path / "long.wav"
+    path.write_bytes(wav(np.tile(phrase(0, 16000), 1000)))
+    command = [*COMMAND, "--quiet", "--format", "srt", "--output-dir", str(tmp_path), str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: (tmp_path / "long.srt").exists() and (tmp_path / "long.srt").stat().st_size > 1000)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted\n")
+    cues = (tmp_path / "long.srt").read_text().removesuffix("\n\n").split("\n\n")
+    assert len(cues) > 10
+    assert [cue.split("\n")[0] for cue in cues] == [str(i + 1) for i in range(len(cues))]
+    assert {cue.split("\n", 2)[2] for cue in cues[:-1]} == {SAMPLE_TEXT}
+
+
+def test_a_disk_that_fills_up(scripted: Path, tmp_path: Path) -> None:
+    (tmp_path / "sample.txt").symlink_to("/dev/full")
+    result = run("--quiet", "--model", scripted, "--output-dir", tmp_path, "--force", SAMPLE)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {SAMPLE}: [Errno 28] No space left on device")
+
+
+def test_output_without_stdout(scripted: Path, tmp_path: Path) -> None:
+    """Nothing is written there, so it may be closed."""
+    command = shlex.join([*COMMAND, "--quiet", "--model", str(scripted), "--output-dir", str(tmp_path), str(SAMPLE)])
+    assert subprocess.run(["bash", "-c", f"{command} >&-"]).returncode == 0
+    assert (tmp_path / "sample.txt").read_text() == "a b\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "srt", SAMPLE], "srt of more than one file needs --output-dir"),
+        (["--channel", "0", "--channels", "split"], "--channel asks for one channel, --channels split for all of them"),
+        (["--cut", "chunks", "--min-pause", "1"], "--min-pause, --max-phrase and --threshold belong to --cut pauses"),
+        (["--min-pause", "0"], "min_pause_s is 0"),
+        (["--max-phrase", "100"], "max_phrase_s is 100"),
+        (["--threshold", "-3"], "threshold_db is -3"),
+        (["--raw", "16000:s16le"], "raw is '16000:s16le'; expected RATE:FORMAT:CHANNELS"),
+        (["--output-dir", SAMPLE], "--output-dir: "),
+    ],
+)
+def test_options_that_contradict(scripted: Path, options: list[object], message: str) -> None:
+    result = run("--model", scripted, *options, SAMPLE)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {message}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("option", "message"), [("--start=1:x", "'1:x' is no time; expected seconds, MM:SS")])
+def test_times_that_are_none(option: str, message: str) -> None:
+    result = run(option, SAMPLE)
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(("options", "message"), [(["--start", "3"], "ends at 2.48 s"), (["--channel", "1"], "has 1")])
+def test_what_one_recording_does_not_have(scripted: Path, options: list[str], message: str) -> None:
+    """Another may: the next file is tried."""
+    result = run("--quiet", "--model", scripted, *options, SAMPLE, SAMPLE)
+    assert result.returncode == 1
+    assert result.stderr.count("error: ") == result.stderr.count(message) == 2
+
+
+def test_windows_leaves_patterns_to_the_program(scripted: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    """By hand: two files match, one pattern matches nothing and is an error with its own name."""
+    for name in ("b.wav", "a.wav", "c.txt"):
+        (tmp_path / name).write_bytes(SAMPLE.read_bytes())
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.chdir(tmp_path)
+    assert main(["--quiet", "--model", str(scripted), "--format", "json", "*.wav", "*.mp3"]) == 1
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["file"] for line in out.splitlines()] == ["a.wav", "b.wav"]
+    assert "'*.mp3'" in err

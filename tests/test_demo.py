@@ -92,7 +92,21 @@ def test_batches_give_the_same_text(recordings: dict) -> None:
         prompt = load_model().vocabulary.prompt(language)
         clips = [log_mel(samples) for samples, _ in spoken]
         together = [decoded for i in range(0, len(clips), 8) for decoded in decoder.decode(clips[i : i + 8], prompt)]
-        assert together == [decoder.decode([clip], prompt)[0] for clip in clips]
+        alone = [decoder.decode([clip], prompt)[0] for clip in clips]
+        assert [decoded.tokens for decoded in together] == [decoded.tokens for decoded in alone]
+
+
+@needs_espeak
+@pytest.mark.parametrize("snr_db", [None, 10])
+def test_no_speech_is_taken_for_silence_or_for_a_loop(snr_db: float | None) -> None:
+    """By construction: there is a sentence in each, and none repeats itself."""
+    from tools.demo.heldout import heldout
+
+    transcriber = Transcriber()
+    for language in LANGUAGES:
+        for samples, text, _ in heldout(language, snr_db=snr_db):
+            for segment in transcriber.segments(samples, rate=16000, language=language):
+                assert (segment.silent, segment.looped) == (False, False), text
 
 
 @pytest.mark.reference

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from test_transcribe import SAMPLE_TEXT
 
 import cohere_lite
 
+pytestmark = pytest.mark.folder
 PACKAGE = Path(cohere_lite.__file__).parent
 
 

@@ -1,0 +1,95 @@
+"""How far the work is: a line on the terminal while it goes on, a summary at its end."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+from .errors import AudioError
+from .transcribe import Segment
+from .wav import open_wav
+
+_ERASE = "\r\033[K"  # the line the cursor is in
+_SHORT_WORK_S = 4  # work that takes less shows no progress
+
+
+class Progress:
+    """Counts the seconds of audio that are done, and those that are left as far as they are known."""
+
+    def __init__(self, files: Sequence[str], shown: bool) -> None:
+        self._files = files
+        self._shown = shown
+        self._began = time.monotonic()
+        self._lengths = [_length_s(file) for file in files] if shown and len(files) > 1 else []
+        self._n_begun = 0
+        self._done_s = 0.0  # of the files before this one
+        self.n_failed = 0
+
+    def watch(self, segments: Iterable[Segment], start_s: float, length_s: float | None) -> Iterator[Segment]:
+        """The segments of the next file; start_s: where it begins; length_s: of what is transcribed, None if unknown.
+
+        The line is there only while the next segment is waited for, so that the text may go to the same terminal."""
+        self._n_begun += 1
+        here_s = 0.0
+        for segment in segments:
+            here_s = max(here_s, segment.end - start_s)
+            self._erase()
+            yield segment
+            self._show(here_s, length_s)
+        self._erase()
+        self._done_s += here_s
+
+    def summary(self) -> str:
+        """One line, such as "3 files (1 failed), 92.0 s of audio in 30.5 s, 3.0x real time"."""
+        spent_s = time.monotonic() - self._began
+        n_files = len(self._files)
+        files = "1 file" if n_files == 1 else f"{n_files} files"
+        failed = f" ({self.n_failed} failed)" if self.n_failed else ""
+        speed = f"{self._done_s / spent_s:.1f}x real time"
+        return f"{files}{failed}, {self._done_s:.1f} s of audio in {spent_s:.1f} s, {speed}"
+
+    def _show(self, here_s: float, length_s: float | None) -> None:
+        spent_s = time.monotonic() - self._began
+        speed = (self._done_s + here_s) / spent_s
+        if not self._shown or not speed:
+            return
+        parts = [f"{clock(here_s)} of {clock(length_s)}" if length_s else clock(here_s), f"{speed:.1f}x real time"]
+        left_s = 0.0
+        if length_s:
+            left_s = (length_s - here_s) / speed
+            parts.append(f"{clock(left_s)} left")
+        name = self._files[self._n_begun - 1]
+        if len(self._files) > 1:
+            name = f"{self._n_begun}/{len(self._files)} {name}"
+            rest = self._lengths[self._n_begun :]
+            if length_s and None not in rest:
+                left_s += sum(length for length in rest if length) / speed
+                parts.append(f"{clock(left_s)} for all")
+        if not length_s or (left_s > 0 and spent_s + left_s > _SHORT_WORK_S):
+            line = f"{name}: {', '.join(parts)}"
+            columns = shutil.get_terminal_size().columns
+            sys.stderr.write(_ERASE + line[-(columns - 1) :])  # of a long line the end: a second line would stay
+            sys.stderr.flush()
+
+    def _erase(self) -> None:
+        if self._shown:
+            sys.stderr.write(_ERASE)
+            sys.stderr.flush()
+
+
+def clock(seconds: float) -> str:
+    """0:07, 12:34, 3:00:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _length_s(file: str) -> float | None:
+    """What a WAV file's header says; None for all else, which to open would take long."""
+    try:
+        with open(file, "rb") as opened:
+            return open_wav(opened, file).duration
+    except (OSError, AudioError):
+        return None
