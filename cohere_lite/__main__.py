@@ -30,7 +30,7 @@ from .output import FORMATS, output_paths, render
 from .phrases import Pauses
 from .progress import Progress, clock
 from .transcribe import Segment, Transcriber
-from .wav import Audio
+from .wav import Audio, open_wav
 
 DEMO_NOTICE = """\
 This is the built-in demonstration model. It knows numbers up to 999, clock times, dates and simple commands
@@ -164,7 +164,9 @@ def _transcribe_files(args: argparse.Namespace) -> int:
         return 1
     if args.model is None and not args.quiet:
         sys.stderr.write(DEMO_NOTICE)
-    progress = Progress(args.files, shown=sys.stderr.isatty() and not args.quiet)
+    shown = sys.stderr.isatty() and not args.quiet
+    lengths_s = [_stretch_s(_wav_length_s(file), args.start, args.end) for file in args.files] if shown else []
+    progress = Progress(args.files, lengths_s, shown)
     interruption = None
     try:
         for file, path in zip(args.files, paths, strict=True):
@@ -272,7 +274,7 @@ def _transcribe_file(
             _report_failure(name, error)
             return False
         segments = _until_failure(transcriber.segments(audio, **options), failures)
-        segments = progress.watch(segments, args.start, _stretch_s(audio, args.start, args.end))
+        segments = progress.watch(segments, args.start, _stretch_s(audio.duration, args.start, args.end))
         segments = _watch(segments, name, args.start, seen)
         if first := next(segments, None):
             style = "lines" if args.format == "txt" and path is None and _is_read_live(file) else args.format
@@ -360,10 +362,20 @@ def _watch(segments: Iterator[Segment], name: str, start_s: float, seen: _Seen) 
         yield segment
 
 
-def _stretch_s(audio: Audio, start_s: float, end_s: float | None) -> float | None:
-    """Of the stretch that is transcribed; None if only the end of the recording will tell."""
-    ends = [end for end in (audio.duration, end_s) if end is not None]
-    return max(0.0, min(ends) - start_s) if audio.duration is not None else None
+def _wav_length_s(file: str) -> float | None:
+    """What a WAV file's header says; None for all else, which to open would take long, and for pipes."""
+    try:
+        if os.path.isfile(file):
+            with open(file, "rb") as opened:
+                return open_wav(opened, file).duration
+    except (OSError, AudioError):
+        pass  # reported when its turn comes
+    return None
+
+
+def _stretch_s(length_s: float | None, start_s: float, end_s: float | None) -> float | None:
+    """Of what is transcribed of so long a recording; None if only the end of the recording will tell."""
+    return None if length_s is None else max(0.0, min(length_s, length_s if end_s is None else end_s) - start_s)
 
 
 def _write(text: Iterable[str], path: Path, overwrite: bool) -> None:

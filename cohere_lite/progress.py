@@ -7,9 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from .errors import AudioError
 from .transcribe import Segment
-from .wav import open_wav
 
 _ERASE = "\r\033[K"  # the line the cursor is in
 _SHORT_WORK_S = 4  # work that takes less shows no progress
@@ -18,11 +16,12 @@ _SHORT_WORK_S = 4  # work that takes less shows no progress
 class Progress:
     """Counts the seconds of audio that are done, and those that are left as far as they are known."""
 
-    def __init__(self, files: Sequence[str], shown: bool) -> None:
+    def __init__(self, files: Sequence[str], lengths_s: Sequence[float | None], shown: bool) -> None:
+        """lengths_s: of what is transcribed of each file, None if unknown; they matter only if shown."""
         self._files = files
+        self._lengths_s = lengths_s
         self._shown = shown
         self._began = time.monotonic()
-        self._lengths = [_length_s(file) for file in files] if shown and len(files) > 1 else []
         self._n_begun = 0
         self._done_s = 0.0  # of the files before this one
         self.n_failed = 0
@@ -63,7 +62,7 @@ class Progress:
         name = self._files[self._n_begun - 1]
         if len(self._files) > 1:
             name = f"{self._n_begun}/{len(self._files)} {name}"
-            rest = self._lengths[self._n_begun :]
+            rest = self._lengths_s[self._n_begun :]
             if length_s and None not in rest:
                 left_s += sum(length for length in rest if length) / speed
                 parts.append(f"{clock(left_s)} for all")
@@ -84,12 +83,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _length_s(file: str) -> float | None:
-    """What a WAV file's header says; None for all else, which to open would take long."""
-    try:
-        with open(file, "rb") as opened:
-            return open_wav(opened, file).duration
-    except (OSError, AudioError):
-        return None

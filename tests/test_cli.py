@@ -240,6 +240,8 @@ def test_progress_on_a_terminal_only(scripted: Path, tmp_path: Path, monkeypatch
         f"1/2 {paths[0]}: 1:30 of 1:30, 3.0x real time, 0:00 left, 0:10 for all",
     ]
     assert re.fullmatch(SUMMARY, summary)
+    assert main(["--model", str(scripted), "--keep-silence", "--end", "60", *map(str, paths)]) == 0
+    assert f"1/2 {paths[0]}: 0:30 of 1:00, 3.0x real time, 0:10 left, 0:20 for all" in capsys.readouterr().err
     assert run("--quiet", "--model", scripted, *paths).stderr == ""
 
 

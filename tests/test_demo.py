@@ -96,6 +96,7 @@ def test_batches_give_the_same_text(recordings: dict) -> None:
         assert [decoded.tokens for decoded in together] == [decoded.tokens for decoded in alone]
 
 
+@pytest.mark.reference
 @needs_espeak
 @pytest.mark.parametrize("snr_db", [None, 10])
 def test_no_speech_is_taken_for_silence_or_for_a_loop(snr_db: float | None) -> None:
