@@ -34,7 +34,8 @@ from .wav import Audio, open_wav
 
 DEMO_NOTICE = """\
 This is the built-in demonstration model. It knows numbers up to 999, clock times, dates and simple commands
-(lights, timers, music ...) in English, German, French and Spanish, one sentence per recording, and nothing else.
+(lights, timers, music ...) in English, German, French and Spanish, one sentence at a time (for recordings of more:
+--cut pauses), and nothing else.
 For everything else use the full model: export it with tools/export (see the README), then --model FOLDER.
 """
 STDIN = "-"

@@ -39,8 +39,9 @@ class Pauses:
 class Phrases:
     """A recording, as it comes, cut into phrases and silences without gaps or overlaps.
 
-    A pause belongs half to the phrase before it and half to what comes after it. A silence that is longer than two such
-    halves is a piece of its own, up to half a pause before the next phrase.
+    A pause belongs half to the phrase before it and half to what comes after it. A silence of two such halves or more
+    is a piece of its own, up to half a pause before the next phrase. A phrase is complete min_pause_s and 0.1 s after
+    its last sound; in noise not before a recording's first 2 s are over, for so long the noise is not known.
     """
 
     def __init__(self, pauses: Pauses) -> None:
@@ -51,7 +52,7 @@ class Phrases:
         self._loudness = Loudness()
         self._held = Held()  # from the start of the piece
         self._n_frames = 0  # of the piece so far
-        self._quiet = 0  # of them without speech, up to now
+        self._quiet = 0  # since the last speech; in a silence as many as the piece has, or more
 
     def push(self, samples: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """The next samples, float32 (n,), 16 kHz, finite -> the pieces that they complete."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohere_lite import Transcriber
+from cohere_lite import Transcriber, mel
 from cohere_lite.decode import Decoder
 from cohere_lite.mel import log_mel
 from cohere_lite.model import DEMO_FOLDER, load_model
@@ -71,16 +71,16 @@ def test_fp32_tokens_equal_transformers_generate(recordings: dict, tmp_path: Pat
     for language, spoken in recordings.items():
         prompt = model.vocabulary.prompt(language)
         for samples, text in spoken:
-            mel = log_mel(samples)
+            features = log_mel(samples)
             with torch.inference_mode():
                 ids = reference.generate(
-                    torch.from_numpy(mel.T[None].copy()),
+                    torch.from_numpy(features.T[None].copy()),
                     decoder_input_ids=torch.tensor([prompt]),
                     decoder_start_token_id=prompt[0],  # or generate puts its own start token before the prompt
                     max_length=decoder.max_positions,
                     do_sample=False,
                 )[0].tolist()
-            decoded = decoder.decode([mel], prompt)[0]
+            decoded = decoder.decode([features], prompt)[0]
             assert [*prompt, *decoded.tokens, *([] if decoded.truncated else [3])] == ids, text
 
 
@@ -119,7 +119,7 @@ def test_sherpa_onnx_reads_the_sherpa_layout(recordings: dict, tmp_path: Path, m
     The tiny model has never seen such a prompt and stumbles on it, so the last differences between the features change
     words in 3 recordings of 10. By record 85 of 120 are the same; with a wrong layout, none would be, and on a failure
     sherpa-onnx answers with an empty text."""
-    monkeypatch.setattr("cohere_lite.mel.DITHER", 0.0)
+    monkeypatch.setattr(mel, "DITHER", 0.0)
     sherpa_onnx = pytest.importorskip("sherpa_onnx")
     export(CHECKPOINT, tmp_path, layout="sherpa")
     model = load_model(tmp_path)

@@ -131,6 +131,12 @@ def test_long_silence_is_cut_too():
     assert frames_cut(silence(4000)) == [(0, 1485, 1500), (1485, 2970, 2985), (2970, 4000, None)]
 
 
+def test_silence_where_a_pause_is_as_long_as_a_phrase():
+    """By hand: half of the 50 frames are kept for the phrase that begins in the last of them."""
+    pauses = Pauses(min_pause_s=1, max_phrase_s=1)
+    assert frames_cut(np.concatenate([silence(49), tone(21)]), pauses) == [(0, 25, 50), (25, 70, None)]
+
+
 def syllables(n):
     """n times 0.2 s loud, 0.1 s quiet."""
     return np.concatenate([tone(10), tone(5, 0.001)] * n)

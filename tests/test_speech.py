@@ -1,4 +1,4 @@
-"""What is skipped as silent: loudness by formula, no speech of espeak's, and noise but for one piece in a hundred."""
+"""What is skipped as silent: nothing that espeak says, all noise that is steady; loudness by formula."""
 
 import shutil
 
@@ -125,12 +125,12 @@ def test_no_recording_is_skipped(language):
 @pytest.mark.parametrize("kind", ["white", "pink", "babble"])
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_recording_in_noise_is_skipped(language, kind):
-    """By construction, of every language's first 40 recordings (all 100 have been tried): with noise 20, 10 and 5 dB
+    """By construction, of every language's first 25 recordings (all 100 have been tried): with noise 20, 10 and 5 dB
     below the speech, by themselves and after 3 s of that noise, by when it is known; trimmed, and in halves."""
     from tools.demo.heldout import heldout, make_babble
 
     babble = make_babble(language) if kind == "babble" else None
-    for i, (samples, text, _) in enumerate(heldout(language, 40)):
+    for i, (samples, text, _) in enumerate(heldout(language, 25)):
         speech = trimmed(samples)
         background = babble[i * FRAME :] if kind == "babble" else noise(10, kind, seed=i)
         background = background[: 3 * SECOND + len(speech)] * np.sqrt(np.mean(speech**2) / np.mean(background**2))
@@ -174,6 +174,7 @@ STEADY = {
     "zeros": lambda seed: np.zeros(95 * SECOND),
     "offset": lambda seed: np.full(95 * SECOND, 0.1),
     "dither": lambda seed: np.round(np.random.default_rng(seed).triangular(-1, 0, 1, 95 * SECOND)) / 32768,
+    "dither-after-zeros": lambda seed: np.concatenate([np.zeros(9 * SECOND), STEADY["dither"](seed)]),
     "rounding": lambda seed: np.round(sine(95, 50, 0.3) * 32768) / 32768,
     "8-bit": lambda seed: np.round(noise(95, rms=0.004, seed=seed) * 128) / 128,
     "hum": lambda seed: hum(95),
@@ -185,16 +186,18 @@ STEADY = {
 
 @pytest.mark.parametrize("kind", STEADY)
 def test_steady_noise_is_skipped(kind):
-    """By construction, all pieces of 95 s. TODO"""
+    """By construction, all pieces of 95 s. By record also all of an hour of each noise; but not 2 % of the pieces of
+    brown noise that swells by 0.8 dB at 7 Hz, as a fan's does."""
     for cut in pieces(STEADY[kind](seed=1)):
         assert len(cut) >= 3
         assert holds(*cut) == [False] * len(cut)
 
 
 def test_short_recordings_of_noise_are_not_skipped():
-    """By hand: for 2 s nobody knows whether it is noise. Digital silence is skipped, and less than a frame."""
+    """By hand: for 2 s nobody knows whether it is noise. Digital silence is skipped, and less than 5 frames."""
     assert holds(noise(1.9)) == [True]
     assert holds(noise(2.1)) == [False]
     assert holds(np.zeros(1000)) == [False]
     assert holds(np.zeros(0)) == [False]
-    assert holds(np.full(319, 0.5)) == [False]
+    assert holds(sine(0.0999, 1000)) == [False]
+    assert holds(sine(0.1, 1000)) == [True]
