@@ -381,7 +381,8 @@ def _stretch_s(length_s: float | None, start_s: float, end_s: float | None) -> f
 
 def _write(text: Iterable[str], path: Path, overwrite: bool) -> None:
     """Every part as it comes, so that what is done stays done."""
-    with open(path, "w" if overwrite else "x", encoding="utf-8", newline="\n") as file:
+    # as on stdout: a file name that is no UTF-8 must not keep the text from being written
+    with open(path, "w" if overwrite else "x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for part in text:
             file.write(part)
             file.flush()

@@ -435,3 +435,16 @@ def test_windows_leaves_patterns_to_the_program(scripted: Path, tmp_path: Path, 
     out, err = capsys.readouterr()
     assert [json.loads(line)["file"] for line in out.splitlines()] == ["a.wav", "b.wav"]
     assert "'*.mp3'" in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_file_name_that_is_no_utf8(scripted: Path, tmp_path: Path) -> None:
+    """In JSON it stands as Python has it, escaped: a valid string, from which the name can be had again."""
+    name = os.fsencode(tmp_path) + b"/\xff\xe9.wav"
+    Path(os.fsdecode(name)).write_bytes(SAMPLE.read_bytes())
+    command = [*COMMAND, "--quiet", "--model", scripted, "--format", "json", name]
+    result = subprocess.run(command, capture_output=True, check=True)
+    assert os.fsencode(json.loads(result.stdout)["file"]) == name
+    assert subprocess.run([*command, "--output-dir", tmp_path], capture_output=True).returncode == 0
+    written = Path(os.fsdecode(name)).with_suffix(".json").read_text(encoding="utf-8")
+    assert os.fsencode(json.loads(written)["file"]) == name
