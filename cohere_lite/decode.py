@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
-from onnxruntime import OrtValue
 
 from .errors import ModelError, OptionError
 from .mel import HOP_LENGTH, SAMPLE_RATE
 from .model import Model
+from .runtime import OrtValue, ort
 
 END_OF_TEXT = "<|endoftext|>"
 

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-import onnxruntime as ort
-
 from .chunk import MAX_CHUNK_S
 from .errors import ModelError, ModelFileNotFound, OptionError, ProviderError
 from .graphfile import GraphFile, check_external_data, read_graph_file
 from .hub import HUB_NAME, download_model
 from .machine import available_cores
 from .prepare import cache_folder, discard, prepared_graph
+from .runtime import ort
 from .tokens import Vocabulary, read_tokens
 
 DEMO_FOLDER = Path(__file__).parent / "demo"

@@ -21,10 +21,9 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
-import onnxruntime as ort
-
 from .graphfile import GraphFile
 from .machine import processor
+from .runtime import ort
 
 logger = logging.getLogger("cohere_lite")
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from onnxruntime import __version__ as onnxruntime_version
 
 from .audio import AudioFile, mixed, open_array, open_audio, open_blocks
 from .chunk import Chunks, join
@@ -21,6 +20,7 @@ from .mel import HOP_LENGTH, SAMPLE_RATE, log_mel
 from .model import load_model
 from .phrases import Pauses, Phrases
 from .resample import Resampler
+from .runtime import ort
 from .speech import THRESHOLD_DB, Loudness, holds_speech
 from .wav import Audio
 
@@ -120,7 +120,7 @@ class Transcriber:
             "name": "demonstration" if model is None else fspath(model),
             "layout": loaded.contract,
             "provider": providers[0],
-            "onnxruntime": onnxruntime_version,
+            "onnxruntime": ort.__version__,
         }  # what a record of a transcription should say of the model
         self._lock = threading.Lock()
 

@@ -69,7 +69,8 @@ def test_json(scripted: Path) -> None:
         "provider": "cpu",
         "onnxruntime": onnxruntime.__version__,
     }
-    assert record["timing"]["speed"] == pytest.approx(2.48 / record["timing"]["seconds"], rel=0.05)
+    # seconds have 3 decimals
+    assert 2.48 / record["timing"]["speed"] == pytest.approx(record["timing"]["seconds"], abs=0.001)
     assert record["segments"] == [
         {"start": 0.0, "end": 2.48, "text": "a b", "tokens": [A, B], "channel": None}
         | {"avg_logprob": round(-np.log(1 + 17 * np.exp(-2)), 4), "silent": False, "truncated": False, "looped": False}
@@ -448,3 +449,12 @@ def test_a_file_name_that_is_no_utf8(scripted: Path, tmp_path: Path) -> None:
     assert subprocess.run([*command, "--output-dir", tmp_path], capture_output=True).returncode == 0
     written = Path(os.fsdecode(name)).with_suffix(".json").read_text(encoding="utf-8")
     assert os.fsencode(json.loads(written)["file"]) == name
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    """In an empty home: neither a cache, as the model is small, nor onnxruntime's telemetry, which since 1.29 has a
+    database there."""
+    env = {name: value for name, value in os.environ.items() if name not in ("XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY")}
+    result = run("--quiet", SAMPLE, env=env | {"HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"})
+    assert (result.stdout, result.stderr) == (f"{SAMPLE_TEXT}\n", "")
+    assert list(tmp_path.iterdir()) == []

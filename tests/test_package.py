@@ -1,5 +1,6 @@
 """The promises of the package: two dependencies, and installation by copying."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -53,3 +54,9 @@ def test_a_copy_without_the_demonstration_model(tmp_path: Path) -> None:
     assert result.stderr == (
         "error: this copy of the package comes without the demonstration model: name a model folder\n"
     )
+
+
+def test_onnxruntime_is_imported_in_one_place() -> None:
+    """Else its telemetry would be on (runtime.py)."""
+    places = [path.name for path in PACKAGE.glob("*.py") if re.search(r"(import|from) onnxruntime", path.read_text())]
+    assert places == ["runtime.py"]

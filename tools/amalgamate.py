@@ -7,7 +7,7 @@ Writes   FOLDER/cohere_lite.py: the modules one after the other, in the order in
          comments; a module (`import cohere_lite`, `python -m cohere_lite`) and a script (`python cohere_lite.py`) at
          once.  --demo: also FOLDER/demo, the demonstration model
 Refuses  a package whose modules cannot share a namespace: the same name at the top of two of them, or relative imports
-         that rename or that stand inside of functions
+         that rename, or that stand anywhere but at the top
 """
 
 import argparse
@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from graphlib import TopologicalSorter
+from itertools import takewhile
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "cohere_lite"
@@ -56,10 +57,8 @@ def _relative_imports(name: str, tree: ast.Module) -> set[str]:
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
-            if node not in tree.body or any(alias.asname for alias in node.names):
-                raise ValueError(
-                    f"{name}.py, line {node.lineno}: a relative import inside a function, or one that renames"
-                )
+            if node not in _leading_imports(tree) or any(alias.asname for alias in node.names):
+                raise ValueError(f"{name}.py, line {node.lineno}: a relative import that renames, or not at the top")
             found |= {node.module} if node.module else set()
     return found
 
@@ -81,7 +80,8 @@ def _names(node: ast.stmt, module: str) -> list[tuple[str, str]]:
         return [(node.name, here)]
     if isinstance(node, (ast.Assign, ast.AnnAssign)):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        return [(name.id, here) for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        names = [name for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        return [(name.id, here) for name in names if isinstance(name.ctx, ast.Store)]
     if isinstance(node, ast.Import):
         return [(alias.asname or alias.name.partition(".")[0], f"import {alias.name}") for alias in node.names]
     if isinstance(node, ast.ImportFrom) and not node.level:
@@ -89,11 +89,17 @@ def _names(node: ast.stmt, module: str) -> list[tuple[str, str]]:
     return []
 
 
+def _leading_imports(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
+    """Those that only the docstring comes before. Later ones stay where they are: what comes before them must."""
+    body = tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
+    return [*takewhile(lambda node: isinstance(node, (ast.Import, ast.ImportFrom)), body)]  # type: ignore[list-item]
+
+
 def _absolute_imports(trees: Iterable[ast.Module]) -> str:
     """The standard library's, a blank line, the others."""
     modules: set[tuple[str, str]] = set()
     members: dict[str, set[str]] = {}
-    for node in (node for tree in trees for node in tree.body):
+    for node in (node for tree in trees for node in _leading_imports(tree)):
         if isinstance(node, ast.Import):
             modules |= {(alias.name, ast.unparse(alias)) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module != "__future__":
@@ -114,7 +120,7 @@ def _section(name: str, source: str, tree: ast.Module) -> str:
     """A module without its imports, under its name and its docstring as a comment."""
     lines: list[str | None] = [*source.splitlines()]
     doc = (ast.get_docstring(tree) or "").splitlines()
-    dropped: list[ast.stmt] = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    dropped: list[ast.stmt] = [*_leading_imports(tree)]
     if doc:
         dropped.append(tree.body[0])
     for node in dropped:
