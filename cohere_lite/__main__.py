@@ -11,7 +11,6 @@ import glob
 import logging
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -22,13 +21,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from . import __version__
-from .audio import RAW_FORMATS, open_audio
+from .audio import RAW_FORMATS, open_audio, parse_raw
 from .errors import AudioError, CohereLiteError, OptionError
+from .interrupt import CtrlC
 from .live import ReadAhead
 from .model import PROVIDERS
 from .output import FORMATS, output_paths, render
 from .phrases import Pauses
-from .progress import Progress, clock
+from .progress import Progress, clock, spent_since
 from .transcribe import Segment, Transcriber
 from .wav import Audio, open_wav
 
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     args = _parser().parse_args(argv)
     if sys.platform == "win32":  # where the shell leaves it to the program
-        args.files = [found for file in args.files for found in (sorted(glob.glob(file)) or [file])]
+        args.files = [found for file in args.files for found in _matching(file)]
     if sys.stdout is None and not args.output_dir:  # print would drop the text without a word
         _report("error: standard output is closed; there is nowhere to write the text")
         return 1
@@ -70,11 +70,17 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except OSError as error:  # of stdout: those of files have been dealt with
         # what is still buffered would fail again when Python flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return 141
         _report(f"error: {error}")
         return 1
+
+
+def _matching(pattern: str) -> list[str]:
+    """The files that match; a file's own name and a pattern without any match stand for themselves."""
+    return [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern)) or [pattern]
 
 
 def run() -> None:
@@ -159,25 +165,25 @@ def _seconds(text: str) -> float:
 
 def _transcribe_files(args: argparse.Namespace) -> int:
     paths = _output_paths(args)
-    options = _options(args)
+    options = [_options(args, file) for file in args.files]
     transcriber = _load(args)
     if transcriber is None:
         return 1
     if args.model is None and not args.quiet:
-        sys.stderr.write(DEMO_NOTICE)
+        _report(DEMO_NOTICE.removesuffix("\n"))
     shown = sys.stderr.isatty() and not args.quiet
     lengths_s = [_stretch_s(_wav_length_s(file), args.start, args.end) for file in args.files] if shown else []
     progress = Progress(args.files, lengths_s, shown)
-    interruption = None
-    try:
-        for file, path in zip(args.files, paths, strict=True):
-            progress.n_failed += not _transcribe_file(transcriber, file, path, options, args, progress)
-    except KeyboardInterrupt as error:
-        interruption = error
-    if not args.quiet:
-        _report(progress.summary())
-    if interruption:
-        raise interruption
+    ctrl_c = CtrlC()
+    with ctrl_c.handled():
+        for file, path, how in zip(args.files, paths, options, strict=True):
+            progress.n_failed += not _transcribe_file(transcriber, file, path, how, args, progress, ctrl_c)
+            if ctrl_c.pressed:
+                break
+        if not args.quiet:
+            _report(progress.summary())
+        if ctrl_c.pressed:
+            raise KeyboardInterrupt
     return int(progress.n_failed > 0)
 
 
@@ -187,9 +193,14 @@ def _output_paths(args: argparse.Namespace) -> list[Path | None]:
             raise OptionError(f"{args.format} of more than one file needs --output-dir: each is a file of its own")
         return [None] * len(args.files)
     paths = output_paths(args.files, args.output_dir, args.format)
-    there = [str(path) for path in paths if path.exists()]
+    there = [path for path in paths if os.path.lexists(path)]
+    for path in there:
+        if any(os.path.exists(file) and path.exists() and path.samefile(file) for file in args.files):
+            raise OptionError(f"{path} is one of the recordings: another --output-dir or --format")
     if there and not args.force:
-        raise OptionError(f"{', '.join(there[:3])}{' ...' if there[3:] else ''} exists already; --force overwrites")
+        raise OptionError(
+            f"{', '.join(map(str, there[:3]))}{' ...' if there[3:] else ''} exists already; --force overwrites"
+        )
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -197,13 +208,17 @@ def _output_paths(args: argparse.Namespace) -> list[Path | None]:
     return [*paths]
 
 
-def _options(args: argparse.Namespace) -> dict[str, Any]:
+def _options(args: argparse.Namespace, file: str) -> dict[str, Any]:
     """For Transcriber.segments."""
+    if args.files.count(STDIN) > 1:
+        raise OptionError("standard input can be read only once")
+    if args.raw is not None:
+        parse_raw(args.raw)  # else said once the model is loaded
     if args.channel is not None and args.channels == "split":
         raise OptionError("--channel asks for one channel, --channels split for all of them: use one of the two")
     given = {"min_pause_s": args.min_pause, "max_phrase_s": args.max_phrase, "threshold_db": args.threshold}
     given = {name: value for name, value in given.items() if value is not None}
-    piecemeal = STDIN in args.files or args.format in _SUBTITLES or args.channels == "split" or bool(given)
+    piecemeal = file == STDIN or args.format in _SUBTITLES or args.channels == "split" or bool(given)
     cut = args.cut or ("pauses" if piecemeal else "chunks")
     if cut == "chunks" and given:
         raise OptionError("--min-pause, --max-phrase and --threshold belong to --cut pauses")
@@ -248,19 +263,21 @@ def _transcribe_file(
     options: dict[str, Any],
     args: argparse.Namespace,
     progress: Progress,
+    ctrl_c: CtrlC,
 ) -> bool:
     """Whether all of it was transcribed and written. What was recognised before a failure is kept."""
     began = time.monotonic()
     name = "standard input" if file == STDIN else file
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
+    kept = False  # whether there is a file with what was recognised
     seen = _Seen()
 
     def facts() -> dict[str, Any]:
-        spent_s = time.monotonic() - began
+        spent_s = spent_since(began)
         return {
             "file": file,
             "duration": round(seen.duration_s, 3),
-            "complete": not failures,
+            "complete": not failures and not ctrl_c.pressed,
             "warnings": [*audio.warnings, *seen.warnings],
             "model": transcriber.facts,
             "timing": {"seconds": round(spent_s, 3), "speed": round(seen.duration_s / spent_s, 2)},
@@ -268,13 +285,14 @@ def _transcribe_file(
 
     with ExitStack() as stack:
         try:
-            audio = stack.enter_context(_source(file, args.raw, failures))
-        except OptionError:  # the same for every file
-            raise
+            with ctrl_c.raises():  # a pipe may never be written to
+                audio = stack.enter_context(_source(file, args.raw, ctrl_c))
+        except KeyboardInterrupt:
+            return False
         except (CohereLiteError, OSError, MemoryError) as error:
             _report_failure(name, error)
             return False
-        segments = _until_failure(transcriber.segments(audio, **options), failures)
+        segments = _until_failure(transcriber.segments(audio, **options), failures, ctrl_c)
         segments = progress.watch(segments, args.start, _stretch_s(audio.duration, args.start, args.end))
         segments = _watch(segments, name, args.start, seen)
         if first := next(segments, None):
@@ -284,21 +302,18 @@ def _transcribe_file(
                 for part in text:
                     print(part, end="", flush=True)
             else:
-                try:
-                    _write(text, path, args.force)
-                except OSError as error:
-                    failures.append(error)
+                kept = _write(text, path, args.force, failures)
         for warning in audio.warnings:
             _report(f"warning: {name}: {warning}")
     for failure in failures:
-        if isinstance(failure, KeyboardInterrupt):
-            raise failure
-        _report_failure(name, failure, path if first else None)
+        _report_failure(name, failure)
+    if kept and (failures or ctrl_c.pressed):
+        _report(f"{path} holds what was recognised before")
     return not failures
 
 
 @contextmanager
-def _source(file: str, raw: str | None, failures: list[BaseException]) -> Iterator[Audio]:
+def _source(file: str, raw: str | None, ctrl_c: CtrlC) -> Iterator[Audio]:
     """The file; or standard input, which Ctrl-C ends rather than breaks off, so that the last phrase is not lost."""
     if file != STDIN:
         with open_audio(file, raw) as audio:
@@ -309,20 +324,8 @@ def _source(file: str, raw: str | None, failures: list[BaseException]) -> Iterat
     # Not sys.stdin.buffer: a thread that waits in it keeps Python from ending.
     stdin = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115 - nothing to close
     ahead = ReadAhead(stdin, "standard input")
-
-    def interrupted(*_: object) -> None:
-        failures.append(KeyboardInterrupt())
-        ahead.end()
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second one breaks off
-
-    if interruptible := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupted)
-    try:
-        with open_audio(cast(BinaryIO, ahead), raw) as audio:
-            yield audio
-    finally:
-        if interruptible:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+    with ctrl_c.calls(ahead.end), open_audio(cast(BinaryIO, ahead), raw) as audio:
+        yield audio
 
 
 def _is_read_live(file: str) -> bool:
@@ -330,12 +333,20 @@ def _is_read_live(file: str) -> bool:
     return file == STDIN or sys.stdout.isatty()
 
 
-def _until_failure(segments: Iterator[Segment], failures: list[BaseException]) -> Iterator[Segment]:
-    """The segments up to a failure, which is noted: whoever writes them can then finish what is begun."""
-    try:
-        yield from segments
-    except (CohereLiteError, OSError, MemoryError, KeyboardInterrupt) as failure:
-        failures.append(failure)
+def _until_failure(segments: Iterator[Segment], failures: list[Exception], ctrl_c: CtrlC) -> Iterator[Segment]:
+    """The segments up to a failure, which is noted, or to Ctrl-C: whoever writes them can then finish what is begun."""
+    while True:
+        try:
+            with ctrl_c.raises():
+                segment = next(segments, None)
+        except (CohereLiteError, OSError, MemoryError) as failure:
+            failures.append(failure)
+            return
+        except KeyboardInterrupt:
+            return
+        if segment is None:
+            return
+        yield segment
 
 
 @dataclass
@@ -379,23 +390,31 @@ def _stretch_s(length_s: float | None, start_s: float, end_s: float | None) -> f
     return None if length_s is None else max(0.0, min(length_s, length_s if end_s is None else end_s) - start_s)
 
 
-def _write(text: Iterable[str], path: Path, overwrite: bool) -> None:
-    """Every part as it comes, so that what is done stays done."""
-    # as on stdout: a file name that is no UTF-8 must not keep the text from being written
-    with open(path, "w" if overwrite else "x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        for part in text:
-            file.write(part)
-            file.flush()
+def _write(text: Iterable[str], path: Path, overwrite: bool, failures: list[Exception]) -> bool:
+    """Every part as it comes, so that what is done stays done. Whether there is a file; its errors are failures."""
+    opened = False
+    try:
+        # as on stdout: a file name that is no UTF-8 must not keep the text from being written
+        with open(path, "w" if overwrite else "x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            opened = True
+            for part in text:
+                file.write(part)
+                file.flush()
+    except OSError as error:
+        failures.append(error)
+    return opened
 
 
-def _report_failure(name: str, failure: BaseException, path: Path | None = None) -> None:
+def _report_failure(name: str, failure: Exception) -> None:
     told = str(failure) or type(failure).__name__
-    kept = f"; {path} holds what was recognised before" if path else ""
-    _report(f"error: {told if name in told else f'{name}: {told}'}{kept}")
+    _report(f"error: {told if name in told else f'{name}: {told}'}")
 
 
 def _report(message: str) -> None:
-    print(message, file=sys.stderr)
+    try:
+        print(message, file=sys.stderr)
+    except OSError:  # nobody listens: no reason to keep the text back
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 if __name__ == "__main__":

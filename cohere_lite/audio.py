@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .codings import A_LAW, IEEE_FLOAT, MU_LAW, PCM, find_coding
+from .codings import A_LAW, IEEE_FLOAT, MU_LAW, PCM, Coding, find_coding
 from .errors import AudioError, OptionError
 from .wav import Audio, NotWav, open_pcm, open_wav
 
@@ -38,6 +38,7 @@ RAW_FORMATS = {
 }
 _BLOCK_FRAMES = 1 << 16  # of an array, or of soundfile's, at once
 _MAX_CHANNELS = 65535  # what a WAV header can say
+_NO_RECORDING_IS_LONGER_S = 1e9  # 30 years
 # ffmpeg's names of what may hold sound. Left out are the formats that name other files, or addresses, to be read in
 # their place (playlists such as hls and dash; concat, sdp): whoever sends a file must not choose what else is read.
 _FFMPEG_FORMATS = (
@@ -45,6 +46,29 @@ _FFMPEG_FORMATS = (
     "mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,swf,tak,tta,voc,w64,wav,webm,wtv,wv,xwma"
 )
 _MESSAGES = 3  # of ffmpeg's, the last ones, are passed on; a damaged file may give thousands
+
+
+def parse_raw(raw: str) -> tuple[Coding, int, int]:
+    """ "16000:s16le:1" -> coding, channels, rate. Raises OptionError."""
+    try:
+        rate, format, channels = raw.split(":")
+        format_tag, bits, byte_order = RAW_FORMATS[format]
+        if not (0 < int(channels) <= _MAX_CHANNELS and int(rate) > 0):
+            raise ValueError
+    except (ValueError, KeyError):
+        formats = ", ".join(RAW_FORMATS)
+        raise OptionError(
+            f"raw is {raw!r}; expected RATE:FORMAT:CHANNELS, such as 16000:s16le:1; formats: {formats}"
+        ) from None
+    coding = find_coding(format_tag, bits, int(channels), 0, byte_order)
+    assert coding is not None  # all of RAW_FORMATS are known
+    return coding, int(channels), int(rate)
+
+
+def check_stretch(start: float, end: float | None) -> None:
+    """Raises OptionError for seconds that no stretch of any recording begins and ends at."""
+    if not 0 <= start < (inf if end is None else end):
+        raise OptionError(f"from {start} to {'the end' if end is None else end} is no stretch: 0 <= start < end (s)")
 
 
 @contextmanager
@@ -61,7 +85,7 @@ def open_audio(source: AudioFile, raw: str | None = None) -> Iterator[Audio]:
     with ExitStack() as stack:
         file, name = _open_file(source, stack)
         if raw is not None:
-            yield _open_raw(file, name, raw)
+            yield open_pcm(file, name, *parse_raw(raw))
             return
         try:
             start = file.tell()
@@ -122,10 +146,9 @@ def mixed(audio: Audio, channel: int | str | None, start: float, end: float | No
     """
     if channel not in (None, "split") and channel not in range(audio.channels):
         raise OptionError(f"channel is {channel!r}, but {audio.name} has {audio.channels}, counted from 0")
-    if not 0 <= start < (inf if end is None else end):
-        raise OptionError(f"from {start} to {'the end' if end is None else end} is no stretch: 0 <= start < end (s)")
-    first = round(start * audio.rate)
-    last = None if end in (None, inf) else round(end * audio.rate)
+    check_stretch(start, end)
+    first = round(min(start, _NO_RECORDING_IS_LONGER_S) * audio.rate)
+    last = None if end is None or end > _NO_RECORDING_IS_LONGER_S else round(end * audio.rate)
     position = 0  # frames read
     for frames in audio.blocks:
         wanted = frames[max(0, first - position) : None if last is None else max(0, last - position)]
@@ -179,22 +202,6 @@ def _open_file(source: AudioFile, stack: ExitStack) -> tuple[BinaryIO, str]:
     raise TypeError(f"expected a path, bytes or a binary file, not {type(source).__name__}")
 
 
-def _open_raw(file: BinaryIO, name: str, raw: str) -> Audio:
-    try:
-        rate, format, channels = raw.split(":")
-        format_tag, bits, byte_order = RAW_FORMATS[format]
-        if not (0 < int(channels) <= _MAX_CHANNELS and int(rate) > 0):
-            raise ValueError
-    except (ValueError, KeyError):
-        formats = ", ".join(RAW_FORMATS)
-        raise OptionError(
-            f"raw is {raw!r}; expected RATE:FORMAT:CHANNELS, such as 16000:s16le:1; formats: {formats}"
-        ) from None
-    coding = find_coding(format_tag, bits, int(channels), 0, byte_order)
-    assert coding is not None  # all of RAW_FORMATS are known
-    return open_pcm(file, name, coding, int(channels), int(rate))
-
-
 # Other formats
 
 
@@ -215,7 +222,7 @@ def _converted(path: str, name: str, not_wav: NotWav) -> AbstractContextManager[
 def _through_ffmpeg(program: str, path: str, name: str, not_wav: NotWav) -> Iterator[Audio]:
     """The first audio track at its own rate, as it is decoded."""
     # crccheck: else damaged FLAC becomes noise without a word; "file:": a name may look like an option or an address
-    options = f"-nostdin -v error -protocol_whitelist file -format_whitelist {_FFMPEG_FORMATS} -err_detect crccheck"
+    options = f"-v error -protocol_whitelist file -format_whitelist {_FFMPEG_FORMATS} -err_detect crccheck"
     output = "-map 0:a:0 -c:a pcm_f32le -f wav -"
     command = [program, *options.split(), "-i", f"file:{path}", *output.split()]
     pipe, messages = subprocess.PIPE, deque[bytes](maxlen=_MESSAGES)
@@ -248,7 +255,10 @@ def _through_ffmpeg(program: str, path: str, name: str, not_wav: NotWav) -> Iter
 
             yield replace(audio, blocks=blocks(), live=False)
         finally:
-            process.kill()  # when the caller needs no more; else it has ended by now
+            # When the caller needs no more; else it has ended by now. If what was started is a script that started
+            # ffmpeg, that one ends as nobody reads its output.
+            decoded.close()
+            process.kill()
             reader.join()
 
 

@@ -6,14 +6,19 @@ A pipe holds 64 KiB, two seconds of speech. While a phrase is decoded, a recorde
 from __future__ import annotations
 
 import io
+import select
 from collections import deque
+from math import inf
 from threading import Condition, Thread
+from time import monotonic
 from typing import BinaryIO
 
 _READ_SOME_BYTES = 1 << 16
 _MAX_AHEAD_BYTES = 1 << 25  # 17 minutes of 16-bit mono at 16 kHz; what is beyond waits in the pipe
+# Ctrl-C reaches the recorder, too, which then writes what it still has.
+_LAST_WORDS_S = 0.5
 # On Windows, Ctrl-C does not get through to a thread that waits without end.
-_WAIT_S = 0.5
+_WAIT_S = 0.1
 
 
 class ReadAhead(io.RawIOBase):
@@ -23,8 +28,9 @@ class ReadAhead(io.RawIOBase):
         self.name = name
         self._blocks: deque[bytes] = deque()
         self._n_bytes = 0
-        self._ended = False
-        self._error: OSError | None = None
+        self._ended = False  # all that will come is there
+        self._error: BaseException | None = None
+        self._deadline = inf
         self._changed = Condition()
         # daemon: a read that never returns must not keep the process alive
         Thread(target=self._fill, args=(file,), daemon=True).start()
@@ -34,9 +40,9 @@ class ReadAhead(io.RawIOBase):
         return True
 
     def readinto(self, into: memoryview) -> int:  # type: ignore[override]
-        """What is there, as soon as there is something; 0 at the end. Raises the OSError that reading met."""
+        """What is there, as soon as there is something; 0 at the end. Raises the error that reading met."""
         with self._changed:
-            while not self._blocks and not self._ended:
+            while not self._blocks and not self._ended and monotonic() < self._deadline:
                 self._changed.wait(_WAIT_S)
             if not self._blocks:
                 if self._error:
@@ -52,21 +58,24 @@ class ReadAhead(io.RawIOBase):
             return count
 
     def end(self) -> None:
-        """No more than what has been read already. Takes no lock: for use in a signal handler."""
-        self._ended = True
+        """No more than what has been written already, and what comes at once. Takes no lock: for a signal handler."""
+        self._deadline = monotonic() + _LAST_WORDS_S
 
     def _fill(self, file: BinaryIO) -> None:
         read_some = getattr(file, "read1", file.read)
         try:
-            while (block := read_some(_READ_SOME_BYTES)) and not self._ended:
+            while (block := read_some(_READ_SOME_BYTES)) != b"" and monotonic() < self._deadline:
+                if block is None:  # a pipe that does not block, with nothing in it
+                    select.select([file], [], [], _WAIT_S)
+                    continue
                 with self._changed:
-                    while self._n_bytes > _MAX_AHEAD_BYTES and not self._ended:
+                    while self._n_bytes > _MAX_AHEAD_BYTES and monotonic() < self._deadline:
                         self._changed.wait(_WAIT_S)
                     self._blocks.append(block)
                     self._n_bytes += len(block)
                     self._changed.notify_all()
-        except OSError as error:
+        except BaseException as error:  # raised where it is read
             self._error = error
-        self._ended = True
         with self._changed:
+            self._ended = True
             self._changed.notify_all()

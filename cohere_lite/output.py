@@ -185,10 +185,10 @@ def _laid_out(text: str, columns: int) -> list[str]:
         part
         for piece in _UNBROKEN.findall(text)
         # a word too long for a line: after any character
-        for part in ([piece] if _columns(piece.lstrip()) <= columns else re.findall(" ?[^ ]", piece))
+        for part in ([piece] if text_columns(piece.lstrip()) <= columns else re.findall(" ?[^ ]", piece))
     ]
     n = len(pieces)
-    at = [*accumulate(map(_columns, pieces), initial=0)]
+    at = [*accumulate(map(text_columns, pieces), initial=0)]
     space = [piece[0] == " " for piece in pieces]
     line_end = [bisect_right(at, at[i] + space[i] + columns) - 1 for i in range(n)] + [n]  # of the longest line from i
 
@@ -214,7 +214,8 @@ def _laid_out(text: str, columns: int) -> list[str]:
     return texts
 
 
-def _columns(text: str) -> int:
+def text_columns(text: str) -> int:
+    """How wide a text is where letters have a fixed width."""
     return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 

@@ -67,6 +67,13 @@ class Phrases:
                 self._n_frames -= end
         return pieces
 
+    def silence(self) -> list[NDArray[np.float32]]:
+        """The silence so far as a piece of its own, none in a phrase: to know that nothing was said until now."""
+        if self._quiet < self._n_frames or not (end := self._silence_end(speech=True)):
+            return []
+        self._n_frames -= end
+        return [self._held.take(end * FRAME)]
+
     def finish(self) -> list[NDArray[np.float32]]:
         """The last piece, empty if there was no sample since the one before it."""
         return [self._held.take(len(self._held))]

@@ -6,11 +6,18 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
+from .output import text_columns
 from .transcribe import Segment
 
 _ERASE = "\r\033[K"  # the line the cursor is in
 _SHORT_WORK_S = 4  # work that takes less shows no progress
+
+
+def spent_since(began: float) -> float:
+    """Seconds, more than 0 also where the clock is slow to tick (Windows: 16 ms)."""
+    return max(time.monotonic() - began, 1e-3)
 
 
 class Progress:
@@ -42,7 +49,7 @@ class Progress:
 
     def summary(self) -> str:
         """One line, such as "3 files (1 failed), 92.0 s of audio in 30.5 s, 3.0x real time"."""
-        spent_s = time.monotonic() - self._began
+        spent_s = spent_since(self._began)
         n_files = len(self._files)
         files = "1 file" if n_files == 1 else f"{n_files} files"
         failed = f" ({self.n_failed} failed)" if self.n_failed else ""
@@ -50,7 +57,7 @@ class Progress:
         return f"{files}{failed}, {self._done_s:.1f} s of audio in {spent_s:.1f} s, {speed}"
 
     def _show(self, here_s: float, length_s: float | None) -> None:
-        spent_s = time.monotonic() - self._began
+        spent_s = spent_since(self._began)
         speed = (self._done_s + here_s) / spent_s
         if not self._shown or not speed:
             return
@@ -67,15 +74,21 @@ class Progress:
                 left_s += sum(length for length in rest if length) / speed
                 parts.append(f"{clock(left_s)} for all")
         if not length_s or (left_s > 0 and spent_s + left_s > _SHORT_WORK_S):
-            line = f"{name}: {', '.join(parts)}"
+            line = f"{name}: {', '.join(parts)}".replace("\n", " ")
             columns = shutil.get_terminal_size().columns
-            sys.stderr.write(_ERASE + line[-(columns - 1) :])  # of a long line the end: a second line would stay
-            sys.stderr.flush()
+            while text_columns(line) >= columns:  # of a long line the end: a second line would stay
+                line = line[1:]
+            _write_to_terminal(_ERASE + line)
 
     def _erase(self) -> None:
         if self._shown:
-            sys.stderr.write(_ERASE)
-            sys.stderr.flush()
+            _write_to_terminal(_ERASE)
+
+
+def _write_to_terminal(text: str) -> None:
+    with suppress(OSError):  # it is gone
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def clock(seconds: float) -> str:

@@ -8,7 +8,8 @@ all cores: a minute of 44.1 kHz takes 12 ms on a 2-core x86 server.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from math import ceil, gcd
 
 import numpy as np
@@ -76,7 +77,7 @@ class Resampler:
         first_offset, length = _input_window(self._up, self._down, 0, _GROUP)
         last_offset, last_length = _input_window(self._up, self._down, self._period - last_count, last_count)
         self._reach = -first_offset, last_offset + last_length
-        self._weights = lru_cache(maxsize=_KEPT_VALUES // (length * _GROUP))(_weights)
+        self._weights = _kept_weights(self._up, self._down, _KEPT_VALUES // (length * _GROUP))
         self._held = np.zeros(0, np.float32)  # input that is still needed, beginning at sample `_first` of all
         self._first = 0
         self._n_in = self._n_out = 0
@@ -107,7 +108,7 @@ class Resampler:
         base = self._n_out // self._period * self._step - self._first  # of the first period, in what is held
         for first in range(0, min(self._period, n_outputs), _GROUP):
             group = min(_GROUP, self._period - first)
-            offset, weights = self._weights(self._up, self._down, first, group)
+            offset, weights = self._weights(first, group)
             window = len(weights)
             rows = max(1, _BLOCK_VALUES // window)
             for row in range(0, count, rows):
@@ -130,6 +131,12 @@ def _input_window(up: int, down: int, first: int, count: int) -> tuple[int, int]
     reach = ceil(_HALF_LENGTH / min(1.0, up / down))
     offset = first * down // up - reach
     return offset, (first + count - 1) * down // up + reach + 2 - offset
+
+
+@lru_cache(maxsize=1)
+def _kept_weights(up: int, down: int, maxsize: int) -> Callable[[int, int], tuple[int, NDArray[np.float32]]]:
+    """_weights for these rates, kept: the channels of a recording share them."""
+    return lru_cache(maxsize)(partial(_weights, up, down))
 
 
 def _weights(up: int, down: int, first: int, count: int) -> tuple[int, NDArray[np.float32]]:

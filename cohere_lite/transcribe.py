@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import AudioFile, mixed, open_array, open_audio, open_blocks
+from .audio import AudioFile, check_stretch, mixed, open_array, open_audio, open_blocks
 from .chunk import Chunks, join
 from .decode import Decoder
 from .errors import AudioError, OptionError
@@ -180,6 +180,7 @@ class Transcriber:
         Raises OptionError, and while the segments are fetched AudioError, ModelError if the model fails to run, and
         OSError if a file cannot be opened.
         """
+        check_stretch(start, end)
         ids = self._vocabulary.prompt(language, punctuation=punctuation, itn=itn, style=prompt)
         if pauses is not None:
             pauses = replace(pauses, max_phrase_s=min(pauses.max_phrase_s, self._max_chunk_s))
@@ -194,7 +195,7 @@ class Transcriber:
                 blocks = mixed(opened, channel, start, end)
                 channels = range(opened.channels) if channel == "split" else [None]
                 tracks = [_Track(number, _resampler(opened), cutter(), threshold_db) for number in channels]
-                for batch in _batches(_cut(blocks, tracks, opened.name), self._batch_size, opened.live):
+                for batch in _batches(_cut(blocks, tracks, opened), self._batch_size, opened.live):
                     yield from self._recognise(batch, ids, start)
 
         return recognised()
@@ -267,6 +268,10 @@ class _Track:
         """The next samples, float32 (n,), at the recording's rate -> the pieces that they complete."""
         return self._pieces(self._cutter.push(self._resampler.push(samples)))
 
+    def silence(self) -> list[_Piece]:
+        """The silence so far, if that is what is heard and the pieces are phrases."""
+        return self._pieces(self._cutter.silence()) if isinstance(self._cutter, Phrases) else []
+
     def finish(self) -> list[_Piece]:
         """The last pieces."""
         return self._pieces([*self._cutter.push(self._resampler.finish()), *self._cutter.finish()])
@@ -283,12 +288,14 @@ class _Track:
         return pieces
 
 
-def _cut(blocks: Iterable[NDArray[np.float32]], tracks: list[_Track], name: str) -> Iterator[list[_Piece]]:
+def _cut(blocks: Iterable[NDArray[np.float32]], tracks: list[_Track], audio: Audio) -> Iterator[list[_Piece]]:
     """After each block (n, tracks), the pieces that are complete, in order of their start."""
     waiting: list[_Piece] = []
     for block in blocks:
         for track, samples in zip(tracks, block.T, strict=True):
             waiting += track.push(samples)
+        if audio.live and len(tracks) > 1 and waiting:  # for channels on which nothing is said
+            waiting += [piece for track in tracks for piece in track.silence()]
         waiting.sort(key=lambda piece: piece.start)
         begun = min(track.position for track in tracks)  # no piece that is still to come starts before it
         n_ready = sum(piece.start < begun for piece in waiting)
@@ -297,7 +304,9 @@ def _cut(blocks: Iterable[NDArray[np.float32]], tracks: list[_Track], name: str)
     for track in tracks:
         waiting += track.finish()
     if tracks[0].position < HOP_LENGTH:
-        raise AudioError(f"{name} holds {tracks[0].position / SAMPLE_RATE * 1000:.1f} ms of sound; 10 ms is the least")
+        raise AudioError(
+            f"{audio.name} holds {tracks[0].position / SAMPLE_RATE * 1000:.1f} ms of sound; 10 ms is the least"
+        )
     yield sorted(waiting, key=lambda piece: piece.start)
 
 

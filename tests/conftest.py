@@ -15,6 +15,7 @@ import pytest
 ONE_FILE = os.environ.get("COHERE_LITE_ONE_FILE")
 COMMAND = [sys.executable, ONE_FILE] if ONE_FILE else [sys.executable, "-m", "cohere_lite"]
 
+os.environ.pop("PYTHONUNBUFFERED", None)  # or a text that is not flushed would not show
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests may import onnxruntime before the package does
 
 if ONE_FILE:

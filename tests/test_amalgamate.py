@@ -102,6 +102,7 @@ def test_one_file_by_hand() -> None:
     ("a", "b", "message"),
     [
         ("x = 1", "def x(): ...", r"x is defined in a\.py and defined in b\.py"),
+        ("if True:\n    x = 1", "", r"a\.py, line 1: a statement at the top that may define names"),
         ("import time", "from time import time", r"time is import time and from time import time"),
         ("import json", "json = 1", r"json is import json and defined in b\.py"),
         ("", "from .a import x as y", r"b\.py, line 1: a relative import that renames, or not at the top"),

@@ -358,7 +358,7 @@ def test_a_failure_in_the_middle_keeps_what_is_done(scripted: Path, tmp_path: Pa
     result = run(*command, "--format", "json", "--output-dir", tmp_path, path)
     record = json.loads((tmp_path / "bad.json").read_text())
     assert (record["complete"], record["text"], record["duration"]) == (False, "a b a b", 60)
-    assert result.stderr.endswith(f"at 70.000 s; {tmp_path / 'bad.json'} holds what was recognised before\n")
+    assert result.stderr.endswith(f"at 70.000 s\n{tmp_path / 'bad.json'} holds what was recognised before\n")
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
@@ -370,18 +370,40 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
         until(lambda: (tmp_path / "long.srt").exists() and (tmp_path / "long.srt").stat().st_size > 1000)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "interrupted\n")
+    assert process.returncode == 130
+    assert errors == f"{tmp_path / 'long.srt'} holds what was recognised before\ninterrupted\n"
     cues = (tmp_path / "long.srt").read_text().removesuffix("\n\n").split("\n\n")
     assert len(cues) > 10
     assert [cue.split("\n")[0] for cue in cues] == [str(i + 1) for i in range(len(cues))]
     assert {cue.split("\n", 2)[2] for cue in cues[:-1]} == {SAMPLE_TEXT}
 
 
+def test_ctrl_c_finishes_the_json(tmp_path: Path) -> None:
+    """By construction: an hour of the sample recording, stopped once the model is at work."""
+    path = tmp_path / "long.wav"
+    path.write_bytes(wav(np.tile(phrase(0, 16000), 1000)))
+    command = [*COMMAND, "--verbose", "--format", "json", "--cut", "pauses", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "11 tokens" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        text, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.splitlines()[-1]) == (130, "interrupted")
+    record = json.loads(text)
+    assert record["complete"] is False
+    assert record["text"].startswith(SAMPLE_TEXT)
+    assert record["duration"] < 3480
+
+
 def test_a_disk_that_fills_up(scripted: Path, tmp_path: Path) -> None:
     (tmp_path / "sample.txt").symlink_to("/dev/full")
     result = run("--quiet", "--model", scripted, "--output-dir", tmp_path, "--force", SAMPLE)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"error: {SAMPLE}: [Errno 28] No space left on device")
+    assert result.stderr == (
+        f"error: {SAMPLE}: [Errno 28] No space left on device\n"
+        f"{tmp_path / 'sample.txt'} holds what was recognised before\n"
+    )
 
 
 def test_output_without_stdout(scripted: Path, tmp_path: Path) -> None:
@@ -402,6 +424,8 @@ def test_output_without_stdout(scripted: Path, tmp_path: Path) -> None:
         (["--threshold", "-3"], "threshold_db is -3"),
         (["--raw", "16000:s16le"], "raw is '16000:s16le'; expected RATE:FORMAT:CHANNELS"),
         (["--output-dir", SAMPLE], "--output-dir: "),
+        (["--start", "3", "--end", "2"], "from 3.0 to 2.0 is no stretch"),
+        (["-", "-"], "standard input can be read only once"),
     ],
 )
 def test_options_that_contradict(scripted: Path, options: list[object], message: str) -> None:
@@ -416,6 +440,45 @@ def test_times_that_are_none(option: str, message: str) -> None:
     result = run(option, SAMPLE)
     assert result.returncode == 2
     assert message in result.stderr
+
+
+def test_a_recording_is_not_written_over(scripted: Path, tmp_path: Path) -> None:
+    (tmp_path / "sample.txt").write_bytes(SAMPLE.read_bytes())
+    result = run("--model", scripted, "--output-dir", tmp_path, "--force", tmp_path / "sample.txt")
+    assert result.returncode == 2
+    assert "sample.txt is one of the recordings" in result.stderr
+    assert (tmp_path / "sample.txt").read_bytes() == SAMPLE.read_bytes()
+
+
+def test_one_output_that_cannot_be_written(scripted: Path, tmp_path: Path) -> None:
+    """A folder in its place, and a name that is too long with another ending: the others are still written."""
+    (tmp_path / "folder.json").mkdir()
+    for name in ("folder.wav", f"{251 * 'x'}.wav", "good.wav"):
+        (tmp_path / name).write_bytes(SAMPLE.read_bytes())
+    files = sorted(tmp_path.glob("*.wav"))
+    result = run("--quiet", "--force", "--format", "json", "--model", scripted, "--output-dir", tmp_path, *files)
+    assert result.returncode == 1
+    assert json.loads((tmp_path / "good.json").read_text())["text"] == "a b"
+    folder, long = result.stderr.splitlines()
+    assert "Is a directory" in folder
+    assert "File name too long" in long
+
+
+def test_stderr_that_cannot_be_written_to(scripted: Path) -> None:
+    """The text does not depend on it."""
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([*COMMAND, "--model", scripted, SAMPLE], stdout=subprocess.PIPE, stderr=full)
+    assert (result.returncode, result.stdout) == (0, b"a b\n")
+
+
+def test_pauses_for_a_pipe_are_for_the_pipe(tmp_path: Path) -> None:
+    """By hand: 3 s of silence before the sample. Cut at pauses it is a segment of its own."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(wav(phrase(48000, 0)))
+    with open(path) as file:
+        result = run("--quiet", "--format", "json", "-", path, stdin=file)
+    piped, opened = map(json.loads, result.stdout.splitlines())
+    assert [len(record["segments"]) for record in (piped, opened)] == [2, 1]
 
 
 @pytest.mark.parametrize(("options", "message"), [(["--start", "3"], "ends at 2.48 s"), (["--channel", "1"], "has 1")])
@@ -436,6 +499,10 @@ def test_windows_leaves_patterns_to_the_program(scripted: Path, tmp_path: Path, 
     out, err = capsys.readouterr()
     assert [json.loads(line)["file"] for line in out.splitlines()] == ["a.wav", "b.wav"]
     assert "'*.mp3'" in err
+    (tmp_path / "a[1].wav").write_bytes(SAMPLE.read_bytes())
+    (tmp_path / "a1.wav").write_bytes(SAMPLE.read_bytes())
+    assert main(["--quiet", "--model", str(scripted), "--format", "json", "a[1].wav"]) == 0
+    assert json.loads(capsys.readouterr().out)["file"] == "a[1].wav"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")

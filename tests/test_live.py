@@ -4,13 +4,17 @@ import fcntl
 import io
 import os
 import re
+import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import threading
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import COMMAND, until
 from hypothesis import given, settings
@@ -19,6 +23,7 @@ from test_cli import SUMMARY
 from test_transcribe import SAMPLE, SAMPLE_TEXT
 
 from cohere_lite import live
+from cohere_lite.__main__ import main
 from cohere_lite.live import ReadAhead
 
 SPEECH = SAMPLE.read_bytes()[44:]
@@ -43,7 +48,8 @@ def test_gives_what_it_read(blocks: list[bytes], size: int) -> None:
 
 
 def test_what_is_there_comes_at_once() -> None:
-    """A pipe that stays open: 3 bytes come, though 100 are asked for. `end` ends it, without an end of the file."""
+    """A pipe that stays open: 3 bytes come, though 100 are asked for. `end` ends it, without an end of the file, but
+    for what is written on the same occasion."""
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as file, open(writing, "wb", buffering=0) as sink:
         ahead = ReadAhead(file, "pipe")  # type: ignore[arg-type]
@@ -52,10 +58,47 @@ def test_what_is_there_comes_at_once() -> None:
         sink.write(b"def")
         until(lambda: ahead._n_bytes == 3)
         ahead.end()
+        sink.write(b"ghi")
+        until(lambda: ahead._n_bytes == 6)
         assert ahead.read(2) == b"de"
         assert ahead.read(100) == b"f"
+        assert ahead.read(100) == b"ghi"
         assert ahead.read(100) == b""
-        sink.write(b"x")  # the thread ends: this is not read
+        sink.write(b"x")  # too late
+        assert ahead.read(100) == b""
+
+
+def test_end_keeps_what_is_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: 3 bytes may be ahead; the second block waits until the first is taken, and the end comes before that."""
+    monkeypatch.setattr(live, "_MAX_AHEAD_BYTES", 2)
+    parts = [b"abc", b"def"]
+
+    class Parts(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            if parts:
+                return parts.pop(0)
+            threading.Event().wait(60)
+            return b""
+
+    ahead = ReadAhead(Parts(), "parts")  # type: ignore[arg-type]
+    until(lambda: not parts)
+    ahead.end()
+    assert ahead.read(100) == b"abc"
+    assert ahead.read(100) == b"def"
+    assert ahead.read(100) == b""
+
+
+def test_a_pipe_that_does_not_block() -> None:
+    """It has nothing for a while, which is not its end."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with open(reading, "rb", buffering=0) as file, open(writing, "wb", buffering=0) as sink:
+        ahead = ReadAhead(file, "pipe")  # type: ignore[arg-type]
+        for part in (b"abc", b"def"):
+            time.sleep(0.05)
+            sink.write(part)
+            assert ahead.read(100) == part
+        sink.close()
         assert ahead.read(100) == b""
 
 
@@ -81,18 +124,19 @@ def test_what_is_ahead_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"a" + rest == b"abc" * 20
 
 
-def test_an_error_comes_after_what_was_read() -> None:
-    class Broken(io.RawIOBase):
-        parts = [b"abc"]  # noqa: RUF012
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_an_error_comes_after_what_was_read(error: Exception) -> None:
+    parts = [b"abc"]
 
+    class Broken(io.RawIOBase):
         def read(self, size: int = -1) -> bytes:
-            if self.parts:
-                return self.parts.pop()
-            raise OSError(5, "Input/output error")
+            if parts:
+                return parts.pop()
+            raise error
 
     ahead = ReadAhead(Broken(), "broken")  # type: ignore[arg-type]
     assert ahead.read(10) == b"abc"
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(type(error)):
         ahead.read(10)
 
 
@@ -112,8 +156,8 @@ class Live:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
+        with self.process:
+            self.process.kill()
         os.close(self.reading)
 
     def say(self, data: bytes) -> None:
@@ -124,6 +168,7 @@ class Live:
 
     def line(self) -> str:
         assert self.process.stdout is not None
+        assert select.select([self.process.stdout], [], [], 20)[0]
         return self.process.stdout.readline().decode()
 
 
@@ -145,6 +190,48 @@ def test_each_phrase_comes_as_the_speaker_pauses(raw: bool) -> None:
         rest, errors = command.process.communicate(timeout=60)
         assert (rest.decode(), errors.decode()) == (f"{SAMPLE_TEXT}\n", "interrupted\n")
         assert command.process.returncode == 130
+
+
+def test_each_phrase_is_written_as_it_comes(tmp_path: Path) -> None:
+    with Live("--raw", "16000:s16le:1", "--output-dir", str(tmp_path), "--format", "srt") as command:
+        command.say(SPEECH + SILENCE)
+        until(lambda: (tmp_path / "stdin.srt").exists() and SAMPLE_TEXT in (tmp_path / "stdin.srt").read_text())
+
+
+def test_split_channels_come_as_the_speakers_pause() -> None:
+    """The other channel is silent all the time. By construction: the sample on the left, then on the right."""
+    left = np.zeros((len(SPEECH) // 2 + 16000, 2), "<i2")
+    left[: len(SPEECH) // 2, 0] = np.frombuffer(SPEECH, "<i2")
+    with Live("--raw", "16000:s16le:2", "--channels", "split") as command:
+        for samples, expected in (left, "[0]"), (left[:, ::-1], "[1]"), (left, "[0]"):
+            command.say(samples.tobytes())
+            assert command.line() == f"{expected} {SAMPLE_TEXT}\n"
+
+
+def test_ctrl_c_while_nothing_comes(tmp_path: Path) -> None:
+    """A pipe that has been opened and says nothing, and one that nobody opens."""
+    with Live() as command:
+        time.sleep(1)  # it is waiting for a header by then; if not, Ctrl-C has less to interrupt
+        command.process.send_signal(signal.SIGINT)
+        assert command.process.wait(timeout=60) == 130
+    os.mkfifo(tmp_path / "fifo")
+    with subprocess.Popen([*COMMAND, "--quiet", str(tmp_path / "fifo")], stderr=subprocess.PIPE) as process:
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (130, b"interrupted\n")
+
+
+def test_in_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where signals cannot be handled."""
+    (tmp_path / "sample.wav").write_bytes(SAMPLE.read_bytes())
+    codes: list[int] = []
+    with open(tmp_path / "sample.wav") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        thread = threading.Thread(target=lambda: codes.append(main(["--quiet", "-"])))
+        thread.start()
+        thread.join()
+    assert codes == [0]
 
 
 def test_the_end_of_the_pipe_is_the_end() -> None:

@@ -352,3 +352,16 @@ def test_a_loop_is_cut_and_said(tmp_path: Path) -> None:
     assert transcript.text == "a b"
     (segment,) = transcript.segments
     assert (segment.looped, segment.truncated) == (True, False)
+
+
+def test_segments_of_split_channels_come_in_order(scripted: Transcriber) -> None:
+    """By hand: on the left sound from 0 to 5 s, on the right from 1 to 2 s, which is over first."""
+    samples = np.zeros((8 * 16000, 2), np.float32)
+    seconds = np.arange(8 * 16000, dtype=np.float32) / 16000
+    tone = np.sin(2 * np.pi * 1000 * seconds) * (0.1 + 0.09 * np.sin(2 * np.pi * 4 * seconds))  # even sound is noise
+    for channel, (begin, end) in enumerate([(0, 5), (1, 2)]):
+        samples[begin * 16000 : end * 16000, channel] = tone[begin * 16000 : end * 16000]
+    segments = scripted.segments(samples, rate=16000, channel="split", pauses=Pauses())
+    spoken = [segment for segment in segments if segment.text]
+    assert [segment.channel for segment in spoken] == [0, 1]
+    assert spoken[0].end > spoken[1].end

@@ -84,8 +84,12 @@ def _names(node: ast.stmt, module: str) -> list[tuple[str, str]]:
         return [(name.id, here) for name in names if isinstance(name.ctx, ast.Store)]
     if isinstance(node, ast.Import):
         return [(alias.asname or alias.name.partition(".")[0], f"import {alias.name}") for alias in node.names]
-    if isinstance(node, ast.ImportFrom) and not node.level:
-        return [(alias.asname or alias.name, f"from {node.module} import {alias.name}") for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        aliases = [] if node.level else node.names  # relative ones bring in what is defined elsewhere
+        return [(alias.asname or alias.name, f"from {node.module} import {alias.name}") for alias in aliases]
+    is_main_guard = isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+    if not (isinstance(node, ast.Expr) or is_main_guard):
+        raise ValueError(f"{module}.py, line {node.lineno}: a statement at the top that may define names")
     return []
 
 
