@@ -609,6 +609,20 @@ def test_ffmpeg_ends_with_its_reader(tmp_path, monkeypatch, started):
     assert list(temporary.iterdir()) == []
 
 
+@needs_ffmpeg
+@pytest.mark.skipif(os.name != "posix", reason="POSIX only")
+def test_ffmpeg_behind_a_script_ends_too(tmp_path, monkeypatch):
+    """A script that starts ffmpeg as a process of its own, which outlives the script; 20 s for it all."""
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "ffmpeg"
+    script.write_text(f'#!/bin/sh\n{FFMPEG} "$@"\n:\n')
+    script.chmod(0o755)
+    path = flac(tmp_path, np.zeros((600 * 16000, 1), np.int16), 16000)
+    monkeypatch.setenv("PATH", str(script.parent))
+    code = "import sys; from cohere_lite.audio import open_audio\nwith open_audio(sys.argv[1]) as a: next(a.blocks)"
+    subprocess.run([sys.executable, "-c", code, path], check=True, timeout=20)
+
+
 @pytest.fixture
 def fake_ffmpeg(tmp_path, monkeypatch):
     """Installs a program of that name; it ends by itself after 20 s, should anybody wait for it."""

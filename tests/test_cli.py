@@ -525,3 +525,9 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
     result = run("--quiet", SAMPLE, env=env | {"HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"})
     assert (result.stdout, result.stderr) == (f"{SAMPLE_TEXT}\n", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clock_that_does_not_tick(scripted: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1.0)
+    assert main(["--model", str(scripted), "--format", "json", str(SAMPLE), "missing.wav"]) == 1
+    assert json.loads(capsys.readouterr().out)["timing"] == {"seconds": 0.001, "speed": 2480.0}

@@ -92,6 +92,31 @@ def test_pieces_are_the_whole_recording(stretches, pauses, sizes):
     assert list(map(len, cut(samples, pauses, at=np.cumsum(sizes)))) == list(map(len, pieces))
 
 
+@settings(deadline=None, max_examples=100)
+@given(stretches=STRETCHES, pauses=some_pauses(), sizes=st.lists(st.integers(1, 50_000), min_size=1))
+def test_silences_asked_for_lose_nothing(stretches, pauses, sizes):
+    """By construction, as above, when after each block the silence so far is taken; and the phrases begin no later."""
+    random = np.random.default_rng(len(stretches))
+    samples = np.concatenate([level * random.standard_normal(n) for level, n in stretches]).astype(np.float32)
+    phrases, pieces = Phrases(pauses), []
+    for block in np.split(samples, np.cumsum(sizes)):
+        pieces += phrases.push(block) + phrases.silence()
+    pieces += phrases.finish()
+    assert np.array_equal(np.concatenate(pieces), samples)
+    assert max(map(len, pieces)) <= pauses.max_phrase_s * SECOND
+    assert all(map(len, pieces[:-1]))
+
+
+def test_silence_so_far():
+    """By hand: of 100 frames of silence all but half a pause, then nothing more; none in a phrase."""
+    phrases = Phrases(Pauses())
+    assert phrases.push(silence(100)) == []
+    assert [len(piece) // FRAME for piece in phrases.silence()] == [85]
+    assert phrases.silence() == []
+    assert phrases.push(tone(20)) == []
+    assert phrases.silence() == []
+
+
 def test_pieces_do_not_change_with_the_blocks_they_came_in():
     """By construction: whoever records into one buffer again and again does not overwrite what is held."""
     samples = np.concatenate([tone(50), silence(50), tone(50)])

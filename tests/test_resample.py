@@ -209,3 +209,8 @@ def test_agrees_with_soxr(rate):
     middle = slice(2000, length - 2000)
     assert abs(len(ours) - len(theirs)) <= 1
     assert db(rms(ours[middle] - theirs[middle]) / rms(theirs[middle])) < -75
+
+
+def test_channels_share_their_weights():
+    """41 MB each at odd rates, otherwise."""
+    assert Resampler(47999)._weights is Resampler(47999)._weights

@@ -365,3 +365,20 @@ def test_segments_of_split_channels_come_in_order(scripted: Transcriber) -> None
     spoken = [segment for segment in segments if segment.text]
     assert [segment.channel for segment in spoken] == [0, 1]
     assert spoken[0].end > spoken[1].end
+
+
+def test_silence_comes_at_once(exported: Path) -> None:
+    """Of a recording, pieces with sound wait for others to be decoded with; the silent ones before them do not."""
+    n_taken = 0
+
+    def blocks() -> Iterable[np.ndarray]:
+        nonlocal n_taken
+        for _ in range(60):
+            n_taken += 1
+            yield np.zeros(16000, np.float32)
+
+    with open_audio(wav(np.zeros(16000))) as audio:
+        recording = replace(audio, blocks=(block[:, None] for block in blocks()))
+        segment = next(Transcriber(exported / "fast").segments(recording))
+    assert segment.silent
+    assert n_taken == 11  # the export takes 10 s
