@@ -164,6 +164,7 @@ def _seconds(text: str) -> float:
 
 
 def _transcribe_files(args: argparse.Namespace) -> int:
+    _check(args)
     paths = _output_paths(args)
     options = [_options(args, file) for file in args.files]
     transcriber = _load(args)
@@ -185,6 +186,16 @@ def _transcribe_files(args: argparse.Namespace) -> int:
         if ctrl_c.pressed:
             raise KeyboardInterrupt
     return int(progress.n_failed > 0)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises OptionError for what would otherwise show only once the model is loaded, or not at all."""
+    if args.files.count(STDIN) > 1:
+        raise OptionError("standard input can be read only once")
+    if args.raw is not None:
+        parse_raw(args.raw)
+    if args.channel is not None and args.channels == "split":
+        raise OptionError("--channel asks for one channel, --channels split for all of them: use one of the two")
 
 
 def _output_paths(args: argparse.Namespace) -> list[Path | None]:
@@ -210,12 +221,6 @@ def _output_paths(args: argparse.Namespace) -> list[Path | None]:
 
 def _options(args: argparse.Namespace, file: str) -> dict[str, Any]:
     """For Transcriber.segments."""
-    if args.files.count(STDIN) > 1:
-        raise OptionError("standard input can be read only once")
-    if args.raw is not None:
-        parse_raw(args.raw)  # else said once the model is loaded
-    if args.channel is not None and args.channels == "split":
-        raise OptionError("--channel asks for one channel, --channels split for all of them: use one of the two")
     given = {"min_pause_s": args.min_pause, "max_phrase_s": args.max_phrase, "threshold_db": args.threshold}
     given = {name: value for name, value in given.items() if value is not None}
     piecemeal = file == STDIN or args.format in _SUBTITLES or args.channels == "split" or bool(given)

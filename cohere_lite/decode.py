@@ -109,7 +109,7 @@ class Decoder:
     def _best(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         """The likeliest token of each row."""
         best = logits.argmax(axis=1)
-        if np.isnan(logits[np.arange(len(best)), best]).any():  # argmax stops at the first NaN
+        if not np.isfinite(logits[np.arange(len(best)), best]).all():  # argmax stops at the first NaN
             raise ModelError(
                 "the decoder's logits are not numbers: a damaged model, or one too large for this precision"
             )

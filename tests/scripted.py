@@ -26,18 +26,19 @@ def write_model(
     script: Sequence[int],
     max_positions: int,
     caches: str = PASS_THROUGH,
-    nan_at: int | None = None,
+    bad_at: int | None = None,
+    bad: float = np.nan,
     decoder_width: int = WIDTH,
 ) -> Path:
-    """script[p]: the token that follows position p.  nan_at: position whose logits are NaN.  decoder_width: channels
-    of the cross keys that the decoder takes; the encoder's have WIDTH."""
+    """script[p]: the token that follows position p.  bad_at: position whose logits are all `bad`.  decoder_width:
+    channels of the cross keys that the decoder takes; the encoder's have WIDTH."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES)), encoding="utf-8")
     table = np.full((max_positions, len(PIECES)), -1, np.float32)
     for position, token in enumerate(script):
         table[position, token] = 1
-    if nan_at is not None:
-        table[nan_at] = np.nan
+    if bad_at is not None:
+        table[bad_at] = bad
     _save(folder / "encoder.onnx", _encoder())
     _save(folder / "decoder.onnx", _decoder(table, max_positions, caches, decoder_width))
     return folder

@@ -51,8 +51,9 @@ def test_a_prompt_that_leaves_no_room(tmp_path: Path) -> None:
         decoder(write_model(tmp_path, [A] * 6, max_positions=6)).decode([MEL], [14, 12, 12, 12, 12, 12])[0]
 
 
-def test_logits_that_are_not_numbers(tmp_path: Path) -> None:
-    folder = write_model(tmp_path, [C, A, B, END], max_positions=6, nan_at=2)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_numbers(tmp_path: Path, bad: float) -> None:
+    folder = write_model(tmp_path, [C, A, B, END], max_positions=6, bad_at=2, bad=bad)
     with pytest.raises(ModelError, match="not numbers"):
         decoder(folder).decode([MEL], PROMPT)[0]
 
