@@ -178,6 +178,7 @@ def _transcribe_files(args: argparse.Namespace) -> int:
     ctrl_c = CtrlC()
     with ctrl_c.handled():
         for file, path, how in zip(args.files, paths, options, strict=True):
+            progress.n_begun += 1
             progress.n_failed += not _transcribe_file(transcriber, file, path, how, args, progress, ctrl_c)
             if ctrl_c.pressed:
                 break

@@ -21,7 +21,10 @@ def spent_since(began: float) -> float:
 
 
 class Progress:
-    """Counts the seconds of audio that are done, and those that are left as far as they are known."""
+    """Counts the seconds of audio that are done, and those that are left as far as they are known.
+
+    n_begun: files so far, the present one included;  n_failed: of them
+    """
 
     def __init__(self, files: Sequence[str], lengths_s: Sequence[float | None], shown: bool) -> None:
         """lengths_s: of what is transcribed of each file, None if unknown; they matter only if shown."""
@@ -29,15 +32,14 @@ class Progress:
         self._lengths_s = lengths_s
         self._shown = shown
         self._began = time.monotonic()
-        self._n_begun = 0
         self._done_s = 0.0  # of the files before this one
+        self.n_begun = 0
         self.n_failed = 0
 
     def watch(self, segments: Iterable[Segment], start_s: float, length_s: float | None) -> Iterator[Segment]:
-        """The segments of the next file; start_s: where it begins; length_s: of what is transcribed, None if unknown.
+        """The segments of the present file; start_s: where they begin; length_s: of all of them, None if unknown.
 
         The line is there only while the next segment is waited for, so that the text may go to the same terminal."""
-        self._n_begun += 1
         here_s = 0.0
         for segment in segments:
             here_s = max(here_s, segment.end - start_s)
@@ -52,6 +54,8 @@ class Progress:
         spent_s = spent_since(self._began)
         n_files = len(self._files)
         files = "1 file" if n_files == 1 else f"{n_files} files"
+        if self.n_begun < n_files:
+            files = f"{self.n_begun} of {files}"
         failed = f" ({self.n_failed} failed)" if self.n_failed else ""
         speed = f"{self._done_s / spent_s:.1f}x real time"
         return f"{files}{failed}, {self._done_s:.1f} s of audio in {spent_s:.1f} s, {speed}"
@@ -66,10 +70,10 @@ class Progress:
         if length_s:
             left_s = (length_s - here_s) / speed
             parts.append(f"{clock(left_s)} left")
-        name = self._files[self._n_begun - 1]
+        name = self._files[self.n_begun - 1]
         if len(self._files) > 1:
-            name = f"{self._n_begun}/{len(self._files)} {name}"
-            rest = self._lengths_s[self._n_begun :]
+            name = f"{self.n_begun}/{len(self._files)} {name}"
+            rest = self._lengths_s[self.n_begun :]
             if length_s and None not in rest:
                 left_s += sum(length for length in rest if length) / speed
                 parts.append(f"{clock(left_s)} for all")

@@ -22,7 +22,7 @@ from cohere_lite import __version__
 from cohere_lite.__main__ import DEMO_NOTICE, main
 from cohere_lite.decode import Decoder
 
-SUMMARY = r"\d+ files?(?: \(\d+ failed\))?, \d+\.\d s of audio in \d+\.\d s, \d+\.\dx real time\n"
+SUMMARY = r"(?:\d+ of )?\d+ files?(?: \(\d+ failed\))?, \d+\.\d s of audio in \d+\.\d s, \d+\.\dx real time\n"
 
 
 def run(*args: object, **options: object) -> subprocess.CompletedProcess:
@@ -213,13 +213,16 @@ def test_ctrl_c(scripted: Path) -> None:
         rest, errors = process.communicate(timeout=30)
     assert rest.replace("a b\n", "") == ""
     assert re.fullmatch(SUMMARY + "interrupted\n", errors)
+    assert re.match(r"\d+ of 5000 files, ", errors)
     assert process.returncode == 130
 
 
 def test_progress_on_a_terminal_only(scripted: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    """By hand: 90 s of silence in three segments of 30 s, each after 10 s by the clock; then a file of 30 s."""
-    paths = [tmp_path / "long.wav", tmp_path / "short.wav"]
-    for path, seconds in zip(paths, (90, 30), strict=True):
+    """By hand: 90 s of silence in three segments of 30 s, each after 10 s by the clock; then a file of 30 s; before
+    them one that cannot be read."""
+    (tmp_path / "none.wav").write_text("not audio")
+    paths = [tmp_path / "none.wav", tmp_path / "long.wav", tmp_path / "short.wav"]
+    for path, seconds in zip(paths[1:], (90, 30), strict=True):
         path.write_bytes(wav(np.zeros(seconds * 16000)))
     now_s = 0.0
     decode = Decoder.decode
@@ -233,17 +236,18 @@ def test_progress_on_a_terminal_only(scripted: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
-    assert main(["--model", str(scripted), "--keep-silence", *map(str, paths)]) == 0
-    *shown, summary = capsys.readouterr().err.split("\r\033[K")
+    assert main(["--model", str(scripted), "--keep-silence", *map(str, paths)]) == 1
+    error, *shown, summary = capsys.readouterr().err.split("\r\033[K")
+    assert "none.wav: a text file" in error
     assert [line for line in shown if line] == [
-        f"1/2 {paths[0]}: 0:30 of 1:30, 3.0x real time, 0:20 left, 0:30 for all",
-        f"1/2 {paths[0]}: 1:00 of 1:30, 3.0x real time, 0:10 left, 0:20 for all",
-        f"1/2 {paths[0]}: 1:30 of 1:30, 3.0x real time, 0:00 left, 0:10 for all",
+        f"2/3 {paths[1]}: 0:30 of 1:30, 3.0x real time, 0:20 left, 0:30 for all",
+        f"2/3 {paths[1]}: 1:00 of 1:30, 3.0x real time, 0:10 left, 0:20 for all",
+        f"2/3 {paths[1]}: 1:30 of 1:30, 3.0x real time, 0:00 left, 0:10 for all",
     ]
     assert re.fullmatch(SUMMARY, summary)
-    assert main(["--model", str(scripted), "--keep-silence", "--end", "60", *map(str, paths)]) == 0
-    assert f"1/2 {paths[0]}: 0:30 of 1:00, 3.0x real time, 0:10 left, 0:20 for all" in capsys.readouterr().err
-    assert run("--quiet", "--model", scripted, *paths).stderr == ""
+    assert main(["--model", str(scripted), "--keep-silence", "--end", "60", *map(str, paths)]) == 1
+    assert f"2/3 {paths[1]}: 0:30 of 1:00, 3.0x real time, 0:10 left, 0:20 for all" in capsys.readouterr().err
+    assert run("--quiet", "--model", scripted, *paths[1:]).stderr == ""
 
 
 def test_options_of_speed(scripted: Path) -> None:
