@@ -271,7 +271,7 @@ def _transcribe_file(
     progress: Progress,
     ctrl_c: CtrlC,
 ) -> bool:
-    """Whether all of it was transcribed and written. What was recognised before a failure is kept."""
+    """Whether nothing failed; Ctrl-C is no failure. What was recognised before either is kept."""
     began = time.monotonic()
     name = "standard input" if file == STDIN else file
     failures: list[Exception] = []
@@ -294,7 +294,7 @@ def _transcribe_file(
             with ctrl_c.raises():  # a pipe may never be written to
                 audio = stack.enter_context(_source(file, args.raw, ctrl_c))
         except KeyboardInterrupt:
-            return False
+            return True
         except (CohereLiteError, OSError, MemoryError) as error:
             _report_failure(name, error)
             return False
