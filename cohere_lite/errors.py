@@ -1,4 +1,9 @@
-"""The package's errors: one base class to catch, each also the built-in error a caller would expect."""
+"""The package's errors: one base class to catch, each also the built-in error a caller would expect. And the
+log for what is worth telling and no error."""
+
+import logging
+
+logger = logging.getLogger("cohere_lite")
 
 
 class CohereLiteError(Exception):

@@ -4,13 +4,12 @@ huggingface_hub does the work, if it is installed: the package itself does witho
 one decoder, the files with their weights and tokens.txt are fetched; what was fetched once is found without a network.
 """
 
-import logging
 import posixpath
 import re
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import CohereLiteError, ModelError, ModelFileNotFound
+from .errors import CohereLiteError, ModelError, ModelFileNotFound, logger
 from .graphfile import check_external_data, read_graph_file
 
 # The hub's rule for names, but for what it adds (no "--", no ".git"): it says so itself
@@ -43,7 +42,7 @@ def download_model(name: str) -> list[Path]:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         cache = Path(constants.HF_HUB_CACHE)
         if cached := _find_cached(cache, name):
-            logging.getLogger("cohere_lite").info("%s is taken from %s (%s)", name, cache, reason)
+            logger.info("%s is taken from %s (%s)", name, cache, reason)
             return cached
         if isinstance(error, GatedRepoError):
             raise ModelError(

@@ -37,13 +37,16 @@ _UNBROKEN = re.compile(
 )
 _SENTENCE_ENDS, _CLAUSE_ENDS, _CLOSING_QUOTES = ".!?…。！？؟", ",;:、，；：،؛", "\"'”’»」』)）"
 
+# Those of str.splitlines: a model may write them, letter by letter, and a line must stay one.
+_LINE_BREAKS = re.compile(r"\r\n|[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
+
 
 def render(
     style: str, segments: Iterable[Segment], language: str, facts: Callable[[], dict[str, Any]]
 ) -> Iterator[str]:
     """The transcript of a recording, in parts, each as soon as it is known; all but "json" hold a few segments at most.
 
-    txt:   one line, the texts joined as chunk.join does; of split channels what "lines" gives
+    txt:   one line, the texts joined as chunk.join does, line breaks as spaces; of split channels what "lines" gives
     lines: a line for each segment that has text, "[channel] " before it if channels were split
     tsv:   a header, then start and end in milliseconds, channel if they were split, and text; segments without are left
            out
@@ -80,14 +83,14 @@ def _running_text(segments: Iterable[Segment], language: str) -> Iterator[str]:
     for segment in segments:
         if added := join([begun, segment.text], language)[len(begun) :]:
             begun = "."
-            yield added
+            yield _LINE_BREAKS.sub(" ", added)
     yield "\n"
 
 
 def _lines(segments: Iterable[Segment]) -> Iterator[str]:
     for segment in segments:
         if text := segment.text.strip():
-            yield f"{_speaker(segment.channel)}{text}\n"
+            yield f"{_speaker(segment.channel)}{_LINE_BREAKS.sub(' ', text)}\n"
 
 
 def _speaker(channel: int | None) -> str:

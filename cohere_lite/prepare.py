@@ -11,7 +11,6 @@ model is loaded as it is; a message to the logger "cohere_lite" says why.
 
 import hashlib
 import json
-import logging
 import os
 import secrets
 import shutil
@@ -21,11 +20,10 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
+from .errors import logger
 from .graphfile import GraphFile
 from .machine import processor
 from .runtime import ort
-
-logger = logging.getLogger("cohere_lite")
 
 ENVIRONMENT = "COHERE_LITE_CACHE"  # a folder, or "off"
 OFF = "off"

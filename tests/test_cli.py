@@ -1,5 +1,7 @@
 """The command line, in a process of its own: what goes to stdout, what to stderr, and the exit code."""
 
+import inspect
+import itertools
 import json
 import os
 import re
@@ -9,7 +11,9 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import onnxruntime
@@ -217,6 +221,50 @@ def test_ctrl_c(scripted: Path) -> None:
     assert process.returncode == 130
 
 
+def test_ctrl_c_at_every_moment(scripted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Raised at every 61st line that is run, after the options are read: what was printed before is whole, nothing
+    follows, and no file is called a failure."""
+    arguments = ["--model", str(scripted), str(SAMPLE), str(SAMPLE)]
+    folder = str(Path(inspect.getfile(main)).parent)
+    outcomes = set()
+    n_lines = 0
+
+    def press_at(line: int) -> Callable[..., object]:
+        def trace(frame: FrameType, event: str, _: object) -> object:
+            nonlocal n_lines
+            if not frame.f_code.co_filename.startswith(folder):
+                return None
+            if event == "line":
+                n_lines += 1
+                if n_lines == line:
+                    sys.settrace(None)
+                    signal.raise_signal(signal.SIGINT)
+            return trace
+
+        return trace
+
+    for line in itertools.count(200, 61):
+        n_lines = 0
+        sys.settrace(press_at(line))
+        try:
+            code = main(arguments)
+        finally:
+            sys.settrace(None)
+        text, errors = capsys.readouterr()
+        if n_lines < line:
+            break
+        summary = errors.removesuffix("interrupted\n")
+        if code == 130:
+            assert errors == f"{summary}interrupted\n"
+        else:  # when all is said
+            assert (code, text) == (0, "a b\n" * 2)
+        assert re.fullmatch(f"(?:{SUMMARY})?", summary)
+        assert "failed" not in summary
+        outcomes.add((text, summary[:7]))
+    assert (code, text) == (0, "a b\n" * 2)
+    assert outcomes >= {("", ""), ("", "1 of 2 "), ("a b\n", "2 files"), ("a b\n" * 2, "2 files")}
+
+
 def test_progress_on_a_terminal_only(scripted: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     """By hand: 90 s of silence in three segments of 30 s, each after 10 s by the clock; then a file of 30 s; before
     them one that cannot be read."""
@@ -262,7 +310,7 @@ def test_options_of_speed(scripted: Path) -> None:
     [
         (["--batch-size", "0"], "error: batch_size is 0; it must be 1 or more"),
         (["--batch-size", "2"], "error: batch_size is 2, but only exports in the fast layout"),
-        (["--threads", "0"], "error: threads is 0; it must be 1 or more"),
+        (["--threads", "0"], "error: threads is 0; it must be 1 to "),
     ],
 )
 def test_options_that_cannot_be(scripted: Path, options: list[str], message: str) -> None:

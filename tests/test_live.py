@@ -210,16 +210,23 @@ def test_split_channels_come_as_the_speakers_pause() -> None:
 
 def test_ctrl_c_while_nothing_comes(tmp_path: Path) -> None:
     """A pipe that has been opened and says nothing, and one that nobody opens."""
-    with Live() as command:
-        time.sleep(1)  # it is waiting for a header by then; if not, Ctrl-C has less to interrupt
-        command.process.send_signal(signal.SIGINT)
-        assert command.process.wait(timeout=60) == 130
     os.mkfifo(tmp_path / "fifo")
-    with subprocess.Popen([*COMMAND, "--quiet", str(tmp_path / "fifo")], stderr=subprocess.PIPE) as process:
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-        assert (process.returncode, errors) == (130, b"interrupted\n")
+    reading, _ = pipe = os.pipe()
+    try:
+        for file in ("-", str(tmp_path / "fifo")):
+            command = [*COMMAND, "--verbose", file]
+            with subprocess.Popen(command, stdin=reading, stderr=subprocess.PIPE) as process:
+                assert process.stderr is not None
+                assert b"loaded in" in process.stderr.readline()
+                time.sleep(0.5)  # it is waiting by then; if not, Ctrl-C has less to interrupt
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=60)
+                assert process.returncode == 130
+                assert errors.endswith(b"interrupted\n")
+                assert b"failed" not in errors
+    finally:
+        for end in pipe:
+            os.close(end)
 
 
 def test_in_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Model folders: found by signature, refused with a reason."""
 
+import os
 from pathlib import Path
 
 import onnx
@@ -183,8 +184,10 @@ def test_providers(static: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_threads(static: Path) -> None:
-    with pytest.raises(OptionError, match="threads is 0"):
-        load_model(static, threads=0)
+    """Up to 64, and up to the processors that there are."""
+    for threads in (0, max(64, os.cpu_count() or 1) + 1):
+        with pytest.raises(OptionError, match=f"threads is {threads}; it must be 1 to "):
+            load_model(static, threads=threads)
     assert load_model(static, threads=1).encoder.get_session_options().intra_op_num_threads == 1
 
 

@@ -104,13 +104,18 @@ def test_txt():
     assert rendered("txt", segments) == "One. Two.\n"
     assert rendered("txt", [spoken(0, 1, "一。"), spoken(1, 2, "二。")], "zh") == "一。二。\n"
     assert rendered("txt", [silence(0, 1)]) == "\n"
+    assert rendered("txt", [spoken(0, 1, "One\r\n\ntwo\u2028three.")]) == "One  two three.\n"
 
 
 @PATIENT
 @given(st.lists(TEXTS, min_size=1, max_size=6), st.sampled_from(["en", "ja"]))
 def test_txt_is_what_join_gives(texts, language):
     segments = [spoken(i, i + 1, text) for i, text in enumerate(texts)]
-    assert rendered("txt", segments, language) == join(texts, language) + "\n"
+    line = rendered("txt", segments, language)
+    assert line.splitlines() == [line[:-1]]
+    assert seen(line) == seen(join(texts, language))
+    if len(join(texts, language).splitlines()) < 2:
+        assert line == join(texts, language) + "\n"
 
 
 def test_txt_comes_with_the_segments():
@@ -122,6 +127,7 @@ def test_lines():
     """By hand: a line for each segment with text, as soon as it is there."""
     segments = [spoken(0, 1, "One. "), silence(1, 2), spoken(2, 3, "Two.")]
     assert taken_before("lines", segments) == [("One.\n", 1), ("Two.\n", 3)]
+    assert rendered("lines", [spoken(0, 1, "One\ntwo.")]) == "One two.\n"
 
 
 @pytest.mark.parametrize("style", ["txt", "lines"])

@@ -1,0 +1,187 @@
+"""One recording of the command line: opened, transcribed, and written as far as it went."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from .audio import open_audio
+from .errors import AudioError, CohereLiteError, logger
+from .interrupt import CtrlC
+from .live import ReadAhead
+from .options import STDIN
+from .output import render
+from .progress import Progress, clock, spent_since
+from .transcribe import Segment, Transcriber
+from .wav import Audio, open_wav
+
+
+def transcribe_file(
+    transcriber: Transcriber,
+    file: str,
+    path: Path | None,
+    options: dict[str, Any],
+    args: argparse.Namespace,
+    progress: Progress,
+    ctrl_c: CtrlC,
+) -> bool:
+    """Whether nothing failed; Ctrl-C is no failure. What was recognised before either is kept."""
+    began = time.monotonic()
+    name = "standard input" if file == STDIN else file
+    failures: list[Exception] = []
+    kept = False  # whether there is a file with what was recognised
+    seen = _Seen()
+
+    def facts() -> dict[str, Any]:
+        spent_s = spent_since(began)
+        return {
+            "file": file,
+            "duration": round(seen.duration_s, 3),
+            "complete": not failures and not ctrl_c.pressed,
+            "warnings": [*audio.warnings, *seen.warnings],
+            "model": transcriber.facts,
+            "timing": {"seconds": round(spent_s, 3), "speed": round(seen.duration_s / spent_s, 2)},
+        }
+
+    with ExitStack() as stack:
+        try:
+            with ctrl_c.raises():  # a pipe may never be written to
+                audio = stack.enter_context(_source(file, args.raw, ctrl_c))
+        except KeyboardInterrupt:
+            return True
+        except (CohereLiteError, OSError, MemoryError) as error:
+            _report_failure(name, error)
+            return False
+        segments = _until_failure(transcriber.segments(audio, **options), failures, ctrl_c)
+        segments = progress.watch(segments, args.start, _stretch_s(audio.duration, args.start, args.end))
+        segments = _watch(segments, name, args.start, seen)
+        if first := next(segments, None):
+            style = "lines" if args.format == "txt" and path is None and _is_read_live(file) else args.format
+            text = render(style, chain([first], segments), args.language, facts)
+            if path is None:
+                for part in text:
+                    print(part, end="", flush=True)
+            else:
+                kept = _write(text, path, args.force, failures)
+        for warning in audio.warnings:
+            report(f"warning: {name}: {warning}")
+    for failure in failures:
+        _report_failure(name, failure)
+    if kept and (failures or ctrl_c.pressed):
+        report(f"{path} holds what was recognised before")
+    return not failures
+
+
+@contextmanager
+def _source(file: str, raw: str | None, ctrl_c: CtrlC) -> Iterator[Audio]:
+    """The file; or standard input, which Ctrl-C ends rather than breaks off, so that the last phrase is not lost."""
+    if file != STDIN:
+        with open_audio(file, raw) as audio:
+            yield audio
+        return
+    if sys.stdin is None or sys.stdin.isatty():
+        raise AudioError("there is no pipe to read from; as in: arecord -f S16_LE -r 16000 -t wav | ... -")
+    # Not sys.stdin.buffer: a thread that waits in it keeps Python from ending.
+    stdin = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115 - nothing to close
+    ahead = ReadAhead(stdin, "standard input")
+    with ctrl_c.calls(ahead.end), open_audio(cast(BinaryIO, ahead), raw) as audio:
+        yield audio
+
+
+def _is_read_live(file: str) -> bool:
+    """Whether somebody is waiting for each phrase: at the other end of a pipe, or in front of a terminal."""
+    return file == STDIN or sys.stdout.isatty()
+
+
+def _until_failure(segments: Iterator[Segment], failures: list[Exception], ctrl_c: CtrlC) -> Iterator[Segment]:
+    """The segments up to a failure, which is noted, or to Ctrl-C: whoever writes them can then finish what is begun."""
+    while True:
+        try:
+            with ctrl_c.raises():
+                segment = next(segments, None)
+        except (CohereLiteError, OSError, MemoryError) as failure:
+            failures.append(failure)
+            return
+        except KeyboardInterrupt:
+            return
+        if segment is None:
+            return
+        yield segment
+
+
+@dataclass
+class _Seen:
+    """What the segments of a file have told so far."""
+
+    duration_s: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+
+def _watch(segments: Iterator[Segment], name: str, start_s: float, seen: _Seen) -> Iterator[Segment]:
+    for segment in segments:
+        seen.duration_s = max(seen.duration_s, segment.end - start_s)
+        where = f"{clock(segment.start)} to {clock(segment.end)}"
+        found = []
+        if segment.truncated:
+            found.append(f"{where}: the model reached its limit of tokens; words are missing")
+        if segment.looped:
+            found.append(f"{where}: the model repeated itself without end and was stopped; words may be missing")
+        for warning in found:
+            report(f"warning: {name}: {warning}")
+        seen.warnings += found
+        told = "silent" if segment.silent else f"{len(segment.tokens)} tokens, logprob {segment.avg_logprob:.3f}"
+        logger.debug("%s: %.2f to %.2f s: %s", name, segment.start, segment.end, told)
+        yield segment
+
+
+def wav_stretch_s(file: str, start_s: float, end_s: float | None) -> float | None:
+    """How much of it is transcribed, by a WAV file's header; None for all else, which to open would take long, and for
+    pipes."""
+    try:
+        if os.path.isfile(file):
+            with open(file, "rb") as opened:
+                return _stretch_s(open_wav(opened, file).duration, start_s, end_s)
+    except (OSError, AudioError):
+        pass  # reported when its turn comes
+    return None
+
+
+def _stretch_s(length_s: float | None, start_s: float, end_s: float | None) -> float | None:
+    """Of a recording so long; None if only its end will tell."""
+    return None if length_s is None else max(0.0, min(length_s, length_s if end_s is None else end_s) - start_s)
+
+
+def _write(text: Iterable[str], path: Path, overwrite: bool, failures: list[Exception]) -> bool:
+    """Every part as it comes, so that what is done stays done. Whether there is a file; its errors are failures."""
+    opened = False
+    try:
+        # as on stdout: a file name that is no UTF-8 must not keep the text from being written
+        with open(path, "w" if overwrite else "x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            opened = True
+            for part in text:
+                file.write(part)
+                file.flush()
+    except OSError as error:
+        failures.append(error)
+    return opened
+
+
+def _report_failure(name: str, failure: Exception) -> None:
+    told = str(failure) or type(failure).__name__
+    report(f"error: {told if name in told else f'{name}: {told}'}")
+
+
+def report(message: str) -> None:
+    """On stderr, if anybody listens there: that nobody does is no reason to keep the text back."""
+    try:
+        print(message, file=sys.stderr)
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
