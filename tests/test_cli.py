@@ -214,7 +214,7 @@ def test_ctrl_c(scripted: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "a b\n"
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=60)
     assert rest.replace("a b\n", "") == ""
     assert re.fullmatch(SUMMARY + "interrupted\n", errors)
     assert re.match(r"\d+ of 5000 files, ", errors)

@@ -168,7 +168,7 @@ class Live:
 
     def line(self) -> str:
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], 20)[0]
+        assert select.select([self.process.stdout], [], [], 60)[0]
         return self.process.stdout.readline().decode()
 
 
