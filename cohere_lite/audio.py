@@ -12,12 +12,12 @@ import subprocess
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from math import inf
 from threading import Thread
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +36,16 @@ RAW_FORMATS = {
     "alaw": (A_LAW, 8, "<"),
     "mulaw": (MU_LAW, 8, "<"),
 }
-_BLOCK_FRAMES = 1 << 16  # of an array, or of soundfile's, at once
+_BLOCK_FRAMES = 1 << 16  # of a block, or of soundfile's, at once
 _MAX_CHANNELS = 65535  # what a WAV header can say
 _NO_RECORDING_IS_LONGER_S = 1e9  # 30 years
+_MAX_SAMPLE = 1e15  # full scale is 1. The power of 512 larger ones may be beyond float32; only damaged files hold them
 # ffmpeg's names of what may hold sound. Left out are the formats that name other files, or addresses, to be read in
 # their place (playlists such as hls and dash; concat, sdp): whoever sends a file must not choose what else is read.
 _FFMPEG_FORMATS = (
     "3gp,aa,aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,gsm,loas,m4a,matroska,mov,mp3,mp4,"
-    "mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,swf,tak,tta,voc,w64,wav,webm,wtv,wv,xwma"
+    "mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,swf,tak,tta,voc,w64,wav,webm,wtv,wv,xwma,"
+    "adx,avr,iff,ircam,mlp,paf,pvf,sds,truehd"
 )
 _MESSAGES = 3  # of ffmpeg's, the last ones, are passed on; a damaged file may give thousands
 
@@ -97,7 +99,7 @@ def open_audio(source: AudioFile, raw: str | None = None) -> Iterator[Audio]:
             if start is None:
                 raise AudioError(f"{not_wav}; for a pipe, convert before it: ffmpeg -i IN -f wav - | ...") from None
             if isinstance(source, (str, os.PathLike)):
-                path = os.fspath(source)
+                path = os.fsdecode(source)
             else:
                 file.seek(start)
                 path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "audio")
@@ -114,7 +116,7 @@ def open_blocks(blocks: Iterable[NDArray], rate: int, name: str = "the audio") -
     """
     if not float(rate).is_integer():
         raise OptionError(f"rate is {rate}; it must be a whole number of Hz")
-    rest = (_checked_frames(block) for block in blocks)
+    rest = (_checked_frames(part) for block in blocks for part in _parts(block))
     first = next(rest, np.zeros((0, 1)))
     n_channels = first.shape[1]
     if n_channels > max(64, len(first)):
@@ -131,18 +133,24 @@ def open_blocks(blocks: Iterable[NDArray], rate: int, name: str = "the audio") -
 
 def open_array(samples: NDArray, rate: int) -> Audio:
     """Samples in memory, as in open_blocks."""
-    blocks = (samples[i : i + _BLOCK_FRAMES] for i in range(0, max(1, len(samples)), _BLOCK_FRAMES))
-    return replace(
-        open_blocks(blocks, rate, "the array"), duration=len(samples) / rate if rate > 0 else None, live=False
-    )
+    audio = open_blocks([samples], rate, "the array")
+    return replace(audio, duration=len(samples) / rate if rate > 0 else None, live=False)
+
+
+def _parts(block: NDArray) -> Iterator[NDArray]:
+    """Of a long block, one after the other: what works on them takes memory in proportion."""
+    if getattr(block, "ndim", 0) == 0:  # not samples at all
+        yield block
+    else:
+        yield from (block[i : i + _BLOCK_FRAMES] for i in range(0, max(1, len(block)), _BLOCK_FRAMES))
 
 
 def mixed(audio: Audio, channel: int | str | None, start: float, end: float | None) -> Iterator[NDArray[np.float32]]:
     """The stretch from start to end (seconds) in blocks of float32 (n, k), any n >= 0: k = 1, the mean of the channels
     or the one that `channel` names (from 0); or k = all of them, for "split".
 
-    Raises OptionError for a channel or a stretch that is not there, AudioError for numbers that are not finite. In what
-    is not asked for, other stretches and other channels, they do not matter.
+    Raises OptionError for a channel or a stretch that is not there, AudioError for numbers beyond 1e15, once all before
+    them has been given. In what is not asked for, other stretches and other channels, they do not matter.
     """
     if channel not in (None, "split") and channel not in range(audio.channels):
         raise OptionError(f"channel is {channel!r}, but {audio.name} has {audio.channels}, counted from 0")
@@ -154,10 +162,12 @@ def mixed(audio: Audio, channel: int | str | None, start: float, end: float | No
         wanted = frames[max(0, first - position) : None if last is None else max(0, last - position)]
         with np.errstate(over="ignore", invalid="ignore"):  # reported below
             samples = _mix(wanted, channel).astype(np.float32)
-        finite = np.isfinite(samples).all(axis=1)
-        if not finite.all():
-            second = (max(first, position) + int(np.argmin(finite))) / audio.rate
-            raise AudioError(f"{audio.name}: NaN, infinity or a number beyond float32 at {second:.3f} s")
+        usable = (np.abs(samples) <= _MAX_SAMPLE).all(axis=1)
+        if not usable.all():
+            n_usable = int(np.argmin(usable))
+            yield samples[:n_usable]
+            second = (max(first, position) + n_usable) / audio.rate
+            raise AudioError(f"{audio.name}: NaN, infinity or a number beyond 1e15 at {second:.3f} s")
         position += len(frames)
         yield samples
         if last is not None and position >= last:
@@ -170,7 +180,7 @@ def _mix(frames: NDArray, channel: int | str | None) -> NDArray:
     """(n, channels) -> (n, 1), or as it is."""
     n_channels = frames.shape[1]
     if channel is None and n_channels > 1:
-        # float64, so that the sum of the channels neither overflows nor rounds
+        # float64, so that the sum of the channels does not round
         return frames @ np.full((n_channels, 1), 1 / n_channels)
     return frames if channel in (None, "split") else frames[:, int(channel), None]
 
@@ -191,7 +201,7 @@ def _checked_frames(samples: NDArray) -> NDArray:
 
 def _open_file(source: AudioFile, stack: ExitStack) -> tuple[BinaryIO, str]:
     if isinstance(source, (str, os.PathLike)):
-        return stack.enter_context(open(source, "rb")), os.fspath(source)
+        return stack.enter_context(open(source, "rb")), os.fsdecode(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source), "audio bytes"
     if isinstance(source, io.TextIOBase):
@@ -229,29 +239,32 @@ def _through_ffmpeg(program: str, path: str, name: str, not_wav: NotWav) -> Iter
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
         assert process.stderr is not None
         # in a thread: ffmpeg would wait for a full pipe to be read
-        reader = Thread(target=messages.extend, args=(process.stderr,))
-        reader.start()
+        reader = Thread(target=_collect, args=(messages, process.stderr))
 
         def ended() -> list[str]:
             """Waits for the end; ffmpeg's messages."""
             reader.join()
             said = ["ffmpeg: " + re.sub(r" @ 0x\w+", "", line.decode(errors="replace")).strip() for line in messages]
-            if process.wait() != 0:
-                raise AudioError("; ".join([str(not_wav), *said]))
+            if code := process.wait():
+                raise AudioError("; ".join([str(not_wav), *(said or [f"ffmpeg ended with code {code}"])]))
             return said
 
         decoded = cast(BinaryIO, process.stdout)
         try:
+            reader.start()
             try:
                 audio = open_wav(decoded, name)
-            except AudioError:
+            except AudioError as error:
                 decoded.close()  # or ffmpeg may wait for it to be read
                 ended()
-                raise
+                raise AudioError(f"{not_wav}; what ffmpeg made of it: {error}") from error
 
             def blocks() -> Iterator[NDArray[np.float64]]:
-                yield from audio.blocks
-                audio.warnings.extend(ended())
+                position = 0
+                for frames in audio.blocks:
+                    position += len(frames)
+                    yield frames
+                audio.warnings.extend([*ended(), *_missing("ffmpeg", position, _flac_frames(path), audio.rate)])
 
             yield replace(audio, blocks=blocks(), live=False)
         finally:
@@ -259,7 +272,30 @@ def _through_ffmpeg(program: str, path: str, name: str, not_wav: NotWav) -> Iter
             # ffmpeg, that one ends as nobody reads its output.
             decoded.close()
             process.kill()
-            reader.join()
+            if reader.is_alive():
+                reader.join()
+
+
+def _collect(messages: deque[bytes], stderr: IO[bytes]) -> None:
+    with suppress(ValueError):  # closed already: Ctrl-C came while this thread was being started
+        messages.extend(stderr)
+
+
+def _flac_frames(path: str) -> int:
+    """How many there are by a FLAC file's header (RFC 9639, 8.2); 0 for others. ffmpeg 5 leaves out what it cannot
+    decode without a word, and finds no frames at all in long stretches of 8-bit files."""
+    with open(path, "rb") as file:
+        head = file.read(26)
+    return int.from_bytes(head[18:], "big") & 0xF_FFFF_FFFF if head[:4] == b"fLaC" else 0
+
+
+def _missing(program: str, frames: int, promised: int, rate: int) -> list[str]:
+    """The warning that frames are, if they are."""
+    if frames >= promised:
+        return []
+    return [
+        f"{program}: decoded {frames / rate:.2f} s of {promised / rate:.2f} s: the file is damaged, or of a rare kind"
+    ]
 
 
 @contextmanager
@@ -282,9 +318,7 @@ def _through_soundfile(soundfile: Any, path: str, name: str, not_wav: NotWav) ->
                 yield frames
         except soundfile.LibsndfileError as error:
             raise failed(error) from error
-        if position < file.frames:
-            there, promised = position / file.samplerate, file.frames / file.samplerate
-            warnings.append(f"soundfile: decoded {there:.2f} s of {promised:.2f} s: the file is damaged")
+        warnings.extend(_missing("soundfile", position, file.frames, file.samplerate))
 
     with file:
         yield Audio(name, file.samplerate, file.channels, file.frames / file.samplerate, blocks(), False, warnings)

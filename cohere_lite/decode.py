@@ -148,6 +148,8 @@ def _run(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
     try:
         session.run_with_iobinding(binding)
     except Exception as error:  # onnxruntime's own classes share no base but this one
+        if type(error) is not RuntimeError and not type(error).__module__.startswith("onnxruntime"):
+            raise  # of a signal handler: nothing to do with the model
         raise ModelError(f"onnxruntime {ort.__version__} failed to run the model: {error}") from error
 
 

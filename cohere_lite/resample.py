@@ -1,6 +1,6 @@
 """Any sampling rate -> 16 kHz: a Kaiser-windowed sinc, applied as matrix products.
 
-With target / rate = up / down in lowest terms, output m lies at m * down / up on the input's time axis, so the filter's
+With 16000 / rate = up / down in lowest terms, output m lies at m * down / up on the input's time axis, so the filter's
 weights repeat every `up` outputs while the input moves on by `down` samples. A group of neighbouring outputs is one
 matrix product for all periods at once: (periods, input window) @ (input window, outputs of the group). BLAS does it on
 all cores: a minute of 44.1 kHz takes 12 ms on a 2-core x86 server.
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import AudioError
+from .mel import SAMPLE_RATE
 
-TARGET_RATE = 16_000  # Hz
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # Hz; outside of it a header is damaged rather than unusual
 
 # All relative to the lower of the two rates. Design formulas: Kaiser, see Oppenheim & Schafer, Discrete-Time Signal
@@ -42,20 +42,20 @@ _KEPT_VALUES = 10_000_000
 _PIECE = 1 << 20  # samples, of what comes all at once
 
 
-def resample(samples: NDArray[np.float32], rate: int, target_rate: int = TARGET_RATE) -> NDArray[np.float32]:
-    """samples: float32 (n,) at rate Hz -> float32 (ceil(n * target_rate / rate),) at target_rate Hz, as by a Resampler
-    that is given all at once. At equal rates samples itself comes back."""
-    resampler = Resampler(rate, target_rate)
-    if rate == target_rate:
+def resample(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    """samples: float32 (n,) at rate Hz -> float32 (ceil(n * 16000 / rate),), as by a Resampler that is given all at
+    once. At equal rates samples itself comes back."""
+    resampler = Resampler(rate)
+    if rate == SAMPLE_RATE:
         return samples
     pieces = (samples[i : i + _PIECE] for i in range(0, len(samples), _PIECE))  # push copies its argument
     return np.concatenate([*map(resampler.push, pieces), resampler.finish()])
 
 
 class Resampler:
-    """A recording, piece by piece, from one rate to another.
+    """A recording, piece by piece, from its rate to 16 kHz.
 
-    Output m is the band-limited input at m / target_rate seconds: no delay. Beyond its ends the input counts as zero.
+    Output m is the band-limited input at m / 16000 seconds: no delay. Beyond its ends the input counts as zero.
     Up to 0.9 of the lower of the two Nyquist frequencies the gain is 1 within 0.05 dB (measured: 0.0001); from that
     Nyquist frequency on, what the target may not keep (aliases, images) is at least 90 dB down (measured: 102).
 
@@ -64,12 +64,11 @@ class Resampler:
     beyond a piece and its result: some 25 MB, and up to 40 MB for odd rates.
     """
 
-    def __init__(self, rate: int, target_rate: int = TARGET_RATE) -> None:
+    def __init__(self, rate: int) -> None:
         """Raises AudioError for a rate outside 1 kHz .. 1 MHz."""
-        for value in (rate, target_rate):
-            if not MIN_RATE <= value <= MAX_RATE:
-                raise AudioError(f"sampling rate {value} Hz; supported: {MIN_RATE} to {MAX_RATE} Hz")
-        self._up, self._down = target_rate // gcd(rate, target_rate), rate // gcd(rate, target_rate)
+        if not MIN_RATE <= rate <= MAX_RATE:
+            raise AudioError(f"sampling rate {rate} Hz; supported: {MIN_RATE} to {MAX_RATE} Hz")
+        self._up, self._down = SAMPLE_RATE // gcd(rate, SAMPLE_RATE), rate // gcd(rate, SAMPLE_RATE)
         self._period = self._up * ceil(_GROUP / self._up)  # outputs; a multiple of up: all periods have equal weights
         self._step = self._period * self._down // self._up  # input samples per period
         # What a period needs of the input, relative to its start: from the first group's window to the last one's.

@@ -192,11 +192,17 @@ class Transcriber:
 
         def recognised() -> Iterator[Segment]:
             with _opened(audio, rate) as opened:
-                blocks = mixed(opened, channel, start, end)
+                failures: list[Exception] = []
+                blocks = _before_failure(mixed(opened, channel, start, end), failures)
                 channels = range(opened.channels) if channel == "split" else [None]
                 tracks = [_Track(number, _resampler(opened), cutter(), threshold_db) for number in channels]
-                for batch in _batches(_cut(blocks, tracks, opened), self._batch_size, opened.live):
+                for batch in _batches(_cut(blocks, tracks, opened.live), self._batch_size, opened.live):
                     yield from self._recognise(batch, ids, start)
+                if failures:
+                    raise failures[0]
+                if tracks[0].position < HOP_LENGTH:
+                    length_ms = tracks[0].position / SAMPLE_RATE * 1000
+                    raise AudioError(f"{opened.name} holds {length_ms:.1f} ms of sound; 10 ms is the least")
 
         return recognised()
 
@@ -239,7 +245,7 @@ def _opened(audio: AudioSource, rate: int | None) -> Iterator[Audio]:
 
 def _resampler(audio: Audio) -> Resampler:
     try:
-        return Resampler(audio.rate, SAMPLE_RATE)
+        return Resampler(audio.rate)
     except AudioError as error:
         raise AudioError(f"{audio.name}: {error}") from error
 
@@ -288,13 +294,21 @@ class _Track:
         return pieces
 
 
-def _cut(blocks: Iterable[NDArray[np.float32]], tracks: list[_Track], audio: Audio) -> Iterator[list[_Piece]]:
-    """After each block (n, tracks), the pieces that are complete, in order of their start."""
+def _before_failure(blocks: Iterable[NDArray[np.float32]], failures: list[Exception]) -> Iterator[NDArray[np.float32]]:
+    """The blocks up to a failure, which is noted: it must not keep those before it from being recognised."""
+    try:
+        yield from blocks
+    except Exception as failure:
+        failures.append(failure)
+
+
+def _cut(blocks: Iterable[NDArray[np.float32]], tracks: list[_Track], live: bool) -> Iterator[list[_Piece]]:
+    """After each block (n, tracks), the pieces that are complete, in order of their start; of less than 10 ms, none."""
     waiting: list[_Piece] = []
     for block in blocks:
         for track, samples in zip(tracks, block.T, strict=True):
             waiting += track.push(samples)
-        if audio.live and len(tracks) > 1 and waiting:  # for channels on which nothing is said
+        if live and len(tracks) > 1 and waiting:  # for channels on which nothing is said
             waiting += [piece for track in tracks for piece in track.silence()]
         waiting.sort(key=lambda piece: piece.start)
         begun = min(track.position for track in tracks)  # no piece that is still to come starts before it
@@ -303,11 +317,8 @@ def _cut(blocks: Iterable[NDArray[np.float32]], tracks: list[_Track], audio: Aud
         del waiting[:n_ready]
     for track in tracks:
         waiting += track.finish()
-    if tracks[0].position < HOP_LENGTH:
-        raise AudioError(
-            f"{audio.name} holds {tracks[0].position / SAMPLE_RATE * 1000:.1f} ms of sound; 10 ms is the least"
-        )
-    yield sorted(waiting, key=lambda piece: piece.start)
+    if tracks[0].position >= HOP_LENGTH:
+        yield sorted(waiting, key=lambda piece: piece.start)
 
 
 def _batches(pieces: Iterable[list[_Piece]], size: int, live: bool) -> Iterator[list[_Piece]]:

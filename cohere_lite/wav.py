@@ -7,8 +7,9 @@ coding that is not supported, is an error that names what was found.
 from __future__ import annotations
 
 import codecs
+import select
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
@@ -73,7 +74,10 @@ _OTHER_MAGICS = [
 
 _READ_BYTES = 1 << 18  # read and converted at once; bounds the working memory
 # With a size of 0, one of these next says that the recording really is empty.
-_TRAILING_CHUNKS = {b"LIST", b"ID3 ", b"BEXT", b"CUE ", b"FACT", b"SMPL", b"PEAK", b"IXML", b"JUNK", b"PAD "}
+_TRAILING_CHUNKS = {
+    *(b"LIST", b"ID3 ", b"BEXT", b"CUE ", b"FACT", b"SMPL", b"PEAK", b"IXML", b"JUNK", b"PAD "),
+    *(b"ACID", b"AXML", b"CHNA", b"DISP", b"INST", b"_PMX"),
+}
 
 
 @dataclass(frozen=True)
@@ -158,10 +162,17 @@ def _bytes_left(file: BinaryIO) -> int | None:
 def _read_exactly(file: BinaryIO, count: int) -> bytes:
     """count bytes, fewer only at the end of the file (a pipe may deliver less per call)."""
     parts = []
-    while count > 0 and (part := file.read(count)):
+    while count > 0 and (part := _waited_for(file, file.read, count)):
         parts.append(part)
         count -= len(part)
     return b"".join(parts)
+
+
+def _waited_for(file: BinaryIO, read: Callable[[int], bytes | None], count: int) -> bytes:
+    """What it reads, also from a pipe that does not block: that nothing is there yet (None) is not its end (b"")."""
+    while (part := read(count)) is None:
+        select.select([file], [], [])
+    return part
 
 
 def _find_data(file: BinaryIO, container: _Container, name: str) -> tuple[_Format, int]:
@@ -174,6 +185,8 @@ def _find_data(file: BinaryIO, container: _Container, name: str) -> tuple[_Forma
         if len(header) < container.header.size:
             raise AudioError(f"{name}: a WAV file that ends within its header: there is no data chunk")
         chunk_id, size = container.header.unpack(header)
+        if chunk_id == bytes(4):
+            raise AudioError(f"{name}: a WAV file with zeros instead of a data chunk: it was never written")
         size = max(0, size - container.counted)
         if chunk_id == b"data":
             if fmt is None:
@@ -232,7 +245,7 @@ def _decode(
         if pending.upper() in _TRAILING_CHUNKS:
             return
     left = (size or _NO_FILE_IS_LONGER) - held
-    while left > 0 and (raw := read_some(min(left, read_bytes))):
+    while left > 0 and (raw := _waited_for(file, read_some, min(left, read_bytes))):
         held += len(raw)
         left -= len(raw)
         pending += raw
@@ -252,6 +265,8 @@ def _decode(
     elif extra := len(pending) % block_bytes:
         unit = "frame" if block_frames == 1 else "block"
         warnings.append(f"the last {unit} has {extra} of its {block_bytes} bytes: using the whole samples")
+    if size and _bytes_left(file) and _read_exactly(file, 12).lstrip(b"\0")[:4] in (b"data", *_CONTAINERS):
+        warnings.append("another recording follows in the same file: only the first is used")
 
 
 def _not_wav(start: bytes, name: str) -> AudioError:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 import wave
 from math import inf, nan
 
@@ -186,6 +187,7 @@ def test_no_blocks():
     [
         (np.zeros((2, 2, 2)), r"shape \(2, 2, 2\); expected \(n,\) or \(n, channels\)"),
         (np.zeros((5, 0)), r"shape \(5, 0\)"),
+        (np.zeros(()), r"shape \(\)"),
         (np.zeros((2, 16000)), r"shape \(2, 16000\): so many channels"),  # (channels, n), as some libraries give
         (np.zeros(5, np.int32), "type int32; expected float in -1..1, or int16"),
         (np.zeros(5, np.uint8), "type uint8"),
@@ -245,9 +247,9 @@ def test_duration():
 
 
 def test_channels():
-    """By hand; the third frame's sum is more than float32 can hold."""
-    frames = np.array([[0.5, -0.25], [1, 0], [3e38, 3e38]], np.float32)
-    assert mix(open_array(frames, 8000)).tolist() == column([0.125, 0.5, float(np.float32(3e38))])
+    """By hand; the third frame's numbers are the largest, and their sum is larger."""
+    frames = np.array([[0.5, -0.25], [1, 0], [9.9e14, 9.9e14]], np.float32)
+    assert mix(open_array(frames, 8000)).tolist() == column([0.125, 0.5, float(np.float32(9.9e14))])
     assert mix(open_array(frames, 8000), 0).tolist() == frames[:, :1].tolist()
     assert mix(open_array(frames, 8000), 1).tolist() == frames[:, 1:].tolist()
     assert mix(open_array(frames, 8000), "split").tolist() == frames.tolist()
@@ -296,14 +298,14 @@ def test_what_follows_the_stretch_is_not_read():
     assert len(mix(open_blocks(recorder(), 10), end=0.5)) == 5
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39, -2.01e15])
 def test_numbers_that_are_not_finite(bad):
     """By hand: frame 384000 is at 24 s. They matter where they are asked for, and only there."""
     frames = np.zeros((400_000, 2))
     frames[384_000, 1] = frames[390_000, 0] = bad
     for channel, at in (None, "24.000"), ("split", "24.000"), (1, "24.000"), (0, "24.375"):
         for start in 0.0, 23.9:
-            with pytest.raises(AudioError, match=f"the array: NaN, infinity or a number beyond float32 at {at} s"):
+            with pytest.raises(AudioError, match=f"the array: NaN, infinity or a number beyond 1e15 at {at} s"):
                 mix(open_array(frames, 16000), channel, start)
     assert not mix(open_array(frames, 16000), None, 0, 24).any()
     assert not mix(open_array(frames, 16000), 0, 0, 24.3).any()
@@ -337,6 +339,28 @@ def test_a_block_comes_as_soon_as_its_bytes_do():
             n_frames = 0
             while n_frames < 5:
                 n_frames += len(next(blocks))
+
+
+@posix
+@pytest.mark.parametrize("raw", [None, "16000:s16le:1"])
+def test_a_pipe_that_does_not_block(raw):
+    """It has nothing at first, and again after the header; that is not its end."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    data = wav(b"\x00\x40" * 5)
+
+    def write():
+        for part in (data[:6], data[6:44], data[44:47], data[47:]) if raw is None else (data[44:47], data[47:]):
+            time.sleep(0.05)
+            os.write(writing, part)
+        os.close(writing)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with open(reading, "rb", buffering=0) as file, open_audio(file, raw) as audio:
+        assert np.concatenate(list(audio.blocks)).tolist() == column([0.5] * 5)
+    writer.join()
+    assert audio.warnings == []
 
 
 @posix
@@ -426,8 +450,23 @@ def test_every_kind_of_source_through_ffmpeg(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     later = io.BytesIO(b"12345" + data)
     later.seek(5)
+
+    class InBytes:
+        def __fspath__(self):
+            return os.fsencode(path)
+
     with open(path, "rb") as file:
-        for source in path, str(path), data, bytearray(data), memoryview(data), io.BytesIO(data), later, file:
+        for source in (
+            path,
+            str(path),
+            InBytes(),
+            data,
+            bytearray(data),
+            memoryview(data),
+            io.BytesIO(data),
+            later,
+            file,
+        ):
             frames, rate, warnings = read(source)
             np.testing.assert_array_equal(frames, SAMPLES / 2**15)
             assert (rate, warnings) == (22050, [])
@@ -585,7 +624,9 @@ def test_what_soundfile_could_not_decode_is_told(tmp_path, no_ffmpeg):
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, 3 * 16000)
     soundfile.write(tmp_path / "a.mp3", noise, 16000)
     frames, _, (warning,) = read(damaged(tmp_path / "a.mp3"))
-    assert warning == f"soundfile: decoded {len(frames) / 16000:.2f} s of 3.00 s: the file is damaged"
+    assert (
+        warning == f"soundfile: decoded {len(frames) / 16000:.2f} s of 3.00 s: the file is damaged, or of a rare kind"
+    )
     soundfile.write(tmp_path / "a.flac", np.tile(noise, 3), 16000)
     with open_audio(damaged(tmp_path / "a.flac")) as audio, pytest.raises(AudioError, match="a FLAC file; soundfile: "):
         everything(audio)
@@ -663,6 +704,38 @@ def test_a_failure_after_the_first_samples_is_an_error(fake_ffmpeg):
     assert sum(map(len, blocks)) == 32_000
 
 
+@pytest.mark.parametrize(("ending", "code"), [("sys.exit(3)", 3), ("import os; os.kill(os.getpid(), 9)", -9)])
+def test_a_failure_without_a_message_is_an_error(fake_ffmpeg, ending, code):
+    fake_ffmpeg(ending)
+    with pytest.raises(AudioError, match=f"audio bytes: a FLAC file; ffmpeg ended with code {code}$"):
+        read(b"fLaC")
+
+
+def test_frames_that_are_missing_are_told(fake_ffmpeg):
+    """By hand: the header promises 33,600 of them (RFC 9639, 8.2: the last 36 bits of bytes 18 to 26), 32,000 come."""
+    fake_ffmpeg("sys.stdout.buffer.write(wav)")
+    for promised, expected in ((33_600, ["2.00 s of 2.10 s"]), (32_000, []), (0, [])):
+        head = b"fLaC" + bytes(14) + (0xABCDEF << 40 | promised).to_bytes(8, "big")
+        _, _, warnings = read(head)
+        assert len(warnings) == len(expected)
+        assert all(part in warning for part, warning in zip(expected, warnings, strict=True))
+
+
+def test_ctrl_c_while_ffmpeg_starts(fake_ffmpeg, monkeypatch, capfd):
+    """Once its thread runs, but before it is known to: nothing is said by the thread."""
+    fake_ffmpeg("import time; time.sleep(10)")
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read(b"fLaC")
+    assert capfd.readouterr().err == ""
+
+
 def test_what_is_no_wav_is_an_error(fake_ffmpeg):
     fake_ffmpeg("""
         while True:
@@ -674,7 +747,7 @@ def test_what_is_no_wav_is_an_error(fake_ffmpeg):
 
 def test_no_output_is_an_error(fake_ffmpeg):
     fake_ffmpeg("")
-    with pytest.raises(AudioError, match="audio bytes: empty"):
+    with pytest.raises(AudioError, match=r"a FLAC file; what ffmpeg made of it: audio bytes: empty \(0 bytes\)"):
         read(b"fLaC")
 
 

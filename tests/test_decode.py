@@ -1,6 +1,7 @@
 """The greedy decoder, on a model that answers by script: every expected token is worked out by hand."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -49,6 +50,19 @@ def test_end_of_text_at_the_very_last_position_is_not_truncated(tmp_path: Path) 
 def test_a_prompt_that_leaves_no_room(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="the prompt has 6 tokens, the model takes 6 in all"):
         decoder(write_model(tmp_path, [A] * 6, max_positions=6)).decode([MEL], [14, 12, 12, 12, 12, 12])[0]
+
+
+def test_only_errors_of_the_model_are_called_so(tmp_path: Path) -> None:
+    """What a signal handler raises in the middle of a run is the program's own."""
+
+    class TimeIsUp(Exception):
+        pass
+
+    loaded = decoder(write_model(tmp_path, [C, A, B, END], max_positions=6))
+    for error, expected in ((TimeIsUp(), TimeIsUp), (MemoryError(), MemoryError), (RuntimeError(), ModelError)):
+        loaded._model.decoder.run_with_iobinding = Mock(side_effect=error)  # type: ignore[method-assign]
+        with pytest.raises(expected):
+            loaded.decode([MEL], PROMPT)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

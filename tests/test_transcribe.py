@@ -3,6 +3,7 @@
 import io
 import struct
 import threading
+import tracemalloc
 from collections.abc import Iterable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -147,8 +148,8 @@ def test_audio_that_is_none(scripted: Transcriber, audio: bytes, message: str) -
         (np.zeros(16000, np.int32), "samples of type int32"),
         (np.zeros(16000, np.complex64), "samples of type complex64"),
         (np.array([0, 0, np.nan] * 1000), r"the array: NaN, .* at 0\.000 s"),
-        (np.array([0, np.inf] * 1000, np.float32), r"the array: NaN, infinity or a number beyond float32 at 0\.000 s"),
-        (np.array([0, 1e300] * 1000), r"the array: NaN, infinity or a number beyond float32 at 0\.000 s"),
+        (np.array([0, np.inf] * 1000, np.float32), r"the array: NaN, infinity or a number beyond 1e15 at 0\.000 s"),
+        (np.array([0, 1e300] * 1000), r"the array: NaN, infinity or a number beyond 1e15 at 0\.000 s"),
         (np.zeros(159, np.float32), "holds 9.9 ms of sound"),
     ],
 )
@@ -179,6 +180,44 @@ def test_options_that_make_no_sense(scripted: Transcriber) -> None:
         scripted.transcribe(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="NumPy arrays, not float"):
         scripted.transcribe([0.0, 0.1], rate=16000)  # type: ignore[arg-type]
+
+
+def test_a_failure_keeps_what_was_before(demo: Transcriber) -> None:
+    """By construction: nothing is complete when the failure comes; pieces that wait for others in a batch, and an
+    array of which the last part is bad."""
+
+    def blocks() -> Iterable[np.ndarray]:
+        yield phrase(0, 0)[:20000]
+        yield phrase(0, 0)[20000:]
+        raise OSError("unplugged")
+
+    silence = np.zeros(33 * 16000, np.float32)
+    bad = np.concatenate([phrase(0, 0) / np.float32(2**15), silence] * 2 + [np.full(1, np.nan)]).astype(np.float32)
+    texts: list[str] = []
+    with pytest.raises(OSError, match="unplugged"):
+        texts.extend(segment.text for segment in demo.segments(blocks(), rate=16000))
+    assert texts == [SAMPLE_TEXT]
+    texts = []
+    with pytest.raises(AudioError, match=r"NaN, infinity or a number beyond 1e15 at 70\.960 s"):
+        texts.extend(segment.text for segment in demo.segments(bad, rate=16000, pauses=Pauses()))
+    assert [text for text in texts if text] == [SAMPLE_TEXT] * 2
+
+
+@pytest.mark.parametrize("pauses", [None, Pauses()])
+def test_memory_of_one_large_block(demo: Transcriber, pauses: Pauses | None) -> None:
+    """As for a stream: 20 minutes of it take what 10 take; as float64 they would be 77 MB more."""
+
+    def peak_mb(minutes: int) -> float:
+        block = np.zeros(minutes * 60 * 16000, np.int16)
+        tracemalloc.start()
+        try:
+            for _ in demo.segments([block], rate=16000, pauses=pauses):
+                pass
+            return tracemalloc.get_traced_memory()[1] / 1e6
+        finally:
+            tracemalloc.stop()
+
+    assert peak_mb(20) < peak_mb(10) + 10
 
 
 def test_silence_is_no_error(demo: Transcriber) -> None:

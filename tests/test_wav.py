@@ -249,7 +249,7 @@ def test_extensible(tag, bits, valid, data):
 
 def test_channels_are_averaged_without_bias_or_overflow():
     assert samples(wav(struct.pack("<4h", 32767, 32767, -1, 0), channels=2)) == [32767 / 32768, -0.5 / 32768]
-    assert samples(wav(struct.pack("<2f", 3e38, 3e38), tag=FLOAT, bits=32, channels=2)) == [float(np.float32(3e38))]
+    assert samples(wav(struct.pack("<2f", 9e14, 9e14), tag=FLOAT, bits=32, channels=2)) == [float(np.float32(9e14))]
     assert samples(wav(struct.pack("<3h", 3, 6, 9), channels=3)) == [6 / 32768]
     assert samples(wav(b"\xc0" * 65535, channels=65535, bits=8)) == [0.5]
 
@@ -313,6 +313,19 @@ def test_no_sample_one_sample_all_zeros(data):
 def test_an_empty_recording_with_chunks_after_it():
     """The size is 0 because there is nothing, not because the writer could not know it: LIST is not audio."""
     assert samples(riff(fmt(), chunk(b"data", b""), chunk(b"LIST", b"INFO"))) == []
+    assert samples(riff(fmt(), chunk(b"data", b""), chunk(b"_PMX", b"<x:xmpmeta/>"))) == []
+
+
+@pytest.mark.parametrize("build", [wav, rifx, rf64, w64])
+def test_a_second_recording_is_told(build):
+    """Files laid end to end, and a second data chunk; an odd length, so that there is a zero between. A pipe is not
+    asked whether something follows: it may stay open."""
+    one, data = build(b"\xc0" * 3, bits=8), chunk(b"data", b"\xc0")
+    for more in (one, data) if build in (wav, rf64) else (one,):
+        recording = read_wav(one + more)
+        assert recording.samples.tolist() == [0.5] * 3
+        assert recording.warnings == ("another recording follows in the same file: only the first is used",)
+    assert read_wav(one + chunk(b"LIST", b"abc")).warnings == ()
 
 
 # Headers that lie
@@ -440,6 +453,14 @@ def test_a_chunk_that_promises_allocates_nothing():
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 1 << 20
+
+
+def test_a_file_of_zeros_is_not_searched():
+    """Space that a recorder reserved and never wrote to: its first 8 bytes tell."""
+    file = io.BytesIO(riff(fmt()) + bytes(1 << 20))
+    with pytest.raises(AudioError, match="zeros instead of a data chunk"):
+        open_wav(file, "a.wav")
+    assert file.tell() == len(riff(fmt())) + 8
 
 
 class Endless(io.RawIOBase):

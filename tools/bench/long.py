@@ -17,9 +17,9 @@ import wave
 from pathlib import Path
 
 import numpy as np
+import soxr
 
 from cohere_lite.model import DEMO_FOLDER
-from cohere_lite.resample import resample
 
 RATE = 22_050  # Hz
 
@@ -42,7 +42,7 @@ def write_recording(path: Path, length_min: float) -> None:
     with wave.open(str(DEMO_FOLDER / "sample.wav")) as file:
         speech = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32)
         speech = np.append(speech, np.zeros(file.getframerate(), np.float32))
-        part = np.round(resample(speech, file.getframerate(), RATE)).clip(-(2**15), 2**15 - 1).astype("<i2")
+        part = np.round(soxr.resample(speech, file.getframerate(), RATE)).clip(-(2**15), 2**15 - 1).astype("<i2")
     left = round(60 * length_min * RATE)
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, RATE, left, "NONE", ""))
