@@ -7,6 +7,7 @@ arguments.  130: Ctrl-C.  141: whoever read the output is gone.
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -44,17 +45,17 @@ def main(argv: list[str] | None = None) -> int:
     logger.setLevel(level)
     try:
         return _transcribe_files(args)
-    except OptionError as error:
+    except CohereLiteError as error:
         report(f"error: {error}")
-        return 2
+        return 2 if isinstance(error, OptionError) else 1
     except KeyboardInterrupt:
         report("interrupted")
         return 130
-    except OSError as error:  # of stdout: those of files have been dealt with
+    except OSError as error:  # of the model or of stdout: those of files have been dealt with
         # what is still buffered would fail again when Python flushes at exit
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL):
             return 141
         report(f"error: {error}")
         return 1
@@ -67,11 +68,9 @@ def run() -> None:
 
 def _transcribe_files(args: argparse.Namespace) -> int:
     check(args)
-    paths = destinations(args)
     options = [segment_options(args, file) for file in args.files]
+    paths = destinations(args)
     transcriber = _load(args)
-    if transcriber is None:
-        return 1
     if args.model is None and not args.quiet:
         report(DEMO_NOTICE.removesuffix("\n"))
     shown = sys.stderr.isatty() and not args.quiet
@@ -91,22 +90,16 @@ def _transcribe_files(args: argparse.Namespace) -> int:
     return int(progress.n_failed > 0)
 
 
-def _load(args: argparse.Namespace) -> Transcriber | None:
+def _load(args: argparse.Namespace) -> Transcriber:
     began = time.monotonic()
-    try:
-        transcriber = Transcriber(
-            args.model,
-            providers=[args.provider],
-            threads=args.threads,
-            spin=not args.no_spin,
-            cache=args.cache,
-            batch_size=args.batch_size,
-        )
-    except OptionError:
-        raise
-    except (CohereLiteError, OSError) as error:
-        report(f"error: {error}")
-        return None
+    transcriber = Transcriber(
+        args.model,
+        providers=[args.provider],
+        threads=args.threads,
+        spin=not args.no_spin,
+        cache=args.cache,
+        batch_size=args.batch_size,
+    )
     facts = ", ".join(f"{name} {value}" for name, value in transcriber.facts.items())
     logger.debug("%s, loaded in %.1f s", facts, time.monotonic() - began)
     return transcriber

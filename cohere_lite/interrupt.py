@@ -1,4 +1,5 @@
-"""Ctrl-C in the command line: what is being recognised is given up at once, what has been recognised is written."""
+"""Ctrl-C in the command line: the pieces that are being recognised are given up at once, what was before them is
+written."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -18,7 +17,7 @@ from .errors import AudioError, CohereLiteError, logger
 from .interrupt import CtrlC
 from .live import ReadAhead
 from .options import STDIN
-from .output import render
+from .output import render, speaker
 from .progress import Progress, clock, spent_since
 from .transcribe import Segment, Transcriber
 from .wav import Audio, open_wav
@@ -38,17 +37,17 @@ def transcribe_file(
     name = "standard input" if file == STDIN else file
     failures: list[Exception] = []
     kept = False  # whether there is a file with what was recognised
-    seen = _Seen()
+    warnings: list[str] = []
 
     def facts() -> dict[str, Any]:
         spent_s = spent_since(began)
         return {
             "file": file,
-            "duration": round(seen.duration_s, 3),
+            "duration": round(progress.here_s, 3),
             "complete": not failures and not ctrl_c.pressed,
-            "warnings": [*audio.warnings, *seen.warnings],
+            "warnings": [*audio.warnings, *warnings],
             "model": transcriber.facts,
-            "timing": {"seconds": round(spent_s, 3), "speed": round(seen.duration_s / spent_s, 2)},
+            "timing": {"seconds": round(spent_s, 3), "speed": round(progress.here_s / spent_s, 2)},
         }
 
     with ExitStack() as stack:
@@ -62,7 +61,7 @@ def transcribe_file(
             return False
         segments = _until_failure(transcriber.segments(audio, **options), failures, ctrl_c)
         segments = progress.watch(segments, args.start, _stretch_s(audio.duration, args.start, args.end))
-        segments = _watch(segments, name, args.start, seen)
+        segments = _watch(segments, name, warnings)
         if first := next(segments, None):
             style = "lines" if args.format == "txt" and path is None and _is_read_live(file) else args.format
             text = render(style, chain([first], segments), args.language, facts)
@@ -103,6 +102,7 @@ def _is_read_live(file: str) -> bool:
 
 def _until_failure(segments: Iterator[Segment], failures: list[Exception], ctrl_c: CtrlC) -> Iterator[Segment]:
     """The segments up to a failure, which is noted, or to Ctrl-C: whoever writes them can then finish what is begun."""
+    told = False
     while True:
         try:
             with ctrl_c.raises():
@@ -114,21 +114,16 @@ def _until_failure(segments: Iterator[Segment], failures: list[Exception], ctrl_
             return
         if segment is None:
             return
+        if ctrl_c.pressed and not told:  # of a pipe: up to 32 MB may be there
+            logger.info("finishing what was recorded; Ctrl-C again to stop at once")
+            told = True
         yield segment
 
 
-@dataclass
-class _Seen:
-    """What the segments of a file have told so far."""
-
-    duration_s: float = 0.0
-    warnings: list[str] = field(default_factory=list)
-
-
-def _watch(segments: Iterator[Segment], name: str, start_s: float, seen: _Seen) -> Iterator[Segment]:
+def _watch(segments: Iterator[Segment], name: str, warnings: list[str]) -> Iterator[Segment]:
+    """The segments; what is to be said of them is said, and added to the warnings."""
     for segment in segments:
-        seen.duration_s = max(seen.duration_s, segment.end - start_s)
-        where = f"{clock(segment.start)} to {clock(segment.end)}"
+        where = f"{speaker(segment.channel)}{clock(segment.start)} to {clock(segment.end)}"
         found = []
         if segment.truncated:
             found.append(f"{where}: the model reached its limit of tokens; words are missing")
@@ -136,9 +131,10 @@ def _watch(segments: Iterator[Segment], name: str, start_s: float, seen: _Seen) 
             found.append(f"{where}: the model repeated itself without end and was stopped; words may be missing")
         for warning in found:
             report(f"warning: {name}: {warning}")
-        seen.warnings += found
+        warnings += found
         told = "silent" if segment.silent else f"{len(segment.tokens)} tokens, logprob {segment.avg_logprob:.3f}"
-        logger.debug("%s: %.2f to %.2f s: %s", name, segment.start, segment.end, told)
+        where = f"{speaker(segment.channel)}{segment.start:.2f} to {segment.end:.2f} s"
+        logger.debug("%s: %s: %s", name, where, told)
         yield segment
 
 
@@ -176,7 +172,8 @@ def _write(text: Iterable[str], path: Path, overwrite: bool, failures: list[Exce
 
 def _report_failure(name: str, failure: Exception) -> None:
     told = str(failure) or type(failure).__name__
-    report(f"error: {told if name in told else f'{name}: {told}'}")
+    is_named = told.startswith((f"{name}: ", f"{name} ")) or getattr(failure, "filename", None) == name
+    report(f"error: {told if is_named else f'{name}: {told}'}")
 
 
 def report(message: str) -> None:

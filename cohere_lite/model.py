@@ -92,6 +92,7 @@ def load_model(
         raise ModelFileNotFound("this copy of the package comes without the demonstration model: name a model folder")
     path = DEMO_FOLDER if folder is None else Path(folder)
     names = _provider_names(providers)
+    _check_threads(threads)
     if isinstance(folder, str) and HUB_NAME.fullmatch(folder) and not path.exists():
         paths = download_model(folder)
         path = paths[0].parent
@@ -194,15 +195,18 @@ def _provider_names(providers: Sequence[str]) -> list[str]:
     return names if "CPUExecutionProvider" in names else [*names, "CPUExecutionProvider"]
 
 
-def _session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionOptions:
-    """spin: threads without work wait for more in a busy loop, for some 80 ms: a step of the decoder is then 1.2 to 1.6
-    times as fast, but another process on the same cores slows it down more;  stop: at the end of each run they go to
-    sleep at once, to leave the cores to the other session's threads."""
+def _check_threads(threads: int | None) -> None:
     # Of more, each waits for a core: the demonstration model's 11 tokens took 4 s with 100 threads on two cores, 38 s
     # with 1,000.
     most = max(64, os.cpu_count() or 1)
     if threads is not None and not 1 <= threads <= most:
         raise OptionError(f"threads is {threads}; it must be 1 to {most} on this machine")
+
+
+def _session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionOptions:
+    """spin: threads without work wait for more in a busy loop, for some 80 ms: a step of the decoder is then 1.2 to 1.6
+    times as fast, but another process on the same cores slows it down more;  stop: at the end of each run they go to
+    sleep at once, to leave the cores to the other session's threads."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()
     options.log_severity_level = 3  # errors only: warnings of graph optimisation mean nothing to a user

@@ -6,12 +6,13 @@ import argparse
 import glob
 import os
 import re
+import stat
 import sys
 from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .audio import RAW_FORMATS, parse_raw
+from .audio import RAW_FORMATS, check_stretch, parse_raw
 from .errors import OptionError
 from .model import PROVIDERS
 from .output import FORMATS, output_paths
@@ -115,6 +116,7 @@ def check(args: argparse.Namespace) -> None:
         raise OptionError("standard input can be read only once")
     if args.raw is not None:
         parse_raw(args.raw)
+    check_stretch(args.start, args.end)
     if args.channel is not None and args.channels == "split":
         raise OptionError("--channel asks for one channel, --channels split for all of them: use one of the two")
 
@@ -127,9 +129,14 @@ def destinations(args: argparse.Namespace) -> list[Path | None]:
         return [None] * len(args.files)
     paths = output_paths(args.files, args.output_dir, args.format)
     there = [path for path in paths if os.path.lexists(path)]
+    recordings = {_identity(file) for file in args.files} - {None}
+    taken: dict[tuple[int, int] | None, Path] = {}
     for path in there:
-        if any(os.path.exists(file) and path.exists() and path.samefile(file) for file in args.files):
+        identity = _identity(path)
+        if identity in recordings:
             raise OptionError(f"{path} is one of the recordings: another --output-dir or --format")
+        if identity and (other := taken.setdefault(identity, path)) is not path:
+            raise OptionError(f"{other} and {path} are one file: another --output-dir, or remove one of them")
     if there and not args.force:
         raise OptionError(
             f"{', '.join(map(str, there[:3]))}{' ...' if there[3:] else ''} exists already; --force overwrites"
@@ -139,6 +146,15 @@ def destinations(args: argparse.Namespace) -> list[Path | None]:
     except OSError as error:
         raise OptionError(f"--output-dir: {error}") from error
     return [*paths]
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """The same for all names of a file; None if it is none, or cannot be seen."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def segment_options(args: argparse.Namespace, file: str) -> dict[str, Any]:

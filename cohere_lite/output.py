@@ -90,10 +90,11 @@ def _running_text(segments: Iterable[Segment], language: str) -> Iterator[str]:
 def _lines(segments: Iterable[Segment]) -> Iterator[str]:
     for segment in segments:
         if text := segment.text.strip():
-            yield f"{_speaker(segment.channel)}{_LINE_BREAKS.sub(' ', text)}\n"
+            yield f"{speaker(segment.channel)}{_LINE_BREAKS.sub(' ', text)}\n"
 
 
-def _speaker(channel: int | None) -> str:
+def speaker(channel: int | None) -> str:
+    """ "[0] " before what is said of a channel; nothing if they are not split."""
     return "" if channel is None else f"[{channel}] "
 
 
@@ -124,7 +125,7 @@ def _subtitles(segments: Iterable[Segment], style: str) -> Iterator[str]:
     for number, cue in enumerate(_timeline(segments), 1):
         times = f"{_timestamp(cue.start)} --> {_timestamp(cue.end)}"
         if style == "srt":
-            lines = [str(number), times.replace(".", ","), *(_speaker(channel) + text for channel, text in cue.texts)]
+            lines = [str(number), times.replace(".", ","), *(speaker(channel) + text for channel, text in cue.texts)]
         else:
             lines = [times, *(_voice(channel, html.escape(text, quote=False)) for channel, text in cue.texts)]
         yield "\n".join(lines) + "\n\n"
@@ -170,7 +171,7 @@ def _cues_of(segment: Segment) -> list[_Cue]:
     """Consecutive cues, whose shares of the segment's time are those of the characters: an estimate, since the model
     gives no times inside of a segment."""
     # A line with an arrow would be taken for the times of a cue. There is always room for "[0] " in front.
-    columns = _LINE_COLUMNS - len(_speaker(segment.channel))
+    columns = _LINE_COLUMNS - len(speaker(segment.channel))
     texts = _laid_out(_one_line(segment.text).replace("-->", "- ->"), columns)
     start, duration = _ms(segment.start), _ms(segment.end) - _ms(segment.start)
     done = [*accumulate(map(len, texts), initial=0)]
@@ -250,9 +251,11 @@ def output_paths(files: Sequence[str], folder: Path, style: str) -> list[Path]:
     stems = [Path(name).stem for name in names]
     users = Counter(map(_caseless, stems))
     taken: set[str] = set()
+    numbers: dict[str, Iterator[int]] = {}
     paths = []
     for name, stem in zip(names, stems, strict=True):
-        choices = chain([stem] if users[_caseless(stem)] == 1 else [], [name], (f"{name}-{i}" for i in count(2)))
+        more = numbers.setdefault(_caseless(name), count(2))
+        choices = chain([stem] if users[_caseless(stem)] == 1 else [], [name], (f"{name}-{i}" for i in more))
         chosen = next(choice for choice in choices if _caseless(choice) not in taken)
         taken.add(_caseless(chosen))
         paths.append(folder / f"{chosen}.{style}")

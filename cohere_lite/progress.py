@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -11,7 +12,6 @@ from contextlib import suppress
 from .output import text_columns
 from .transcribe import Segment
 
-_ERASE = "\r\033[K"  # the line the cursor is in
 _SHORT_WORK_S = 4  # work that takes less shows no progress
 
 
@@ -23,7 +23,7 @@ def spent_since(began: float) -> float:
 class Progress:
     """Counts the seconds of audio that are done, and those that are left as far as they are known.
 
-    n_begun: files so far, the present one included;  n_failed: of them
+    n_begun: files so far, the present one included;  n_failed: of them;  here_s: seconds done of the present one
     """
 
     def __init__(self, files: Sequence[str], lengths_s: Sequence[float | None], shown: bool) -> None:
@@ -32,22 +32,25 @@ class Progress:
         self._lengths_s = lengths_s
         self._shown = shown
         self._began = time.monotonic()
-        self._done_s = 0.0  # of the files before this one
+        self._done_s = 0.0  # of all files
+        self._columns = 0  # of the line that is there
         self.n_begun = 0
         self.n_failed = 0
+        self.here_s = 0.0
 
     def watch(self, segments: Iterable[Segment], start_s: float, length_s: float | None) -> Iterator[Segment]:
         """The segments of the present file; start_s: where they begin; length_s: of all of them, None if unknown.
 
         The line is there only while the next segment is waited for, so that the text may go to the same terminal."""
-        here_s = 0.0
+        self.here_s = 0.0
         for segment in segments:
-            here_s = max(here_s, segment.end - start_s)
+            new_s = max(0.0, segment.end - start_s - self.here_s)
+            self.here_s += new_s
+            self._done_s += new_s
             self._erase()
             yield segment
-            self._show(here_s, length_s)
+            self._show(length_s)
         self._erase()
-        self._done_s += here_s
 
     def summary(self) -> str:
         """One line, such as "3 files (1 failed), 92.0 s of audio in 30.5 s, 3.0x real time"."""
@@ -60,15 +63,16 @@ class Progress:
         speed = f"{self._done_s / spent_s:.1f}x real time"
         return f"{files}{failed}, {self._done_s:.1f} s of audio in {spent_s:.1f} s, {speed}"
 
-    def _show(self, here_s: float, length_s: float | None) -> None:
+    def _show(self, length_s: float | None) -> None:
         spent_s = spent_since(self._began)
-        speed = (self._done_s + here_s) / spent_s
+        speed = self._done_s / spent_s
         if not self._shown or not speed:
             return
-        parts = [f"{clock(here_s)} of {clock(length_s)}" if length_s else clock(here_s), f"{speed:.1f}x real time"]
+        here = f"{clock(self.here_s)} of {clock(length_s)}" if length_s else clock(self.here_s)
+        parts = [here, f"{speed:.1f}x real time"]
         left_s = 0.0
         if length_s:
-            left_s = (length_s - here_s) / speed
+            left_s = (length_s - self.here_s) / speed
             parts.append(f"{clock(left_s)} left")
         name = self._files[self.n_begun - 1]
         if len(self._files) > 1:
@@ -79,14 +83,24 @@ class Progress:
                 parts.append(f"{clock(left_s)} for all")
         if not length_s or (left_s > 0 and spent_s + left_s > _SHORT_WORK_S):
             line = f"{name}: {', '.join(parts)}".replace("\n", " ")
-            columns = shutil.get_terminal_size().columns
+            columns = _terminal_columns()
             while text_columns(line) >= columns:  # of a long line the end: a second line would stay
                 line = line[1:]
-            _write_to_terminal(_ERASE + line)
+            _write_to_terminal(line)
+            self._columns = text_columns(line)
 
     def _erase(self) -> None:
-        if self._shown:
-            _write_to_terminal(_ERASE)
+        if self._columns:  # with spaces: older Windows consoles know no escape sequences
+            _write_to_terminal(f"\r{' ' * self._columns}\r")
+            self._columns = 0
+
+
+def _terminal_columns() -> int:
+    """Of the one that stderr goes to; shutil asks stdout's, which may be a file."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except OSError:
+        return shutil.get_terminal_size().columns
 
 
 def _write_to_terminal(text: str) -> None:
