@@ -45,13 +45,13 @@ def main(argv: list[str] | None = None) -> int:
     logger.setLevel(level)
     try:
         return _transcribe_files(args)
-    except CohereLiteError as error:
+    except OptionError as error:
         report(f"error: {error}")
-        return 2 if isinstance(error, OptionError) else 1
+        return 2
     except KeyboardInterrupt:
         report("interrupted")
         return 130
-    except OSError as error:  # of the model or of stdout: those of files have been dealt with
+    except OSError as error:  # of stdout: those of files and models have been dealt with
         # what is still buffered would fail again when Python flushes at exit
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,7 +70,13 @@ def _transcribe_files(args: argparse.Namespace) -> int:
     check(args)
     options = [segment_options(args, file) for file in args.files]
     paths = destinations(args)
-    transcriber = _load(args)
+    try:
+        transcriber = _load(args)
+    except OptionError:
+        raise
+    except (CohereLiteError, OSError) as error:
+        report(f"error: {error}")
+        return 1
     if args.model is None and not args.quiet:
         report(DEMO_NOTICE.removesuffix("\n"))
     shown = sys.stderr.isatty() and not args.quiet

@@ -36,7 +36,8 @@ RAW_FORMATS = {
     "alaw": (A_LAW, 8, "<"),
     "mulaw": (MU_LAW, 8, "<"),
 }
-_BLOCK_FRAMES = 1 << 16  # of a block, or of soundfile's, at once
+_BLOCK_FRAMES = 1 << 16  # of an array, or of soundfile's, at once
+_LONG_BLOCK_FRAMES = 1 << 21  # of a block that came live: enough for pieces to be decoded side by side
 _MAX_CHANNELS = 65535  # what a WAV header can say
 _NO_RECORDING_IS_LONGER_S = 1e9  # 30 years
 _MAX_SAMPLE = 1e15  # full scale is 1. The power of 512 larger ones may be beyond float32; only damaged files hold them
@@ -116,7 +117,7 @@ def open_blocks(blocks: Iterable[NDArray], rate: int, name: str = "the audio") -
     """
     if not float(rate).is_integer():
         raise OptionError(f"rate is {rate}; it must be a whole number of Hz")
-    rest = (_checked_frames(part) for block in blocks for part in _parts(block))
+    rest = (_checked_frames(part) for block in blocks for part in _parts(block, _LONG_BLOCK_FRAMES))
     first = next(rest, np.zeros((0, 1)))
     n_channels = first.shape[1]
     if n_channels > max(64, len(first)):
@@ -133,16 +134,16 @@ def open_blocks(blocks: Iterable[NDArray], rate: int, name: str = "the audio") -
 
 def open_array(samples: NDArray, rate: int) -> Audio:
     """Samples in memory, as in open_blocks."""
-    audio = open_blocks([samples], rate, "the array")
+    audio = open_blocks(_parts(samples, _BLOCK_FRAMES), rate, "the array")
     return replace(audio, duration=len(samples) / rate if rate > 0 else None, live=False)
 
 
-def _parts(block: NDArray) -> Iterator[NDArray]:
+def _parts(block: NDArray, n_frames: int) -> Iterator[NDArray]:
     """Of a long block, one after the other: what works on them takes memory in proportion."""
     if getattr(block, "ndim", 0) == 0:  # not samples at all
         yield block
     else:
-        yield from (block[i : i + _BLOCK_FRAMES] for i in range(0, max(1, len(block)), _BLOCK_FRAMES))
+        yield from (block[i : i + n_frames] for i in range(0, max(1, len(block)), n_frames))
 
 
 def mixed(audio: Audio, channel: int | str | None, start: float, end: float | None) -> Iterator[NDArray[np.float32]]:
@@ -235,6 +236,7 @@ def _through_ffmpeg(program: str, path: str, name: str, not_wav: NotWav) -> Iter
     options = f"-v error -protocol_whitelist file -format_whitelist {_FFMPEG_FORMATS} -err_detect crccheck"
     output = "-map 0:a:0 -c:a pcm_f32le -f wav -"
     command = [program, *options.split(), "-i", f"file:{path}", *output.split()]
+    promised = _flac_frames(path)  # now: when it has been read, it may be gone
     pipe, messages = subprocess.PIPE, deque[bytes](maxlen=_MESSAGES)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
         assert process.stderr is not None
@@ -264,7 +266,7 @@ def _through_ffmpeg(program: str, path: str, name: str, not_wav: NotWav) -> Iter
                 for frames in audio.blocks:
                     position += len(frames)
                     yield frames
-                audio.warnings.extend([*ended(), *_missing("ffmpeg", position, _flac_frames(path), audio.rate)])
+                audio.warnings.extend([*ended(), *_missing("ffmpeg", position, promised, audio.rate)])
 
             yield replace(audio, blocks=blocks(), live=False)
         finally:

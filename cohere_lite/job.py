@@ -62,6 +62,8 @@ def transcribe_file(
         segments = _until_failure(transcriber.segments(audio, **options), failures, ctrl_c)
         segments = progress.watch(segments, args.start, _stretch_s(audio.duration, args.start, args.end))
         segments = _watch(segments, name, warnings)
+        if file == STDIN:
+            segments = _say_when_it_is_the_rest(segments, ctrl_c)
         if first := next(segments, None):
             style = "lines" if args.format == "txt" and path is None and _is_read_live(file) else args.format
             text = render(style, chain([first], segments), args.language, facts)
@@ -102,7 +104,6 @@ def _is_read_live(file: str) -> bool:
 
 def _until_failure(segments: Iterator[Segment], failures: list[Exception], ctrl_c: CtrlC) -> Iterator[Segment]:
     """The segments up to a failure, which is noted, or to Ctrl-C: whoever writes them can then finish what is begun."""
-    told = False
     while True:
         try:
             with ctrl_c.raises():
@@ -114,7 +115,14 @@ def _until_failure(segments: Iterator[Segment], failures: list[Exception], ctrl_
             return
         if segment is None:
             return
-        if ctrl_c.pressed and not told:  # of a pipe: up to 32 MB may be there
+        yield segment
+
+
+def _say_when_it_is_the_rest(segments: Iterator[Segment], ctrl_c: CtrlC) -> Iterator[Segment]:
+    """Of a pipe, up to 32 MB may have been read when Ctrl-C ends it."""
+    told = False
+    for segment in segments:
+        if ctrl_c.pressed and not told:
             logger.info("finishing what was recorded; Ctrl-C again to stop at once")
             told = True
         yield segment

@@ -130,8 +130,8 @@ def destinations(args: argparse.Namespace) -> list[Path | None]:
     paths = output_paths(args.files, args.output_dir, args.format)
     there = [path for path in paths if os.path.lexists(path)]
     recordings = {_identity(file) for file in args.files} - {None}
-    taken: dict[tuple[int, int] | None, Path] = {}
-    for path in there:
+    taken: dict[tuple[int, int] | str, Path] = {}
+    for path in paths:
         identity = _identity(path)
         if identity in recordings:
             raise OptionError(f"{path} is one of the recordings: another --output-dir or --format")
@@ -148,10 +148,12 @@ def destinations(args: argparse.Namespace) -> list[Path | None]:
     return [*paths]
 
 
-def _identity(path: str | Path) -> tuple[int, int] | None:
-    """The same for all names of a file; None if it is none, or cannot be seen."""
+def _identity(path: str | Path) -> tuple[int, int] | str | None:
+    """The same for all names of a file, there or not; None if it is none, or cannot be seen."""
     try:
         found = os.stat(path)
+    except FileNotFoundError:
+        return os.path.realpath(path)
     except OSError:
         return None
     return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None

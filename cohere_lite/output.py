@@ -101,7 +101,7 @@ def speaker(channel: int | None) -> str:
 def _tsv(segments: Iterable[Segment], split: bool) -> Iterator[str]:
     yield "start\tend\tchannel\ttext\n" if split else "start\tend\ttext\n"
     for segment in segments:
-        if text := _one_line(segment.text):
+        if text := one_line(segment.text):
             channel = [segment.channel] if split else []
             yield "\t".join(map(str, [_ms(segment.start), _ms(segment.end), *channel, text])) + "\n"
 
@@ -172,7 +172,7 @@ def _cues_of(segment: Segment) -> list[_Cue]:
     gives no times inside of a segment."""
     # A line with an arrow would be taken for the times of a cue. There is always room for "[0] " in front.
     columns = _LINE_COLUMNS - len(speaker(segment.channel))
-    texts = _laid_out(_one_line(segment.text).replace("-->", "- ->"), columns)
+    texts = _laid_out(one_line(segment.text).replace("-->", "- ->"), columns)
     start, duration = _ms(segment.start), _ms(segment.end) - _ms(segment.start)
     done = [*accumulate(map(len, texts), initial=0)]
     edges = [start + duration * n // max(done[-1], 1) for n in done]
@@ -223,7 +223,7 @@ def text_columns(text: str) -> int:
     return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """White space, line breaks and control characters as single spaces between words."""
     return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text).split())
 

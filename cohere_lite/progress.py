@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from .output import text_columns
+from .output import one_line, text_columns
 from .transcribe import Segment
 
 _SHORT_WORK_S = 4  # work that takes less shows no progress
@@ -82,7 +82,8 @@ class Progress:
                 left_s += sum(length for length in rest if length) / speed
                 parts.append(f"{clock(left_s)} for all")
         if not length_s or (left_s > 0 and spent_s + left_s > _SHORT_WORK_S):
-            line = f"{name}: {', '.join(parts)}".replace("\n", " ")
+            name = name.encode("utf-8", "backslashreplace").decode()  # as stderr writes it
+            line = one_line(f"{name}: {', '.join(parts)}")
             columns = _terminal_columns()
             while text_columns(line) >= columns:  # of a long line the end: a second line would stay
                 line = line[1:]

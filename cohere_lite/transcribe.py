@@ -199,7 +199,7 @@ class Transcriber:
                 for batch in _batches(_cut(blocks, tracks, opened.live), self._batch_size, opened.live):
                     yield from self._recognise(batch, ids, start)
                 if failures:
-                    raise failures[0]
+                    raise failures.pop()  # or list and exception would keep each other, and the audio, in memory
                 if tracks[0].position < HOP_LENGTH:
                     length_ms = tracks[0].position / SAMPLE_RATE * 1000
                     raise AudioError(f"{opened.name} holds {length_ms:.1f} ms of sound; 10 ms is the least")

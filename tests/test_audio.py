@@ -726,9 +726,12 @@ def test_ctrl_c_while_ffmpeg_starts(fake_ffmpeg, monkeypatch, capfd):
     fake_ffmpeg("import time; time.sleep(10)")
     start = threading.Thread.start
 
-    def interrupted(thread):
-        start(thread)
+    def interrupt():
         raise KeyboardInterrupt
+
+    def interrupted(thread):
+        thread._started.wait = interrupt
+        start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -197,8 +197,10 @@ def test_text_survives_a_console_without_utf8(tmp_path: Path) -> None:
 
 def test_a_closed_pipe_ends_quietly(scripted: Path) -> None:
     """By the shell's rule, 128 + SIGPIPE (13); with far more to do than fits into the pipe."""
-    command = [*COMMAND, "--quiet", "--model", str(scripted), *[str(SAMPLE)] * 20_000]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    (scripted / "a").write_bytes(SAMPLE.read_bytes())
+    command = [*COMMAND, "--quiet", "--model", str(scripted), *["a"] * 20_000]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=scripted) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "a b\n"
         process.stdout.close()
@@ -579,6 +581,9 @@ def test_outputs_that_are_one_file(scripted: Path, tmp_path: Path) -> None:
     result = run("--model", scripted, "--output-dir", tmp_path, "--force", SAMPLE, tmp_path / "b.wav")
     assert (result.returncode, (tmp_path / "b.txt").read_text()) == (2, "")
     assert f"{tmp_path / 'sample.txt'} and {tmp_path / 'b.txt'} are one file" in result.stderr
+    (tmp_path / "sample.txt").unlink()  # the link leads to what will be there
+    result = run("--model", scripted, "--output-dir", tmp_path, "--force", SAMPLE, tmp_path / "b.wav")
+    assert (result.returncode, (tmp_path / "sample.txt").exists()) == (2, False)
 
 
 def test_one_output_that_cannot_be_written(scripted: Path, tmp_path: Path) -> None:

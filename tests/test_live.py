@@ -221,16 +221,19 @@ def test_split_channels_come_as_the_speakers_pause() -> None:
 
 
 def test_ctrl_c_while_nothing_comes(tmp_path: Path) -> None:
-    """A pipe that has been opened and says nothing, and one that nobody opens."""
+    """A pipe that says too little to be a recording, and one that has just been opened."""
     os.mkfifo(tmp_path / "fifo")
-    reading, _ = pipe = os.pipe()
+    pipe: tuple[int, ...]
+    reading, writing = pipe = os.pipe()
     try:
         for file in ("-", str(tmp_path / "fifo")):
             command = [*COMMAND, "--verbose", file]
             with subprocess.Popen(command, stdin=reading, stderr=subprocess.PIPE) as process:
-                assert process.stderr is not None
-                assert b"loaded in" in process.stderr.readline()
-                time.sleep(0.5)  # it is waiting by then; if not, Ctrl-C has less to interrupt
+                if file == "-":
+                    os.write(writing, b"R")
+                    until(lambda: fcntl.ioctl(reading, termios.FIONREAD, bytes(4)) == bytes(4))
+                else:
+                    pipe = (*pipe, os.open(file, os.O_WRONLY))  # waits until it is opened for reading
                 process.send_signal(signal.SIGINT)
                 _, errors = process.communicate(timeout=60)
                 assert process.returncode == 130

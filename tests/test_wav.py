@@ -326,6 +326,10 @@ def test_a_second_recording_is_told(build):
         assert recording.samples.tolist() == [0.5] * 3
         assert recording.warnings == ("another recording follows in the same file: only the first is used",)
     assert read_wav(one + chunk(b"LIST", b"abc")).warnings == ()
+    file = io.BytesIO(one + one)  # whoever opened it may go on there
+    for _ in range(2):
+        assert len(read_wav(file).samples) == 3
+        file.seek(-file.tell() % 2 if build is not w64 else -file.tell() % 8, 1)
 
 
 # Headers that lie
@@ -456,11 +460,13 @@ def test_a_chunk_that_promises_allocates_nothing():
 
 
 def test_a_file_of_zeros_is_not_searched():
-    """Space that a recorder reserved and never wrote to: its first 8 bytes tell."""
+    """Space that a recorder reserved and never wrote to: 64 KiB tell. Fewer zeros may stand between chunks."""
     file = io.BytesIO(riff(fmt()) + bytes(1 << 20))
     with pytest.raises(AudioError, match="zeros instead of a data chunk"):
         open_wav(file, "a.wav")
-    assert file.tell() == len(riff(fmt())) + 8
+    assert file.tell() == len(riff(fmt())) + (1 << 16) + 8
+    for n in 8, 24, 2000, 1 << 16:
+        assert samples(riff(fmt(), bytes(n), chunk(b"data", b"\x00\x40"))) == [0.5]
 
 
 class Endless(io.RawIOBase):
