@@ -8,8 +8,8 @@ tokens), decode, transcribe, output.
 """
 
 from .audio import open_audio
+from .cut import Pauses
 from .errors import AudioError, CohereLiteError, ModelError, ModelFileNotFound, OptionError, ProviderError
-from .phrases import Pauses
 from .transcribe import Segment, Transcriber, Transcript
 
 __version__ = "0.1.0"

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import ModelError, OptionError
 from .mel import HOP_LENGTH, SAMPLE_RATE
 from .model import Model
-from .runtime import OrtValue, ort
+from .session import OrtValue, ort
 
 END_OF_TEXT = "<|endoftext|>"
 

@@ -1,20 +1,20 @@
 """A model folder -> two onnxruntime sessions, told apart by what their graphs take and give, never by file name."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from .chunk import MAX_CHUNK_S
+from .cut import MAX_CHUNK_S
 from .errors import ModelError, ModelFileNotFound, OptionError, ProviderError
 from .graphfile import GraphFile, check_external_data, read_graph_file
-from .hub import HUB_NAME, download_model
-from .machine import available_cores
-from .prepare import cache_folder, discard, prepared_graph
-from .runtime import ort
+from .session import available_cores, ort
 from .tokens import Vocabulary, read_tokens
 
+# The hub's rule for names, but for what it adds (no "--", no ".git"): it says so itself
+HUB_NAME = re.compile(r"\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
 DEMO_FOLDER = Path(__file__).parent / "demo"
 
 # Short name -> onnxruntime's, and the device its memory is called by. CoreML and OpenVINO work on the CPU's memory.
@@ -28,7 +28,7 @@ PROVIDERS = {
 }
 
 # What a graph must take and give to be half of a model. "static" is the published contract (all layers of the cache
-# in one tensor, in and out), "fast" the one that tools/export writes (a buffer per layer, shared by past and present).
+# in one tensor, in and out), "fast" the one that cohere_lite/export writes (a buffer per layer, shared by past and present).
 _STATIC_ENCODER = ({"mel"}, {"n_layer_cross_k", "n_layer_cross_v"})
 _STATIC_DECODER = (
     {"tokens", "in_n_layer_self_k_cache", "in_n_layer_self_v_cache", "n_layer_cross_k", "n_layer_cross_v", "offset"},
@@ -52,7 +52,7 @@ _FOREIGN = {
 
 CPU_ONLY = ["CPUExecutionProvider"]
 # On the CPU, fusing a residual sum with the layer norm after it replaces two fast kernels with a slow one
-# (tools/export/norms.py).
+# (cohere_lite/export/norms.py).
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 
@@ -94,6 +94,8 @@ def load_model(
     names = _provider_names(providers)
     _check_threads(threads)
     if isinstance(folder, str) and HUB_NAME.fullmatch(folder) and not path.exists():
+        from .extras.hub import download_model
+
         paths = download_model(folder)
         path = paths[0].parent
     else:
@@ -102,6 +104,8 @@ def load_model(
     for graph in (encoder, decoder):
         check_external_data(graph)
     vocabulary = read_tokens(path / "tokens.txt")
+    from .extras.prepared import cache_folder
+
     cache_path = cache_folder(cache) if names == CPU_ONLY else None  # weights are packed for the CPU
     encoder_session = _open(encoder, names, lambda: _session_options(threads, spin, stop=True), cache_path)
     decoder_session = _open(decoder, names, lambda: _session_options(threads, spin, stop=False), cache_path)
@@ -112,7 +116,7 @@ def load_model(
         )
     for value in decoder_session.get_inputs():
         _check_input(decoder, value)
-    longest = encoder_session.get_modelmeta().custom_metadata_map.get("max_audio_s")  # tools/export writes it
+    longest = encoder_session.get_modelmeta().custom_metadata_map.get("max_audio_s")  # cohere_lite/export writes it
     max_chunk_s = min(MAX_CHUNK_S, float(longest)) if longest else MAX_CHUNK_S
     device = next((device for name, device in PROVIDERS.values() if name == names[0]), "cpu")
     return Model(encoder_session, decoder_session, contract, device, max_chunk_s, vocabulary)
@@ -221,6 +225,8 @@ def _session_options(threads: int | None, spin: bool, stop: bool) -> ort.Session
 def _open(
     graph: GraphFile, names: list[str], options: Callable[[], ort.SessionOptions], cache: Path | None
 ) -> ort.InferenceSession:
+    from .extras.prepared import discard, prepared_graph
+
     prepared = None if cache is None else prepared_graph(graph, options(), SLOW_FUSIONS, cache)
     if prepared is not None:
         done_already = options()

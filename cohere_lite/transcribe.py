@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audio import AudioFile, check_stretch, mixed, open_array, open_audio, open_blocks
-from .chunk import Chunks, join
+from .cut import Chunks, Pauses, Phrases, join
 from .decode import Decoder
 from .errors import AudioError, OptionError
+from .loudness import THRESHOLD_DB, Loudness, holds_speech
 from .mel import HOP_LENGTH, SAMPLE_RATE, log_mel
 from .model import load_model
-from .phrases import Pauses, Phrases
 from .resample import Resampler
-from .runtime import ort
-from .speech import THRESHOLD_DB, Loudness, holds_speech
+from .session import ort
 from .wav import Audio
 
 # Pieces decoded side by side. More would be a little faster, but each takes 60 MB (35 s at the real size), and the
@@ -101,7 +100,7 @@ class Transcriber:
         cache: folder for prepared copies of large models, or "off"; None for what COHERE_LITE_CACHE says, or the
         system's place for caches. A model's first start writes one, later ones load it in a fraction of the time.
         batch_size: pieces of a long recording that are decoded side by side, 1 or more; each takes 60 MB at the real
-        size. None: 4 where the model allows it, which are exports of tools/export in the fast layout, on the CPU.
+        size. None: 4 where the model allows it, which are exports of cohere_lite/export in the fast layout, on the CPU.
 
         Raises ModelError, ModelFileNotFound, OptionError, ProviderError.
         """

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from cohere_lite.decode import Decoder
+from cohere_lite.export.__main__ import export
 from cohere_lite.model import load_model
 from tools.bench.__main__ import cell, child, print_report, summary
 from tools.bench.models import Models
 from tools.bench.runtimes import Lite, rows
 from tools.bench.worker import measure
-from tools.export.__main__ import export
 from tools.random_checkpoint import Shape, write_random_checkpoint
 
 PROMPT = [18, 4, 5, 12, 13, 13, 6, 9, 10, 11]

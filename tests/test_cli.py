@@ -27,7 +27,7 @@ from scripted import END, A, B, C, write_model
 from test_transcribe import SAMPLE, SAMPLE_TEXT, beep, phrase, wav
 
 from cohere_lite import __version__
-from cohere_lite.__main__ import DEMO_NOTICE, main
+from cohere_lite.cli.run import DEMO_NOTICE, main
 from cohere_lite.decode import Decoder
 
 SUMMARY = r"(?:\d+ of )?\d+ files?(?: \(\d+ failed\))?, \d+\.\d s of audio in \d+\.\d s, \d+\.\dx real time\n"
@@ -394,7 +394,7 @@ def test_options_that_cannot_be(scripted: Path, options: list[str], message: str
 @pytest.mark.folder
 def test_preparing_a_model_is_said_once(tmp_path: Path) -> None:
     """With the limit for small models taken away: a message at the first start, none at the second."""
-    code = "import cohere_lite.prepare as p; p.MIN_BYTES = 0; from cohere_lite.__main__ import run; run()"
+    code = "import cohere_lite.extras.prepared as p; p.MIN_BYTES = 0; from cohere_lite.cli.run import run; run()"
     for expected in (2, 0):
         result = subprocess.run(
             [sys.executable, "-c", code, "--cache", str(tmp_path / "cache"), str(SAMPLE)],

@@ -9,8 +9,8 @@ from scripted import COUNT_LEFTOVERS, END, PASS_THROUGH, READ_AFTER_WRITE, A, B,
 
 from cohere_lite.decode import Decoder
 from cohere_lite.errors import ModelError, OptionError
+from cohere_lite.export.__main__ import export
 from cohere_lite.model import load_model
-from tools.export.__main__ import export
 from tools.random_checkpoint import Shape, write_random_checkpoint
 
 MEL = np.zeros((128, 8), np.float32)

@@ -8,9 +8,9 @@ import pytest
 
 from cohere_lite import Transcriber, mel
 from cohere_lite.decode import Decoder
+from cohere_lite.export.__main__ import export
 from cohere_lite.mel import log_mel
 from cohere_lite.model import DEMO_FOLDER, load_model
-from tools.export.__main__ import export
 
 CHECKPOINT = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint"
 LANGUAGES = ("de", "en", "es", "fr")

@@ -1,4 +1,4 @@
-"""tools/export: the graphs compute what transformers computes, whatever the checkpoint's shape and style."""
+"""cohere_lite/export: the graphs compute what transformers computes, whatever the checkpoint's shape and style."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 
 from cohere_lite import Transcriber
 from cohere_lite.decode import Decoder
+from cohere_lite.export.__main__ import export, main
+from cohere_lite.export.graph import Graph, block_size, quantize_blocks, quantize_columns
 from cohere_lite.model import load_model
-from tools.export.__main__ import export, main
-from tools.export.graph import Graph, block_size, quantize_blocks, quantize_columns
 from tools.random_checkpoint import Shape, hub_config, write_random_checkpoint
 
 safetensors = pytest.importorskip("safetensors.numpy")

@@ -198,7 +198,7 @@ def test_in_a_sub_folder(hub: HubServer, tmp_path: Path) -> None:
         (
             ["README.md", ".gitattributes", "model.safetensors", "tokens.txt"],
             "no encoder and decoder (.onnx) beside a tokens.txt; it holds README.md, model.safetensors, tokens.txt: "
-            "a checkpoint, which has to be exported first (python -m tools.export",
+            "a checkpoint, which has to be exported first (python -m cohere_lite.export",
         ),
         ([*GRAPHS, "onnx/tokens.txt"], "it holds decoder.int8.onnx, encoder.int8.onnx, onnx/tokens.txt\n"),
         ([], "it holds nothing\n"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cohere_lite.interrupt import CtrlC
+from cohere_lite.cli.interrupt import CtrlC
 
 
 def press() -> None:

@@ -23,8 +23,8 @@ from test_cli import SUMMARY
 from test_transcribe import SAMPLE, SAMPLE_TEXT
 
 from cohere_lite import live
-from cohere_lite.__main__ import main
-from cohere_lite.live import ReadAhead
+from cohere_lite.cli.run import main
+from cohere_lite.cli.stdin import ReadAhead
 
 SPEECH = SAMPLE.read_bytes()[44:]
 SILENCE = bytes(2 * 16000)  # a second

@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, save_model
 from scripted import END, A, write_model
 
 from cohere_lite.errors import ModelError, ModelFileNotFound, OptionError, ProviderError
+from cohere_lite.export.__main__ import export
 from cohere_lite.graphfile import read_graph_file
 from cohere_lite.model import load_model
-from tools.export.__main__ import export
 from tools.random_checkpoint import Shape, write_random_checkpoint
 
 

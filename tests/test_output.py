@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cohere_lite.chunk import join
+from cohere_lite.cut import join
 from cohere_lite.output import FORMATS, output_paths, render
 from cohere_lite.transcribe import Segment
 

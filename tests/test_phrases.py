@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cohere_lite.cut import Pauses, Phrases
 from cohere_lite.decode import Decoder
 from cohere_lite.errors import OptionError
+from cohere_lite.loudness import Loudness, holds_speech
 from cohere_lite.mel import log_mel
 from cohere_lite.model import load_model
-from cohere_lite.phrases import Pauses, Phrases
-from cohere_lite.speech import Loudness, holds_speech
 
 SECOND = 16_000
 FRAME = 320  # samples, 20 ms

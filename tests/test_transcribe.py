@@ -13,8 +13,8 @@ import pytest
 from scripted import END, PIECES, A, B, C, write_model
 
 from cohere_lite import AudioError, ModelError, OptionError, Pauses, Segment, Transcriber, open_audio
+from cohere_lite.export.__main__ import export
 from cohere_lite.model import DEMO_FOLDER
-from tools.export.__main__ import export
 from tools.random_checkpoint import Shape, write_random_checkpoint
 
 SAMPLE = DEMO_FOLDER / "sample.wav"

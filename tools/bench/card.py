@@ -20,7 +20,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 from transformers import CohereAsrForConditionalGeneration
 
-from tools.export.__main__ import MODEL_TYPE
+from cohere_lite.export.__main__ import MODEL_TYPE
 
 OPSET = 17
 EXAMPLE_FRAMES = 400  # mel frames of the clip that is traced; every length is then accepted

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from tools.export.graph import Graph
+from cohere_lite.export.graph import Graph
 from tools.random_checkpoint import Shape
 
 from .models import Models
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def products(kind: str, shapes: list[tuple[int, int]], row_counts: list[int]) -> list[float]:
-    """Seconds for x (rows, n_in) times a matrix of its own for each of the shapes, as tools/export writes products, for
+    """Seconds for x (rows, n_in) times a matrix of its own for each of the shapes, as cohere_lite/export writes products, for
     each of the numbers of rows."""
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:

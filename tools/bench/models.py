@@ -43,7 +43,7 @@ def make(root: Path, quick: bool, gguf: list[Path]) -> Models:
     exports: dict[str, list[str]] = {"int8": [], "int4": ["--precision", "int4"], "sherpa": ["--layout", "sherpa"]}
     steps: dict[Path, list] = {models.checkpoint: ["tools.random_checkpoint", models.checkpoint, *layers]}
     steps |= {
-        models.folder(name): ["tools.export", models.checkpoint, models.folder(name), *options]
+        models.folder(name): ["cohere_lite.export", models.checkpoint, models.folder(name), *options]
         for name, options in exports.items()
     }
     steps[models.folder("card")] = ["tools.bench.card", models.checkpoint, models.folder("card")]

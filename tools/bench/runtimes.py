@@ -237,7 +237,7 @@ def rows(models: Models) -> dict[str, Callable[[], Any]]:
 
 
 def _onnx_asr() -> None:
-    raise Skip("reads a contract (decoder_mems) that neither tools/export nor the card writes")
+    raise Skip("reads a contract (decoder_mems) that neither cohere_lite/export nor the card writes")
 
 
 def _no_gguf() -> None:

@@ -12,6 +12,7 @@ model is loaded as it is; a message to the logger "cohere_lite" says why.
 import hashlib
 import json
 import os
+import platform
 import secrets
 import shutil
 import sys
@@ -20,10 +21,9 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
-from .errors import logger
-from .graphfile import GraphFile
-from .machine import processor
-from .runtime import ort
+from ..errors import logger
+from ..graphfile import GraphFile
+from ..session import ort
 
 ENVIRONMENT = "COHERE_LITE_CACHE"  # a folder, or "off"
 OFF = "off"
@@ -96,7 +96,7 @@ def _entry_name(graph: GraphFile, disabled: list[str]) -> str:
     weights = [(name, (graph.path.parent / name).stat()) for name in sorted(graph.external_bytes)]
     parts = [
         str(graph.path.resolve()),
-        [_FORMAT, ort.__version__, ort.get_build_info(), processor(), disabled],
+        [_FORMAT, ort.__version__, ort.get_build_info(), _processor(), disabled],
         [
             hashlib.sha256(graph.path.read_bytes()).hexdigest(),
             *((name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in weights),
@@ -158,3 +158,15 @@ def _remove_leftovers(entry: Path) -> None:
         unfinished = path.name.startswith(_PARTIAL) and age_s > UNFINISHED_S
         if replaced or unused or unfinished:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _processor() -> str:
+    """Names the instruction set and the processor model, as far as the system tells; equal names can run each
+    other's machine-specific files."""
+    parts = [platform.system(), platform.machine(), platform.processor()]
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    telling = ("model name", "flags", "Features", "CPU implementer", "CPU part")  # x86, ARM
+    return "\n".join(parts + sorted({line for line in lines if line.startswith(telling)}))

@@ -1,9 +1,17 @@
-"""What this process runs on: how many cores it may keep busy, and what kind of processor they belong to."""
+"""onnxruntime, without its telemetry: the one place where it is imported.
+
+Since 1.29 its packages send events to their maker and keep an identifier in the user's cache, on Linux and macOS too,
+unless this variable is set before the first import (its Privacy.md). What somebody sets it to is left alone.
+"""
 
 import math
 import os
-import platform
 from pathlib import Path
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort  # noqa: F401
+from onnxruntime import OrtValue  # noqa: F401
 
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -19,18 +27,6 @@ def available_cores() -> int:
     cpus = os.sched_getaffinity(0)
     cores = {_siblings(cpu) for cpu in cpus}
     return max(1, math.ceil(min(len(cores), _cgroup_quota())))
-
-
-def processor() -> str:
-    """Names the instruction set and the processor model, as far as the system tells; equal names can run each
-    other's machine-specific files."""
-    parts = [platform.system(), platform.machine(), platform.processor()]
-    try:
-        lines = (_PROC / "cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    telling = ("model name", "flags", "Features", "CPU implementer", "CPU part")  # x86, ARM
-    return "\n".join(parts + sorted({line for line in lines if line.startswith(telling)}))
 
 
 def _siblings(cpu: int) -> str:

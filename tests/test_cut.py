@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohere_lite.chunk import MAX_CHUNK_S, Chunks, join
+from cohere_lite.cut import MAX_CHUNK_S, Chunks, join
 from cohere_lite.errors import OptionError
 
 SECOND = 16_000

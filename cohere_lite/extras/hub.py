@@ -9,11 +9,9 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import CohereLiteError, ModelError, ModelFileNotFound, logger
-from .graphfile import check_external_data, read_graph_file
+from ..errors import CohereLiteError, ModelError, ModelFileNotFound, logger
+from ..graphfile import check_external_data, read_graph_file
 
-# The hub's rule for names, but for what it adds (no "--", no ".git"): it says so itself
-HUB_NAME = re.compile(r"\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
 _ROLES = ("encoder", "decoder")
 
 
@@ -119,5 +117,5 @@ def _contents(held: list[str]) -> str:
     names = sorted(file for file in held if not file.startswith("."))
     some = f"it holds {', '.join(names[:8]) or 'nothing'}{' ...' if names[8:] else ''}"
     if any(file.endswith(".safetensors") for file in held):
-        return f"{some}: a checkpoint, which has to be exported first (python -m tools.export, see the README)"
+        return f"{some}: a checkpoint, which has to be exported first (python -m cohere_lite.export, see the README)"
     return some

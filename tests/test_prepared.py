@@ -14,9 +14,9 @@ import pytest
 
 from cohere_lite import Transcriber, prepare
 from cohere_lite.decode import Decoder
+from cohere_lite.export.__main__ import export
+from cohere_lite.extras.prepared import cache_folder
 from cohere_lite.model import load_model
-from cohere_lite.prepare import cache_folder
-from tools.export.__main__ import export
 from tools.random_checkpoint import Shape, write_random_checkpoint
 
 PROMPT = [18, 4, 5, 12, 13, 13, 6, 9, 10, 11]
@@ -188,7 +188,7 @@ def test_disk_that_fills_up_while_writing(model: Path, cache: Path) -> None:
     code = f"""
 import logging, resource, sys
 logging.basicConfig()
-import cohere_lite.prepare as prepare
+import cohere_lite.extras.prepared as prepare
 prepare.MIN_BYTES = 0
 from cohere_lite.model import load_model
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -203,7 +203,7 @@ print("loaded")
 
 def test_processes_that_start_at_once(model: Path, cache: Path) -> None:
     code = f"""
-import cohere_lite.prepare as prepare
+import cohere_lite.extras.prepared as prepare
 prepare.MIN_BYTES = 0
 import sys; sys.path.insert(0, "tests")
 from test_prepare import tokens

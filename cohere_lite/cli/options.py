@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import __version__
-from .audio import RAW_FORMATS, check_stretch, parse_raw
-from .errors import OptionError
-from .model import PROVIDERS
-from .output import FORMATS, output_paths
-from .phrases import Pauses
+from .. import __version__
+from ..audio import RAW_FORMATS, check_stretch, parse_raw
+from ..cut import Pauses
+from ..errors import OptionError
+from ..model import PROVIDERS
+from ..output import FORMATS, output_paths
 
 STDIN = "-"
 _SUBTITLES = ("srt", "vtt")

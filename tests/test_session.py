@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cohere_lite import machine
+from cohere_lite import session as machine
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="reads Linux's files")
 

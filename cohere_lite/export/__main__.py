@@ -1,6 +1,6 @@
 """Export an official Cohere Transcribe checkpoint to ONNX.
 
-    python -m tools.export CHECKPOINT OUT [--precision int8|int4|fp32] [--layout fast|sherpa] [--pointwise int8|fp32]
+    python -m cohere_lite.export CHECKPOINT OUT [--precision int8|int4|fp32] [--layout fast|sherpa] [--pointwise int8|fp32]
 
 Reads   config.json, model.safetensors (or its shards), and tokens.txt, tokenizer.json or tokenizer.model
 Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, and tokens.txt (int4 is for the decoder:
@@ -15,15 +15,14 @@ from tempfile import TemporaryDirectory
 
 from safetensors import SafetensorError
 
-from cohere_lite.chunk import SEARCH_S
-
+from ..cut import SEARCH_S
 from .checkpoint import Checkpoint
 from .decoder import write_decoder
 from .encoder import write_encoder
 from .graph import Graph
 from .vocabulary import write_tokens
 
-MIN_AUDIO_S = 2 * SEARCH_S  # as cohere_lite.chunk.split demands
+MIN_AUDIO_S = 2 * SEARCH_S  # as cohere_lite.cut.split demands
 MODEL_TYPE = "cohere-transcribe-03-2026"  # sherpa-onnx refuses an encoder whose metadata does not say so
 
 
@@ -78,7 +77,7 @@ def _write_files(
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.export", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m cohere_lite.export", description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path, help="folder with config.json and model.safetensors")
     parser.add_argument("out", type=Path, help="folder for the ONNX files")
     parser.add_argument(

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohere_lite.chunk import Chunks
-from cohere_lite.phrases import Pauses, Phrases
-from cohere_lite.speech import Loudness, holds_speech
+from cohere_lite.cut import Chunks, Pauses, Phrases
+from cohere_lite.loudness import Loudness, holds_speech
 
 SECOND = 16_000
 FRAME = 320  # samples, 20 ms

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from .output import one_line, text_columns
-from .transcribe import Segment
+from ..output import one_line, text_columns
+from ..transcribe import Segment
 
 _SHORT_WORK_S = 4  # work that takes less shows no progress
 

@@ -1,0 +1,138 @@
+"""Segments -> SRT and WebVTT: cues that can be read, and never overlap."""
+
+from __future__ import annotations
+
+import html
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, chain, pairwise
+from math import inf
+from typing import NamedTuple
+
+from ..output import milliseconds, one_line, speaker, text_columns
+from ..transcribe import Segment
+
+# Netflix Timed Text Style Guide: two lines and 5/6 s at least (General Requirements), 42 characters a line (English).
+_LINE_COLUMNS = 42  # of Latin letters; Chinese, Japanese and Korean characters take two
+_READABLE_MS = 833
+
+# Around these a line may end. Korean is not among them: it has spaces. Nor is the inside of a word in Katakana.
+_UNSPACED_SCRIPTS = r"\u2e80-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
+_NOT_LAST = re.escape("([{“‘«「『（［｛〈《【〔")
+_NOT_FIRST = re.escape(
+    ",.:;!?)]}%”’»…、。，．・：；！？」』）］｝〉》】〕ー々ゝゞヽヾぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ"
+)
+# What stays in one line, with the space before it; French has spaces inside of guillemets and before "!", too.
+_UNBROKEN = re.compile(
+    rf" ?(?:« |[{_NOT_LAST}])*(?:[ァ-ヺー]+|[{_UNSPACED_SCRIPTS}]|[^ {_UNSPACED_SCRIPTS}]+)[{_NOT_FIRST}]*"
+    rf"(?: [!?:;%»][{_NOT_FIRST}]*(?= |$))?"
+)
+_SENTENCE_ENDS, _CLAUSE_ENDS, _CLOSING_QUOTES = ".!?…。！？؟", ",;:、，；：،؛", "\"'”’»」』)）"
+
+
+def subtitles(segments: Iterable[Segment], style: str) -> Iterator[str]:
+    if style == "vtt":
+        yield "WEBVTT\n\n"
+    for number, cue in enumerate(_timeline(segments), 1):
+        times = f"{_timestamp(cue.start)} --> {_timestamp(cue.end)}"
+        if style == "srt":
+            lines = [str(number), times.replace(".", ","), *(speaker(channel) + text for channel, text in cue.texts)]
+        else:
+            lines = [times, *(_voice(channel, html.escape(text, quote=False)) for channel, text in cue.texts)]
+        yield "\n".join(lines) + "\n\n"
+
+
+def _voice(channel: int | None, text: str) -> str:
+    return text if channel is None else f"<v Channel {channel}>{text}</v>"
+
+
+class _Cue(NamedTuple):
+    """start, end: ms;  texts: of one or more speakers, each a channel and one or two lines."""
+
+    start: int
+    end: int
+    texts: list[tuple[int | None, str]]
+
+
+def _timeline(segments: Iterable[Segment]) -> Iterator[_Cue]:
+    """Cues in order, each ending before the next one starts.
+
+    One during which another channel's starts is over then; if that left it too short to read, the two are one cue. So
+    are those that start in the same millisecond.
+    """
+    waiting: list[_Cue] = []  # by start
+    # with each segment, the time before which nothing that is still to come starts
+    arriving = ((milliseconds(now.end if now.channel is None else now.start), _cues_of(now)) for now in segments)
+    for settled, cues in chain(arriving, [(inf, [])]):
+        waiting = sorted([*waiting, *cues], key=lambda cue: cue.start)
+        while waiting:
+            cue = waiting[0]
+            # of a later one, something that is still to come may be before it
+            following = waiting[1] if waiting[1:] and waiting[1].start <= settled else None
+            if following and following.start < min(cue.end, cue.start + _READABLE_MS):
+                waiting[:2] = [_Cue(cue.start, max(cue.end, following.end), cue.texts + following.texts)]
+            elif following or cue.end <= settled:
+                yield cue._replace(end=min(cue.end, following.start)) if following else cue
+                del waiting[0]
+            else:
+                break
+
+
+def _cues_of(segment: Segment) -> list[_Cue]:
+    """Consecutive cues, whose shares of the segment's time are those of the characters: an estimate, since the model
+    gives no times inside of a segment."""
+    # A line with an arrow would be taken for the times of a cue. There is always room for "[0] " in front.
+    columns = _LINE_COLUMNS - len(speaker(segment.channel))
+    texts = _laid_out(one_line(segment.text).replace("-->", "- ->"), columns)
+    start, duration = milliseconds(segment.start), milliseconds(segment.end) - milliseconds(segment.start)
+    done = [*accumulate(map(len, texts), initial=0)]
+    edges = [start + duration * n // max(done[-1], 1) for n in done]
+    return [
+        _Cue(begin, max(end, begin + 1), [(segment.channel, text)])
+        for (begin, end), text in zip(pairwise(edges), texts, strict=True)
+    ]
+
+
+def _laid_out(text: str, columns: int) -> list[str]:
+    """A text, its spaces single and between words, as texts of one or two lines: few, of similar length, and rather
+    from one sentence to the next."""
+    pieces = [
+        part
+        for piece in _UNBROKEN.findall(text)
+        # a word too long for a line: after any character
+        for part in ([piece] if text_columns(piece.lstrip()) <= columns else re.findall(" ?[^ ]", piece))
+    ]
+    n = len(pieces)
+    at = [*accumulate(map(text_columns, pieces), initial=0)]
+    space = [piece[0] == " " for piece in pieces]
+    line_end = [bisect_right(at, at[i] + space[i] + columns) - 1 for i in range(n)] + [n]  # of the longest line from i
+
+    # best[i]: the least cost of the first i pieces as cues, and where the last of them begins. A cue costs the square
+    # of its empty columns, which evens them out; one that ends inside of a sentence, those of an empty line on top.
+    best = [(0.0, 0)] + [(inf, 0)] * n
+    for start in range(n):
+        for end in range(start + 1, line_end[line_end[start]] + 1):
+            mark = pieces[end - 1].rstrip(_CLOSING_QUOTES)[-1:]
+            inside = 0.0 if mark in _SENTENCE_ENDS else 0.5 if mark in _CLAUSE_ENDS else 1.0
+            empty = 2 * columns - (at[end] - at[start] - space[start])
+            best[end] = min(best[end], (best[start][0] + empty**2 + inside * columns**2, start))
+    cuts = [n]
+    while cuts[-1] > 0:
+        cuts.append(best[cuts[-1]][1])
+
+    texts = []
+    for start, end in pairwise(reversed(cuts)):
+        middles = [i for i in range(start + 1, line_end[start] + 1) if line_end[i] >= end]
+        middle = end if line_end[start] >= end else min(middles, key=lambda i: abs(2 * at[i] - at[start] - at[end]))
+        lines = ["".join(pieces[start:middle]).strip(), "".join(pieces[middle:end]).strip()]
+        texts.append("\n".join(line for line in lines if line))
+    return texts
+
+
+def _timestamp(ms: int) -> str:
+    """HH:MM:SS.mmm, the hours with more digits if need be."""
+    seconds, ms = divmod(ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}.{ms:03}"
