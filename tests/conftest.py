@@ -15,6 +15,9 @@ import pytest
 ONE_FILE = os.environ.get("COHERE_LITE_ONE_FILE")
 COMMAND = [sys.executable, ONE_FILE] if ONE_FILE else [sys.executable, "-m", "cohere_lite"]
 
+# What a test starts in another folder is this checkout, too, and not a copy that happens to be installed.
+CHECKOUT = Path(__file__).parents[1]
+os.environ["PYTHONPATH"] = str(CHECKOUT)
 os.environ.pop("PYTHONUNBUFFERED", None)  # or a text that is not flushed would not show
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests may import onnxruntime before the package does
 
@@ -25,8 +28,9 @@ if ONE_FILE:
     module = importlib.util.module_from_spec(spec)
     sys.modules["cohere_lite"] = module
     spec.loader.exec_module(module)
-    for path in (Path(__file__).parents[1] / "cohere_lite").glob("*.py"):
-        sys.modules[f"cohere_lite.{path.stem}"] = module
+    for path in (CHECKOUT / "cohere_lite").rglob("*.py"):
+        name = ".".join(path.relative_to(CHECKOUT).with_suffix("").parts)
+        sys.modules[name.removesuffix(".__init__")] = module
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
