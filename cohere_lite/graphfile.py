@@ -19,7 +19,7 @@ _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
 _TENSOR_NAME, _TENSOR_EXTERNAL_DATA = 8, 13
 _VALUE_NAME = 1
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
-# How that begins which is saved in place of a file, in lower case, and what it is.
+# First bytes (lower case) of what a failed download leaves behind, and what to call it.
 _NOT_DOWNLOADED = {
     b"version https://git-lfs": "a Git LFS pointer (git lfs pull replaces it by the file)",
     b"<!doctype html": "an HTML page",
@@ -87,11 +87,16 @@ def check_download(path: Path, expected: str) -> None:
     expected: what the file should be, for the message.
     """
     with open(path, "rb") as file:
-        start = file.read(256).lstrip().lower()
-    for beginning, found in _NOT_DOWNLOADED.items():
-        if start.startswith(beginning):
-            size = path.stat().st_size
-            raise ModelError(f"{path}: not {expected}, but {found}, {size} bytes: a failed download; fetch it again")
+        found = failed_download(file.read(256))
+    if found:
+        size = path.stat().st_size
+        raise ModelError(f"{path}: not {expected}, but {found}, {size} bytes: a failed download; fetch it again")
+
+
+def failed_download(start: bytes) -> str | None:
+    """What a failed download left behind, by the first bytes of the file (up to 256); None if it is no such thing."""
+    start = start.lstrip().lower()
+    return next((found for beginning, found in _NOT_DOWNLOADED.items() if start.startswith(beginning)), None)
 
 
 Span = tuple[int, int]  # start and end of a field's content, in bytes
