@@ -1,75 +1,204 @@
-"""onnxruntime, without its telemetry: the one place where it is imported.
+"""onnxruntime: the one place where it is imported, and a graph that is open.
 
 Since 1.29 its packages send events to their maker and keep an identifier in the user's cache, on Linux and macOS too,
-unless this variable is set before the first import (its Privacy.md). What somebody sets it to is left alone.
-"""
+unless a variable is set before the first import (its Privacy.md). Whatever somebody set it to stays."""
 
-import math
 import os
+from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import onnxruntime as ort  # noqa: F401
-from onnxruntime import OrtValue  # noqa: F401
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import ArrayLike, NDArray
+from onnxruntime import OrtValue
 
-_CPUS = Path("/sys/devices/system/cpu")
-_CGROUP = Path("/sys/fs/cgroup")
-_PROC = Path("/proc")
+from .errors import ModelError, OptionError, ProviderError
+from .graphfile import GraphFile
+
+CPU_ONLY = ["CPUExecutionProvider"]
+# On the CPU, fusing a residual sum with the layer norm after it replaces two fast kernels with a slow one
+# (export/norms.py).
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
+
+_NAMED = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32, "bool": np.bool_}
+DTYPES = {f"tensor({name})": np.dtype(dtype) for name, dtype in _NAMED.items()}
+_DEVICES = ("cpu", "cuda", "dml", "webgpu", "cann")  # OrtValue's names; those of OrtMemoryInfo begin with them
 
 
-def available_cores() -> int:
-    """Physical cores that this process may use, at least 1: those of its affinity mask, hardware threads of one core
-    counted once (two of them share the units that do the products), and no more than its cgroup's quota of processor
-    time, rounded up."""
-    if not hasattr(os, "sched_getaffinity"):  # Windows, macOS
-        return os.cpu_count() or 1
-    cpus = os.sched_getaffinity(0)
-    cores = {_siblings(cpu) for cpu in cpus}
-    return max(1, math.ceil(min(len(cores), _cgroup_quota())))
+class Value(NamedTuple):
+    """An input or output. shape: numbers, and names or None where the size is free;  device: the memory that kernels
+    read it from or write it to, "cpu", "cuda", ..."""
+
+    shape: tuple[int | str | None, ...]
+    dtype: np.dtype
+    device: str
 
 
-def _siblings(cpu: int) -> str:
-    """The hardware threads of this one's core, as the kernel lists them; without a list, the thread alone."""
+class Session:
+    """A graph that is open, and what is bound to it: a value stays bound, and alive, until another takes its place. For
+    one thread at a time."""
+
+    def __init__(self, session: ort.InferenceSession, path: Path) -> None:
+        """Raises ModelError for inputs or outputs of a type that cannot be fed, ProviderError where onnxruntime cannot
+        tell which memory they live in."""
+        self.path = path
+        self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+        self.inputs = _values(session, path, session.get_inputs(), "get_input_memory_infos")
+        self.outputs = _values(session, path, session.get_outputs(), "get_output_memory_infos")
+        self._session = session
+        self._binding = session.io_binding()
+        # the binding alone does not keep the arrays behind the values alive (onnxruntime <= 1.23)
+        self._bound: dict[str, OrtValue] = {}
+        self._arrays: dict[str, tuple[NDArray, OrtValue]] = {}  # of `feed` and `receive`
+
+    def bind(self, name: str, value: OrtValue) -> None:
+        """Bind an input, or an output, which every run then writes there."""
+        bind = self._binding.bind_ortvalue_input if name in self.inputs else self._binding.bind_ortvalue_output
+        bind(name, value)
+        self._bound[name] = value
+
+    def feed(self, name: str, value: ArrayLike) -> None:
+        """Copy a value to an input, in the type that the graph takes."""
+        array, fed = self._array(name, np.shape(value), self.inputs[name].dtype)
+        array[...] = value
+        self.bind(name, fed)  # for a GPU, binding is what copies it to the device
+
+    def receive(self, name: str, shape: tuple[int, ...]) -> NDArray:
+        """The array, in the CPU's memory, that every run writes an output of this shape to."""
+        array, received = self._array(name, shape, self.outputs[name].dtype)
+        self.bind(name, received)
+        return array
+
+    def _array(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[NDArray, OrtValue]:
+        """One for each input or output, made anew when the shape changes."""
+        if name not in self._arrays or self._arrays[name][0].shape != shape:
+            array = np.empty(shape, dtype)
+            self._arrays[name] = array, OrtValue.ortvalue_from_numpy(array)
+        return self._arrays[name]
+
+    def release_inputs(self) -> None:
+        """Let go of what is bound to the inputs: it may be large."""
+        self._binding.clear_binding_inputs()
+        self._bound = {name: value for name, value in self._bound.items() if name in self.outputs}
+
+    def run(self) -> None:
+        """Run on what is bound. Raises ModelError."""
+        self._run(self._binding)
+
+    def call(self, feeds: dict[str, NDArray], devices: dict[str, str]) -> dict[str, OrtValue]:
+        """Run once on these inputs; new values of the outputs that are named, each on its device."""
+        binding = self._session.io_binding()
+        held = {name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(feed)) for name, feed in feeds.items()}
+        for name, value in held.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, device in devices.items():
+            binding.bind_output(name, device)
+        self._run(binding)
+        return dict(zip(devices, binding.get_outputs(), strict=True))
+
+    def _run(self, binding: ort.IOBinding) -> None:
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # onnxruntime's own classes share no base but this one
+            if type(error) is not RuntimeError and not type(error).__module__.startswith("onnxruntime"):
+                raise  # a signal handler's: it has nothing to do with the model
+            raise ModelError(f"onnxruntime {ort.__version__} failed to run {self.path.name}: {error}") from error
+
+
+def _values(session: ort.InferenceSession, path: Path, arguments: list[ort.NodeArg], infos: str) -> dict[str, Value]:
+    """infos: the method that tells which memory kernels use: bound in another, shared caches give wrong text."""
+    provider = session.get_providers()[0]
+    devices = ["cpu"] * len(arguments)
+    if hasattr(session, infos):
+        devices = [_device(info) for info in getattr(session, infos)()]
+    elif provider != CPU_ONLY[0]:
+        raise ProviderError(
+            f"onnxruntime {ort.__version__} cannot tell which memory {provider} uses; 1.24 or newer can"
+        )
+    found = {}
+    for argument, device in zip(arguments, devices, strict=True):
+        if argument.type not in DTYPES:
+            raise ModelError(f"{path}: {argument.name!r} is a {argument.type}; supported are {', '.join(DTYPES)}")
+        found[argument.name] = Value(tuple(argument.shape), DTYPES[argument.type], device)
+    return found
+
+
+def _device(info: ort.capi.onnxruntime_pybind11_state.OrtMemoryInfo) -> str:
+    """The name by which OrtValue knows a kind of memory; "CudaPinned" is the CPU's, which the device reaches."""
+    name = "cpu" if "pinned" in info.name.lower() else info.name.lower()
+    if found := [device for device in _DEVICES if name.startswith(device)]:
+        return found[0]
+    raise ProviderError(f"the provider uses a memory called {info.name!r}; known: {', '.join(_DEVICES)}")
+
+
+def provider_names(providers: Sequence[str]) -> list[str]:
+    """onnxruntime's names, with the CPU last for what the others leave. Raises OptionError, ProviderError."""
+    if tuple(providers) == ("cpu",):
+        return CPU_ONLY
     try:
-        return (_CPUS / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
-    except OSError:
-        return str(cpu)
+        from .extras.providers import find_providers
+    except ImportError:
+        needed = "cohere_lite/extras/providers.py, which is not in this copy"
+        raise ProviderError(f"providers other than ['cpu'] need {needed}") from None
+    return find_providers(providers)
 
 
-def _cgroup_quota() -> float:
-    """Cores' worth of processor time that the cgroups around this process allow; infinite without a limit."""
-    quotas = [math.inf]
+def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionOptions:
+    """threads: None for the physical cores;  spin: threads without work wait for more in a busy loop, for some 80 ms: a
+    step of the decoder is then 1.2 to 1.6 times as fast, but another process on the same cores slows it down more;
+    stop: at the end of each run they sleep at once, to leave the cores to the other session's. Raises OptionError."""
+    # Of more, each waits for a core: the demonstration model's 11 tokens took 4 s with 100 threads on two cores, 38 s
+    # with 1,000.
+    most = max(64, os.cpu_count() or 1)
+    if threads is not None and not 1 <= threads <= most:
+        raise OptionError(f"threads is {threads}; it must be 1 to {most} on this machine")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = _physical_cores() if threads is None else threads
+    options.log_severity_level = 3  # errors only: warnings of graph optimisation mean nothing to a user
+    # A plan of memory per input shape pays for fixed shapes only: with clips of all lengths it took no less time, and
+    # 515 instead of 303 MB for the full-size encoder (30 s of audio, onnxruntime 1.32).
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    options.add_session_config_entry("session.force_spinning_stop", str(int(stop)))
+    return options
+
+
+def _physical_cores() -> int:
     try:
-        lines = (_PROC / "self/cgroup").read_text().splitlines()
-    except OSError:
-        return math.inf
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":  # version 2: "max 100000" or "150000 100000", at every level
-            root, read = _CGROUP, _quota_v2
-        elif "cpu" in controllers.split(","):
-            root, read = _CGROUP / "cpu", _quota_v1
-        else:
-            continue
-        # In a container the path may be the host's; the container's own limit is then at the root.
-        folder = root / path.lstrip("/")
-        quotas += [read(level) for level in (folder, *folder.parents) if level.is_relative_to(root)]
-    return min(quotas)
+        from .extras.cores import available_cores
+    except ImportError:
+        return 0  # onnxruntime then counts the machine's
+    return available_cores()
 
 
-def _quota_v2(folder: Path) -> float:
+Options = Callable[[], ort.SessionOptions]  # new ones at each call
+Cache = str | PathLike[str] | None  # where prepared copies are kept: see extras/prepared.py
+
+
+def open_session(graph: GraphFile, names: list[str], make_options: Options, cache: Cache) -> Session:
+    """names: onnxruntime's, of providers. Raises ModelError, ProviderError."""
+    if prepared := _open_prepared(graph, names, make_options, cache):
+        return Session(prepared, graph.path)
+    disabled = SLOW_FUSIONS if names == CPU_ONLY else None
     try:
-        quota, period = (folder / "cpu.max").read_text().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return math.inf
+        session = ort.InferenceSession(str(graph.path), make_options(), providers=names, disabled_optimizers=disabled)
+    except Exception as error:  # onnxruntime's own classes share no base but this one
+        raise ModelError(f"onnxruntime {ort.__version__} cannot load {graph.path}: {error}") from error
+    if (found := session.get_providers()[0]) != names[0]:  # onnxruntime only warns, and runs on what is left
+        raise ProviderError(f"{names[0]} was asked for, but {graph.path.name} would run on {found}")
+    return Session(session, graph.path)
 
 
-def _quota_v1(folder: Path) -> float:
+def _open_prepared(
+    graph: GraphFile, names: list[str], make_options: Options, cache: Cache
+) -> ort.InferenceSession | None:
+    """None where there is no prepared copy: of small models, or on a GPU, as weights are packed for the CPU."""
     try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
-        return math.inf if quota <= 0 else quota / period
-    except (OSError, ValueError, ZeroDivisionError):
-        return math.inf
+        from .extras.prepared import open_prepared
+    except ImportError:
+        return None
+    return open_prepared(graph, make_options, SLOW_FUSIONS, cache) if names == CPU_ONLY else None

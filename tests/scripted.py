@@ -9,6 +9,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save_model
 
 LAYERS, HEADS, HEAD_DIM, WIDTH = 1, 1, 2, 2
+TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 PIECES = [
     *("<unk>", "<pad>", "<|endoftext|>", "<|startofcontext|>", "<|startoftranscript|>", "<|emo:undefined|>"),
     *("<|pnc|>", "<|nopnc|>", "<|itn|>", "<|noitn|>", "<|notimestamp|>", "<|nodiarize|>", "<|en|>", "<|fr|>"),
@@ -29,9 +30,12 @@ def write_model(
     bad_at: int | None = None,
     bad: float = np.nan,
     decoder_width: int = WIDTH,
+    encoder_input: str = "mel",
+    dtype: str = "float32",
 ) -> Path:
     """script[p]: the token that follows position p.  bad_at: position whose logits are all `bad`.  decoder_width:
-    channels of the cross keys that the decoder takes; the encoder's have WIDTH."""
+    channels of the cross keys that the decoder takes; the encoder's have WIDTH.  encoder_input: "mel" or
+    "audio";  dtype: of it, a name of TYPES."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES)), encoding="utf-8")
     table = np.full((max_positions, len(PIECES)), -1, np.float32)
@@ -39,22 +43,26 @@ def write_model(
         table[position, token] = 1
     if bad_at is not None:
         table[bad_at] = bad
-    _save(folder / "encoder.onnx", _encoder())
+    _save(folder / "encoder.onnx", _encoder(encoder_input, dtype))
     _save(folder / "decoder.onnx", _decoder(table, max_positions, caches, decoder_width))
     return folder
 
 
-def _encoder():
-    """Cross keys and values of a frame each: no decoder here looks at them."""
+def _encoder(name: str, dtype: str):
+    """Cross keys and values of a frame each, all of them the mean of the input: no decoder here looks at them."""
+    axes = {"mel": [1, 2], "audio": [1]}[name]
     nodes = [
-        helper.make_node("ReduceMean", ["mel"], ["mean"], axes=[1, 2], keepdims=0),  # (B,)
+        helper.make_node("Cast", [name], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float"], ["mean"], axes=axes, keepdims=0),  # (B,)
         helper.make_node("Reshape", ["mean", "shape"], ["scalar"]),
         helper.make_node("Expand", ["scalar", "full"], ["n_layer_cross_k"]),
         helper.make_node("Identity", ["n_layer_cross_k"], ["n_layer_cross_v"]),
     ]
     constants = {"shape": np.array([1, -1, 1, 1]), "full": np.array([LAYERS, 1, 1, WIDTH])}
     cross = [LAYERS, "batch", "frames", WIDTH]
-    return _graph(nodes, constants, {"mel": ["batch", 128, "t"]}, {"n_layer_cross_k": cross, "n_layer_cross_v": cross})
+    shape = {"mel": ["batch", 128, "t"], "audio": ["batch", "samples"]}[name]
+    outputs = {"n_layer_cross_k": cross, "n_layer_cross_v": cross}
+    return _graph(nodes, constants, {name: shape}, outputs, {name: TYPES[dtype]})
 
 
 def _decoder(table: np.ndarray, max_positions: int, caches: str, width: int):
@@ -75,10 +83,14 @@ def _decoder(table: np.ndarray, max_positions: int, caches: str, width: int):
             helper.make_node("Add", ["difference", "one_f"], ["fault"]),
         ]
     elif caches == COUNT_LEFTOVERS:
-        # what a clip finds in the cache must be zeros
+        # out = in + 1; what a clip finds at its start must be zeros
         nodes += [
-            helper.make_node("Identity", ["in_n_layer_self_k_cache"], ["out_n_layer_self_k_cache"]),
-            helper.make_node("Abs", ["in_n_layer_self_k_cache"], ["fault"]),
+            helper.make_node("Add", ["in_n_layer_self_k_cache", "one_f"], ["out_n_layer_self_k_cache"]),
+            helper.make_node("Cast", ["offset"], ["later"], to=TensorProto.BOOL),
+            helper.make_node("Not", ["later"], ["at_start"]),
+            helper.make_node("Cast", ["at_start"], ["counts"], to=TensorProto.FLOAT),
+            helper.make_node("Abs", ["in_n_layer_self_k_cache"], ["leftovers"]),
+            helper.make_node("Mul", ["leftovers", "counts"], ["fault"]),
         ]
     else:
         nodes += [
@@ -106,9 +118,9 @@ def _decoder(table: np.ndarray, max_positions: int, caches: str, width: int):
     return _graph(nodes, constants, inputs, outputs)
 
 
-def _graph(nodes, constants: dict, inputs: dict, outputs: dict):
+def _graph(nodes, constants: dict, inputs: dict, outputs: dict, types: dict | None = None):
     def values(named: dict) -> list:
-        kinds = {"tokens": TensorProto.INT64, "offset": TensorProto.INT64}
+        kinds = {"tokens": TensorProto.INT64, "offset": TensorProto.INT64} | (types or {})
         return [helper.make_tensor_value_info(name, kinds.get(name, 1), shape) for name, shape in named.items()]
 
     stored = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]

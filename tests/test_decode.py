@@ -1,18 +1,20 @@
 """The greedy decoder, on a model that answers by script: every expected token is worked out by hand."""
 
+import importlib
 from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from decoding import Decoder
 from scripted import COUNT_LEFTOVERS, END, PASS_THROUGH, READ_AFTER_WRITE, A, B, C, write_model
 
-from cohere_lite.decode import Decoder
 from cohere_lite.errors import ModelError, OptionError
 from cohere_lite.export.__main__ import export
 from cohere_lite.model import load_model
 from tools.random_checkpoint import Shape, write_random_checkpoint
 
+decode = importlib.import_module("cohere_lite.decode")  # in one file "decode" is the function
 MEL = np.zeros((128, 8), np.float32)
 PROMPT = [14, 12]  # position 1 is its last: script[1] is the first answer
 
@@ -26,6 +28,13 @@ def test_stops_at_end_of_text(tmp_path: Path) -> None:
     decoded = decoder(write_model(tmp_path, [C, A, B, END, C, C], max_positions=6)).decode([MEL], PROMPT)[0]
     assert decoded.tokens == (A, B)
     assert not decoded.truncated
+
+
+def test_only_end_of_text_ends_a_text(tmp_path: Path) -> None:
+    """Other special tokens do not, whatever their ids; 0 and 1 are below that of end-of-text here, 6 is above it."""
+    said = (0, 1, 6, A)
+    decoded = decoder(write_model(tmp_path, [C, *said, END], max_positions=8)).decode([MEL], PROMPT)[0]
+    assert decoded.tokens == said
 
 
 def test_nothing_said(tmp_path: Path) -> None:
@@ -60,7 +69,7 @@ def test_only_errors_of_the_model_are_called_so(tmp_path: Path) -> None:
 
     loaded = decoder(write_model(tmp_path, [C, A, B, END], max_positions=6))
     for error, expected in ((TimeIsUp(), TimeIsUp), (MemoryError(), MemoryError), (RuntimeError(), ModelError)):
-        loaded._model.decoder.run_with_iobinding = Mock(side_effect=error)  # type: ignore[method-assign]
+        loaded.contract.decoder._session.run_with_iobinding = Mock(side_effect=error)  # type: ignore[method-assign]
         with pytest.raises(expected):
             loaded.decode([MEL], PROMPT)
 
@@ -79,7 +88,7 @@ def test_caches_are_shared_only_where_the_graph_allows_it(tmp_path: Path, caches
     """By construction (see scripted.py): a graph that is bound wrongly answers "c" all the time. Two clips, since the
     second finds what the first left."""
     loaded = decoder(write_model(tmp_path, [C, A, B, A, END], max_positions=6, caches=caches))
-    assert loaded._caches.in_place == in_place
+    assert loaded.contract.in_place == in_place
     for _ in range(2):
         assert loaded.decode([MEL], PROMPT)[0].tokens == (A, B, A)
 
@@ -88,19 +97,19 @@ def test_caches_are_shared_only_where_the_graph_allows_it(tmp_path: Path, caches
 def random_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("random")
     write_random_checkpoint(folder, Shape(2, 64, 4, 128, 16, 9, 128, 2, 48, 3, 96, 48, 300))
-    for layout in ("fast", "sherpa"):
-        export(folder, folder / layout, "fp32", layout)
+    for contract in ("fast", "static"):
+        export(folder, folder / contract, "fp32", contract)
     return folder
 
 
-@pytest.mark.parametrize("layout", ["fast", "sherpa"])
-def test_a_clip_does_not_depend_on_those_before(random_models: Path, layout: str) -> None:
-    """By construction: a used decoder against a fresh one; and both layouts share their buffers."""
+@pytest.mark.parametrize("contract", ["fast", "static"])
+def test_a_clip_does_not_depend_on_those_before(random_models: Path, contract: str) -> None:
+    """By construction: a used decoder against a fresh one; and both contracts share their buffers."""
     clips = [np.random.default_rng(seed).standard_normal((128, 50 * (seed + 1)), np.float32) for seed in range(4)]
     prompt = [18, 4, 5, 12, 13, 13, 6, 9, 10, 11]
-    used = decoder(random_models / layout)
+    used = decoder(random_models / contract)
     for clip in clips:
-        assert used.decode([clip], prompt) == decoder(random_models / layout).decode([clip], prompt)
+        assert used.decode([clip], prompt) == decoder(random_models / contract).decode([clip], prompt)
 
 
 def test_fast_caches_are_written_in_place(random_models: Path) -> None:
@@ -108,7 +117,7 @@ def test_fast_caches_are_written_in_place(random_models: Path) -> None:
     they are."""
     loaded = decoder(random_models / "fast")
     loaded.start([np.ones((128, 80), np.float32)])
-    cache = loaded._caches._bound["past_key_0"]
+    cache = loaded.contract.decoder._bound["past_key_0"]
     address = cache.data_ptr()
     loaded.step([[18, 4, 5]])
     loaded.step([[7]])
@@ -118,11 +127,13 @@ def test_fast_caches_are_written_in_place(random_models: Path) -> None:
     loaded.step([[9]])
     assert np.abs(cache.numpy()).max(axis=(0, 1, 3))[4] > 0
     assert cache.data_ptr() == address
+    loaded.start([np.ones((128, 40), np.float32)])
+    assert loaded.contract.decoder._bound["past_key_0"].data_ptr() == address  # of the next clip, too
 
 
-def test_sherpa_layout_allows_sharing(random_models: Path) -> None:
+def test_static_exports_allow_sharing(random_models: Path) -> None:
     """By construction: exported so that rows are written at positions >= offset and read only below."""
-    assert decoder(random_models / "sherpa")._caches.in_place
+    assert decoder(random_models / "static").contract.in_place
 
 
 BATCH_PROMPT = [18, 4, 5, 12, 13, 13, 6, 9, 10, 11]
@@ -210,14 +221,14 @@ def test_rows_that_end_leave_the_batch(batch_model: Path, monkeypatch: pytest.Mo
     rows = list(range(5))  # which clip is in which row
     said = [0] * 5
     rows_fed: list[int] = []
-    best, keep = loaded._best, loaded._caches.keep
+    best, keep = decode._best, loaded.contract.keep
 
     def scripted_best(logits: np.ndarray) -> np.ndarray:
         rows_fed.append(len(logits))
         found = best(logits)
         for row, clip in enumerate(rows):
             if said[clip] == ends[clip]:
-                found[row] = loaded._end_of_text
+                found[row] = loaded.end_of_text
             said[clip] += 1
         return found
 
@@ -226,17 +237,17 @@ def test_rows_that_end_leave_the_batch(batch_model: Path, monkeypatch: pytest.Mo
         rows[:] = [rows[row] for row in order]
         return order
 
-    monkeypatch.setattr(loaded, "_best", scripted_best)
-    monkeypatch.setattr(loaded._caches, "keep", followed_keep)
+    monkeypatch.setattr(decode, "_best", scripted_best)
+    monkeypatch.setattr(loaded.contract, "keep", followed_keep)
     decoded = loaded.decode(clips, BATCH_PROMPT)
     assert [d.tokens for d in decoded] == [tokens[:end] for tokens, end in zip(free, ends, strict=True)]
     assert not any(d.truncated for d in decoded)
     assert rows_fed == [5] * 12 + [4] * 2 + [2] * 4 + [1] * 8
 
 
-def test_only_the_fast_layout_takes_batches(random_models: Path) -> None:
-    assert decoder(random_models / "fast").takes_batches
-    assert not decoder(random_models / "sherpa").takes_batches
+def test_only_the_fast_contract_takes_batches(random_models: Path) -> None:
+    assert decoder(random_models / "fast").contract.takes_batches
+    assert not decoder(random_models / "static").contract.takes_batches
 
 
 # Confidence and loops
@@ -278,6 +289,7 @@ def test_end_of_text_counts_in_avg_logprob(tmp_path: Path) -> None:
         ([A, B, C, C, B, A, A] * 3 + [END], [A, B, C, C, B, A, A] * 3, False),
         ([A, B, C, C, B, A, A] * 4, [A, B, C, C, B, A, A], True),
         (([A] * 10 + [B]) * 4, [A] * 10 + [B], True),
+        (([A] * 10 + [B]) * 3 + [A] * 10 + [END], ([A] * 10 + [B]) * 3 + [A] * 10, False),  # not yet a fourth time
         (([A] * 19 + [B]) * 4, [A] * 19 + [B], True),  # the longest that is looked for
         (([A] * 20 + [B]) * 4 + [END], ([A] * 20 + [B]) * 4, False),
     ],
@@ -296,6 +308,8 @@ def test_what_people_can_say_is_no_loop(tmp_path: Path) -> None:
         script = [C, *[A] * n, END]
         (decoded,) = decoder(write_model(tmp_path / str(n), script, max_positions=50)).decode([mel], PROMPT)
         assert (decoded.looped, decoded.tokens) == (looped, (A,) if looped else (A,) * n)
+    (decoded,) = decoder(write_model(tmp_path, [C, *[A] * 30, B, END], max_positions=50)).decode([mel], PROMPT)
+    assert (decoded.looped, decoded.tokens) == (False, (*[A] * 30, B))  # it has gone on
 
 
 def test_a_loop_ends_its_row_only(batch_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +317,7 @@ def test_a_loop_ends_its_row_only(batch_model: Path, monkeypatch: pytest.MonkeyP
     clips = clips_of([120, 80, 300])
     loaded = decoder(batch_model)
     free = [loaded.decode([clip], BATCH_PROMPT)[0] for clip in clips]
-    best = loaded._best
+    best = decode._best
 
     def stuck(logits: np.ndarray) -> np.ndarray:
         found = best(logits)
@@ -311,7 +325,11 @@ def test_a_loop_ends_its_row_only(batch_model: Path, monkeypatch: pytest.MonkeyP
             found[1] = 77
         return found
 
-    monkeypatch.setattr(loaded, "_best", stuck)
+    monkeypatch.setattr(decode, "_best", stuck)
     decoded = loaded.decode(clips, BATCH_PROMPT)
     assert (decoded[1].tokens, decoded[1].looped) == ((77,), True)
+    # By formula: of the first token alone, as the others are left out; for `stuck`, that of the likeliest.
+    loaded.start(clips[1:2])
+    logits = loaded.step([BATCH_PROMPT])[0].astype(np.float64)
+    assert decoded[1].avg_logprob == pytest.approx(-np.log(np.exp(logits - logits.max()).sum()), rel=1e-4)
     assert [decoded[i].tokens for i in (0, 2)] == [free[i].tokens for i in (0, 2)]

@@ -1,79 +1,142 @@
-"""Cores and processor, on trees of files that look like the kernel's."""
+"""Sessions: what stays bound, in which memory; providers, threads, cores."""
 
-import os
+import gc
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from cohere_lite import session as machine
+from cohere_lite import ProviderError, model, session
+from cohere_lite.extras import cores
+from cohere_lite.graphfile import read_graph_file
+from cohere_lite.model import DEMO_FOLDER
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="reads Linux's files")
-
-
-@pytest.fixture
-def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Four cores of two hardware threads each, no cgroups."""
-    for cpu in range(8):
-        write(tmp_path, f"cpu/cpu{cpu}/topology/thread_siblings_list", f"{cpu % 4},{cpu % 4 + 4}\n")
-    for name in ("cpu", "cgroup", "proc"):
-        monkeypatch.setattr(machine, {"cpu": "_CPUS", "cgroup": "_CGROUP", "proc": "_PROC"}[name], tmp_path / name)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    return tmp_path
+DECODER = DEMO_FOLDER / "decoder.int8.onnx"
 
 
-def write(root: Path, path: str, text: str) -> None:
-    (root / path).parent.mkdir(parents=True, exist_ok=True)
-    (root / path).write_text(text)
+def opened(path: Path = DECODER) -> session.Session:
+    return session.open_session(
+        read_graph_file(path), session.CPU_ONLY, lambda: session.session_options(1, True, False), "off"
+    )
 
 
-def test_hardware_threads_of_a_core_count_once(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine.available_cores() == 4
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 4, 5})  # both threads of core 0, one of core 1
-    assert machine.available_cores() == 2
+def test_what_is_bound_stays_alive() -> None:
+    """A value that nobody else holds. (Without it, onnxruntime <= 1.23 reads memory that is no longer ours.)"""
+    loaded = opened()
+    value = session.OrtValue.ortvalue_from_numpy(np.zeros((1, 4, 384, 40), np.float32))
+    alive = weakref.ref(value)
+    loaded.bind("past_key_0", value)
+    loaded.bind("present_key_0", value)
+    del value
+    gc.collect()
+    assert alive() is not None
+    loaded.release_inputs()
+    assert alive() is not None  # still an output
+    loaded.bind("present_key_0", session.OrtValue.ortvalue_from_numpy(np.zeros((1, 4, 384, 40), np.float32)))
+    gc.collect()
+    assert loaded._bound.keys() == {"present_key_0"}
 
 
-def test_without_a_topology_every_cpu_is_a_core(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_CPUS", system / "nowhere")
-    assert machine.available_cores() == 8
+def test_what_is_fed_is_bound_anew_each_time() -> None:
+    """For a GPU, binding is what copies a value there: without it, every step would see the first one's."""
+    loaded = opened()
+    fed = []
+
+    def bind(name: str, value: session.OrtValue) -> None:
+        fed.append((name, int(value.numpy())))
+
+    loaded._binding = Mock(bind_ortvalue_input=bind)
+    for offset in (0, 10, 11):
+        loaded.feed("offset", offset)
+    assert fed == [("offset", 0), ("offset", 10), ("offset", 11)]
+
+
+def test_what_is_fed_has_the_graphs_type() -> None:
+    loaded = opened()
+    loaded.inputs["tokens"] = loaded.inputs["tokens"]._replace(dtype=np.dtype(np.int32))
+    loaded.feed("tokens", [[1, 2, 3]])
+    assert loaded._bound["tokens"].data_type() == "tensor(int32)"
+    assert loaded._bound["tokens"].numpy().tolist() == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize(
-    ("limit", "cores"),
-    [("max 100000", 4), ("250000 100000", 3), ("200000 100000", 2), ("50000 100000", 1), ("nonsense", 4), ("1 0", 4)],
+    ("name", "device"),
+    [
+        *(("Cpu", "cpu"), ("Cuda", "cuda"), ("CudaPinned", "cpu"), ("DML", "dml"), ("WebGPU_Buf", "webgpu")),
+        *(("CUDAPinned", "cpu"),),
+    ],
 )
-def test_quota_of_a_cgroup(system: Path, limit: str, cores: int) -> None:
-    """By hand: 250 ms of processor time in 100 ms are two and a half cores, rounded up."""
-    write(system, "proc/self/cgroup", "0::/service/worker\n")
-    write(system, "cgroup/service/worker/cpu.max", f"{limit}\n")
-    assert machine.available_cores() == cores
+def test_memory_by_what_onnxruntime_calls_it(name: str, device: str) -> None:
+    """By record: the names that providers of onnxruntime 1.32 give."""
+    assert session._device(SimpleNamespace(name=name)) == device
 
 
-def test_the_tightest_quota_around_the_process_counts(system: Path) -> None:
-    write(system, "proc/self/cgroup", "0::/service/worker\n")
-    write(system, "cgroup/service/cpu.max", "200000 100000\n")
-    write(system, "cgroup/service/worker/cpu.max", "max 100000\n")
-    assert machine.available_cores() == 2
+def test_memory_that_is_not_known_is_an_error() -> None:
+    """Caches bound in another memory than the one that kernels read give wrong text without an error."""
+    with pytest.raises(ProviderError, match="uses a memory called 'Abacus'"):
+        session._device(SimpleNamespace(name="Abacus"))
 
 
-def test_quota_in_a_container_that_shows_the_hosts_path(system: Path) -> None:
-    write(system, "proc/self/cgroup", "0::/docker/0123\n")
-    write(system, "cgroup/cpu.max", "100000 100000\n")
-    assert machine.available_cores() == 1
+def test_an_onnxruntime_that_cannot_tell_the_memory() -> None:
+    """1.23: the CPU's memory on the CPU, an error elsewhere."""
+    argument = SimpleNamespace(name="x", type="tensor(float)", shape=[1])
+    old = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    assert session._values(old, DECODER, [argument], "no_such_method")["x"].device == "cpu"
+    old = SimpleNamespace(get_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(ProviderError, match="cannot tell which memory CUDAExecutionProvider uses"):
+        session._values(old, DECODER, [argument], "no_such_method")
 
 
-@pytest.mark.parametrize(("quota", "cores"), [("-1", 4), ("150000", 2)])
-def test_quota_of_the_first_version_of_cgroups(system: Path, quota: str, cores: int) -> None:
-    write(system, "proc/self/cgroup", "3:cpu,cpuacct:/service\n2:memory:/other\n")
-    write(system, "cgroup/cpu/service/cpu.cfs_quota_us", quota)
-    write(system, "cgroup/cpu/service/cpu.cfs_period_us", "100000")
-    assert machine.available_cores() == cores
+def test_the_slow_fusion_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By reference: the nodes that onnxruntime runs of a sum and its layer norm, as exports by tracing have them."""
+    weights = {"scale": np.ones(16, np.float32), "bias": np.zeros(16, np.float32)}
+    nodes = [
+        helper.make_node("Add", ["x", "y"], ["sum"]),
+        helper.make_node("LayerNormalization", ["sum", "scale", "bias"], ["z"], axis=-1),
+    ]
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 16]) for name in "xyz"}
+    stored = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "g", [values["x"], values["y"]], [values["z"]], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "g.onnx")
+    make = session.session_options
+
+    def run_as() -> list[str]:
+        def saving(*how: object) -> ort.SessionOptions:
+            options = make(*how)  # type: ignore[arg-type]
+            options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+            return options
+
+        with monkeypatch.context() as patch:
+            patch.setattr(session, "session_options", saving)
+            opened(tmp_path / "g.onnx")
+        return [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+
+    assert run_as() == ["Add", "LayerNormalization"]
+    monkeypatch.setattr(session, "SLOW_FUSIONS", [])
+    assert run_as() == ["SkipLayerNormalization"]
 
 
-def test_processor_names_the_instruction_sets(system: Path) -> None:
-    info = "processor : {}\nmodel name : Some CPU\ncpu MHz : {}\nflags : fpu avx2{}\n"
-    write(system, "proc/cpuinfo", info.format(0, 1200, "") + info.format(1, 3400, ""))
-    old = machine.processor()
-    assert "avx2" in old
-    assert "3400" not in old  # changes from one second to the next
-    write(system, "proc/cpuinfo", info.format(0, 1200, " avx512_vnni"))
-    assert machine.processor() != old
+def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "available_cores", lambda: 7)
+    assert session.session_options(None, True, False).intra_op_num_threads == 7
+    assert session.session_options(3, True, False).intra_op_num_threads == 3
+
+
+def test_threads_reach_both_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    make = session.session_options
+
+    def counted(*how: object) -> ort.SessionOptions:
+        options = make(*how)  # type: ignore[arg-type]
+        seen.append(options.intra_op_num_threads)
+        return options
+
+    monkeypatch.setattr(model, "session_options", counted)
+    model.load_model(threads=3)
+    assert set(seen) == {3}

@@ -1,0 +1,9 @@
+"""The published kinds of ONNX files of this model, told apart by what their graphs take and give. contract.py has the
+interface; each kind has a file of its own, and a line here."""
+
+from .audio import AudioContract
+from .contract import Contract
+from .fast import FastContract
+from .static import StaticContract
+
+CONTRACTS: tuple[type[Contract], ...] = (FastContract, StaticContract, AudioContract)

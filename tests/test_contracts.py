@@ -1,0 +1,182 @@
+"""The contracts: chosen by signature, fed what their encoders take, in the types and the memory of their graphs."""
+
+import gc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from scripted import END, A, B, C, write_model
+
+from cohere_lite import ModelError, OptionError, Transcriber
+from cohere_lite.contracts import CONTRACTS
+from cohere_lite.contracts.contract import fixed_size
+from cohere_lite.decode import decode
+from cohere_lite.mel import log_mel
+from cohere_lite.model import DEMO_FOLDER, load_model
+from cohere_lite.session import Value
+
+SAMPLES = np.random.default_rng(0).uniform(-0.5, 0.5, 8000).astype(np.float32)
+
+
+def scripted(folder: Path, **how: str) -> Path:
+    return write_model(folder, [C] * 9 + [A, B, END], max_positions=16, **how)  # type: ignore[arg-type]
+
+
+def test_names_are_told_apart() -> None:
+    assert [contract.name for contract in CONTRACTS] == ["fast", "static", "audio"]
+
+
+@pytest.mark.parametrize(("encoder_input", "name"), [("mel", "static"), ("audio", "audio")])
+def test_the_encoder_is_fed_what_it_takes(tmp_path: Path, encoder_input: str, name: str) -> None:
+    """By hand: the scripted encoder gives the mean of what it is fed: of the samples, or of their features."""
+    transcriber = Transcriber(scripted(tmp_path, encoder_input=encoder_input))
+    assert transcriber.facts["contract"] == name
+    clip = transcriber._model.contract.encode(SAMPLES)
+    mean = {"mel": log_mel(SAMPLES).mean(), "audio": SAMPLES.mean()}[encoder_input]
+    np.testing.assert_allclose(clip.values["n_layer_cross_k"].numpy().ravel(), [mean, mean], rtol=1e-3, atol=1e-7)
+    assert clip.seconds == 0.5
+    assert transcriber.transcribe(SAMPLES, rate=16000, skip_silence=False).text == "a b"
+
+
+@pytest.mark.parametrize("encoder_input", ["mel", "audio"])
+def test_a_float16_encoder(tmp_path: Path, encoder_input: str) -> None:
+    """By hand, as above: what is fed is rounded to 11 bits."""
+    transcriber = Transcriber(scripted(tmp_path, encoder_input=encoder_input, dtype="float16"))
+    features = transcriber._model.contract.features(SAMPLES)[encoder_input]
+    clip = transcriber._model.contract.encode(SAMPLES)
+    found = clip.values["n_layer_cross_k"].numpy().ravel()
+    np.testing.assert_allclose(found, features.astype(np.float16).astype(np.float32).mean(), rtol=1e-4, atol=1e-7)
+    assert transcriber.transcribe(SAMPLES, rate=16000, skip_silence=False).text == "a b"
+
+
+@pytest.mark.parametrize("name", ["tokens", "offset", "in_n_layer_self_v_cache", "n_layer_cross_k"])
+def test_a_decoder_that_lacks_an_input_is_another(tmp_path: Path, name: str) -> None:
+    """By definition of the contract: here it goes by another name."""
+    path = scripted(tmp_path) / "decoder.onnx"
+    decoder = onnx.load(path)
+    for node in decoder.graph.node:
+        node.input[:] = ["other" if taken == name else taken for taken in node.input]
+    (taken,) = [taken for taken in decoder.graph.input if taken.name == name]
+    taken.name = "other"
+    onnx.save(decoder, path)
+    with pytest.raises(ModelError, match=r"decoder\.onnx takes .*: unknown"):
+        load_model(tmp_path)
+
+
+def test_a_type_that_cannot_be_fed_is_said_at_load(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"encoder\.onnx: 'mel' is a tensor\(bfloat16\); supported are "):
+        load_model(scripted(tmp_path, dtype="bfloat16"))
+
+
+def test_batches_only_where_rows_can_be_moved(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match='batch_size is 2, but only exports of the "fast" contract'):
+        Transcriber(scripted(tmp_path), batch_size=2)
+    contract = load_model(DEMO_FOLDER).contract
+    assert contract.takes_batches
+    for device in "cuda", "cann":
+        on_a_gpu = {name: value._replace(device=device) for name, value in contract.decoder.inputs.items()}
+        decoder = SimpleNamespace(inputs=on_a_gpu, outputs=contract.decoder.outputs, path=contract.decoder.path)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(contract), "_allocate", lambda *_: None)
+            assert not type(contract)(contract.encoder, decoder).takes_batches  # type: ignore[arg-type]
+
+
+def test_clips_can_be_decoded_again() -> None:
+    """By construction: what an interrupted run left behind changes nothing."""
+    model = load_model()
+    prompt, end = model.vocabulary.prompt("en"), model.vocabulary.end_of_text
+    clips = [model.contract.encode(SAMPLES[: n * 1000]) for n in (4, 8, 6)]
+    expected = decode(model.contract, clips, prompt, end)
+    model.contract.start(clips[:2])
+    model.contract.step([prompt] * 2)
+    assert decode(model.contract, clips, prompt, end) == expected
+
+
+def test_one_clip_is_read_where_the_encoder_wrote_it() -> None:
+    contract = load_model().contract
+    clip = contract.encode(SAMPLES)
+    contract.start([clip])
+    assert all(contract.decoder._bound[name] is value for name, value in clip.values.items())
+
+
+@pytest.mark.parametrize("n_clips", [1, 2])
+def test_decoded_clips_are_let_go(n_clips: int) -> None:
+    """Of what the encoder gave, and of copies of it side by side, nothing stays: it may be large. What stays are the
+    outputs, the caches among them."""
+    model = load_model()
+    clips = [model.contract.encode(SAMPLES) for _ in range(n_clips)]
+    alive = [weakref.ref(value) for clip in clips for value in clip.values.values()]
+    decode(model.contract, clips, model.vocabulary.prompt("en"), model.vocabulary.end_of_text)
+    del clips
+    gc.collect()
+    assert not any(value() for value in alive)
+    assert model.contract._cross == {}  # type: ignore[attr-defined]
+    assert model.contract.decoder._bound.keys() <= model.contract.decoder.outputs.keys()
+
+
+def test_sizes_that_a_graph_must_state() -> None:
+    """By hand: axis 0, which is -2, too, has 3; axis 1 has a name; there are no others."""
+    value = Value((3, "n"), np.dtype(np.float32), "cpu")
+    loaded = SimpleNamespace(inputs={"x": value}, outputs={"y": value}, path=Path("decoder.onnx"))
+    for name in "xy":
+        assert fixed_size(loaded, name, 0) == fixed_size(loaded, name, -2) == 3  # type: ignore[arg-type]
+        for axis in (1, -1, 2, -3):
+            with pytest.raises(ModelError, match=f"'{name}' has shape .*, without a fixed size at axis {axis}$"):
+                fixed_size(loaded, name, axis)  # type: ignore[arg-type]
+
+
+def changed(folder: Path, name: str, change: Callable[[onnx.GraphProto], None]) -> Path:
+    model = onnx.load(folder / name)
+    change(model.graph)
+    onnx.save(model, folder / name)
+    return folder
+
+
+def test_more_outputs_are_left_alone(tmp_path: Path) -> None:
+    """An encoder that gives its input back, too."""
+
+    def echo(graph: onnx.GraphProto) -> None:
+        graph.node.append(helper.make_node("Identity", ["mel"], ["echo"]))
+        graph.output.append(helper.make_tensor_value_info("echo", TensorProto.FLOAT, ["batch", 128, "t"]))
+
+    transcriber = Transcriber(changed(scripted(tmp_path), "encoder.onnx", echo))
+    assert transcriber._model.contract.encode(SAMPLES).values.keys() == {"n_layer_cross_k", "n_layer_cross_v"}
+    assert transcriber.transcribe(SAMPLES, rate=16000, skip_silence=False).text == "a b"
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "decoder.onnx"])
+def test_more_inputs_are_told_at_load(tmp_path: Path, name: str) -> None:
+    def need(graph: onnx.GraphProto) -> None:
+        graph.input.append(helper.make_tensor_value_info("length", TensorProto.INT64, [1]))
+
+    with pytest.raises(ModelError, match=rf"{name} takes length, too: not the 'static' contract's"):
+        load_model(changed(scripted(tmp_path), name, need))
+
+
+def test_an_encoder_of_integers_is_told_at_load(tmp_path: Path) -> None:
+    """Samples of -1..1 would all be 0."""
+
+    def of_integers(graph: onnx.GraphProto) -> None:
+        graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+
+    with pytest.raises(ModelError, match=r"encoder\.onnx takes int64, and not float"):
+        load_model(changed(scripted(tmp_path, encoder_input="audio"), "encoder.onnx", of_integers))
+
+
+def test_an_offset_with_an_axis(tmp_path: Path) -> None:
+    """Of shape (1,) instead of (): the same words."""
+
+    def with_axis(graph: onnx.GraphProto) -> None:
+        (offset,) = (value for value in graph.input if value.name == "offset")
+        offset.type.tensor_type.shape.dim.add().dim_value = 1
+        for node in graph.node:
+            node.input[:] = ["scalar" if name == "offset" else name for name in node.input]
+        graph.node.insert(0, helper.make_node("Squeeze", ["offset"], ["scalar"]))
+
+    transcriber = Transcriber(changed(scripted(tmp_path), "decoder.onnx", with_axis))
+    assert transcriber.transcribe(SAMPLES, rate=16000, skip_silence=False).text == "a b"
