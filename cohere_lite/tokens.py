@@ -1,7 +1,5 @@
-"""tokens.txt -> prompt ids for the decoder, and text from the ids that it answers with.
-
-The pieces are SentencePiece's: "▁" stands for a space, "<0xNN>" for one byte of UTF-8, "<|...|>" for a special token.
-"""
+"""tokens.txt -> prompt ids for the decoder, and text from the ids that it answers with. The pieces are SentencePiece's:
+"▁" stands for a space, "<0xNN>" for one byte of UTF-8, "<|...|>" for a special token."""
 
 from __future__ import annotations
 
@@ -39,11 +37,9 @@ class Vocabulary:
         return tuple(code for code in TRAINED_LANGUAGES if f"<|{code}|>" in self._ids)
 
     @cached_property
-    def _ids(self) -> dict[str, list[int]]:
-        ids: dict[str, list[int]] = {}
-        for i, piece in enumerate(self.pieces):
-            ids.setdefault(piece, []).append(i)
-        return ids
+    def end_of_text(self) -> int:
+        """The id that ends a text."""
+        return self.id("<|endoftext|>")
 
     def id(self, piece: str) -> int:
         """The id of a piece, such as "<|endoftext|>". Raises ModelError if there is none, or more than one."""
@@ -53,15 +49,20 @@ class Vocabulary:
             raise ModelError(f"tokens.txt has {found}; is it from a Cohere Transcribe model?")
         return ids[0]
 
+    @cached_property
+    def _ids(self) -> dict[str, list[int]]:
+        ids: dict[str, list[int]] = {}
+        for i, piece in enumerate(self.pieces):
+            ids.setdefault(piece, []).append(i)
+        return ids
+
     def prompt(self, language: str, *, punctuation: bool = True, itn: bool = False, style: str = "full") -> list[int]:
         """The ids that tell the decoder what to write; they come before the text.
 
         language: one of `languages`. punctuation: capitals and marks. itn: inverse text normalisation, "20" for
         "twenty". style: "full", the ten tokens of the reference's `CohereAsrProcessor.get_decoder_prompt_ids` (which
         never asks for itn); or "short", the two tokens of the model card, where punctuation and itn have no place.
-
-        Raises OptionError for a value it does not know, ModelError if the vocabulary lacks one of the tokens.
-        """
+        Raises OptionError for a value it does not know, ModelError if the vocabulary lacks one of the tokens."""
         self._check_language(language)
         language_token = f"<|{language}|>"
         if style == "full":
@@ -89,9 +90,8 @@ class Vocabulary:
         """The text of token ids, as SentencePiece decodes them: no spaces at the start, bytes joined to characters.
 
         Special tokens are left out, "<unk>" too, as transformers' `skip_special_tokens=True` does; SentencePiece would
-        write " ⁇ " for "<unk>". Each byte that is part of no character gives one U+FFFD.
-
-        Raises ModelError for an id that is not in the vocabulary.
+        write " ⁇ " for "<unk>". Each byte that is part of no character gives one U+FFFD. Raises ModelError for an id
+        that is not in the vocabulary.
         """
         text, pending = "", bytearray()  # pending: bytes since the last piece of another kind
         for token in ids:
@@ -114,10 +114,8 @@ def _utf8(data: bytearray) -> str:
 
 
 def read_tokens(path: str | PathLike[str]) -> Vocabulary:
-    """Read tokens.txt: UTF-8, a piece, a space and its id on each line, ids 0 to n - 1 in any order.
-
-    Raises ModelError, with the line, if that is not what the file holds.
-    """
+    """Read tokens.txt: UTF-8, a piece, a space and its id on each line, ids 0 to n - 1 in any order. Raises ModelError,
+    with the line, if that is not what the file holds."""
     check_download(Path(path), "a list of tokens")
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
@@ -128,12 +126,12 @@ def read_tokens(path: str | PathLike[str]) -> Vocabulary:
     # Not splitlines(): a piece may be a character that it takes for the end of a line, such as U+2028.
     for number, line in enumerate(text.rstrip().split("\n"), start=1):
         piece, _, digits = line.removesuffix("\r").rpartition(" ")  # a piece may hold spaces itself
-        if not piece or not digits.isdecimal():
+        if not piece or not digits.isdecimal() or len(digits) > 9:
             raise ModelError(f'{path}, line {number}: {line[:60]!r} is not a piece and its id, as in "▁the 42"')
         if int(digits) in pieces:
             raise ModelError(f"{path}, line {number}: id {digits} is there for a second time")
         pieces[int(digits)] = piece
-    missing = next((i for i in range(len(pieces)) if i not in pieces), None)
-    if missing is not None:
-        raise ModelError(f"{path} has {len(pieces)} lines, but none for id {missing}: ids must run from 0 without gaps")
+    for i in range(len(pieces)):
+        if i not in pieces:
+            raise ModelError(f"{path} has {len(pieces)} lines, but none for id {i}: ids must run from 0 without gaps")
     return Vocabulary(tuple(pieces[i] for i in range(len(pieces))))

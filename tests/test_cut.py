@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohere_lite.cut import MAX_CHUNK_S, Chunks, join
+from cohere_lite.cut import MAX_CHUNK_S, Chunks
 from cohere_lite.errors import OptionError
+from cohere_lite.transcript import join
 
 SECOND = 16_000
 
@@ -95,6 +96,13 @@ LONG = noise(60 * SECOND, seed=1)
 def test_however_it_is_pushed(start, sizes):
     """By construction: the same chunks as in one push."""
     assert split(LONG, 10, at=np.cumsum([start, *sizes])) == split(LONG, 10)
+
+
+def test_silence_completes_no_chunk():
+    """By definition: only the length does."""
+    chunks = Chunks(10)
+    assert chunks.push(LONG[: 3 * SECOND]) == chunks.silence() == []
+    assert np.array_equal(chunks.finish()[0], LONG[: 3 * SECOND])
 
 
 def test_chunks_do_not_change_with_the_blocks_they_came_in():

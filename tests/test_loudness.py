@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohere_lite.cut import Chunks, Pauses, Phrases
-from cohere_lite.loudness import Loudness, holds_speech
+from cohere_lite.cut import Chunks
+from cohere_lite.extras.loudness import Loudness, holds_speech
+from cohere_lite.extras.phrases import Pauses, Phrases
 
 SECOND = 16_000
 FRAME = 320  # samples, 20 ms
@@ -106,6 +107,7 @@ def trimmed(samples):
     return samples[audible[0] : audible[-1] + 1]
 
 
+@pytest.mark.slow
 @needs_espeak
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_recording_is_skipped(language):
@@ -120,6 +122,7 @@ def test_no_recording_is_skipped(language):
                 assert holds(*np.array_split(part, 2)) == [True, True], text
 
 
+@pytest.mark.slow
 @needs_espeak
 @pytest.mark.parametrize("kind", ["white", "pink", "babble"])
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -141,6 +144,7 @@ def test_no_recording_in_noise_is_skipped(language, kind):
             assert holds(before, *halves)[1:] == [True, True], text
 
 
+@pytest.mark.slow
 @needs_espeak
 def test_short_words_and_whispers():
     """By construction: single words of espeak's voices, two whispering ones among them, trimmed, after 3 s of noise

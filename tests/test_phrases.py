@@ -4,13 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
+from decoding import Decoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohere_lite.cut import Pauses, Phrases
-from cohere_lite.decode import Decoder
 from cohere_lite.errors import OptionError
-from cohere_lite.loudness import Loudness, holds_speech
+from cohere_lite.extras.loudness import Loudness, holds_speech
+from cohere_lite.extras.phrases import Pauses, Phrases
 from cohere_lite.mel import log_mel
 from cohere_lite.model import load_model
 
@@ -262,6 +262,7 @@ def joined(language, count, snr_db=None):
     return whole, spans
 
 
+@pytest.mark.slow
 @needs_espeak
 @pytest.mark.parametrize("snr_db", [None, 20, 10])
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -277,6 +278,7 @@ def test_a_phrase_per_sentence(language, snr_db):
         assert last < end, text
 
 
+@pytest.mark.slow
 @pytest.mark.reference
 @needs_espeak
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -80,6 +80,7 @@ def test_read_tokens(tmp_path, content, pieces):
         (b"<unk> 0\nthe -1\n", "line 2"),
         (b"<unk> 0\nthe 1.5\n", "line 2"),
         (b"<unk> 0\n\nthe 1\n", "line 2"),
+        (b"<unk> 0\nthe " + b"1" * 5000, "line 2: 'the 1"),  # int() refuses more than 4300 digits
         (b"<unk> 0\n 1\n", "line 2"),
         (b"<unk> 0\nthe 1\na 1\n", "line 3: id 1 is there for a second time"),
         (b"<unk> 0\nthe 2\n", "2 lines, but none for id 1"),
@@ -98,7 +99,8 @@ def test_read_tokens_says_what_is_wrong(tmp_path, content, message):
 
 def test_vocabulary(english_and_french):
     assert len(english_and_french) == 23
-    assert english_and_french.id("<|endoftext|>") == 3
+    assert english_and_french.id("<|endoftext|>") == english_and_french.end_of_text == 3
+    assert repr(english_and_french) == "Vocabulary()"  # without its pieces: 16,384 would fill screens
     assert english_and_french.languages == ("en", "fr")  # sv has a token but was not trained
     with pytest.raises(ModelError, match=r"no '<\|de\|>'"):
         english_and_french.id("<|de|>")
@@ -134,7 +136,7 @@ def test_short_prompt(english_and_french):
         ("EN", {}, "did you mean 'en'"),
         ("en-US", {}, "did you mean 'en'"),
         ("fr_CA", {}, "did you mean 'fr'"),
-        ("en", {"style": "long"}, "known: .*full.*short"),
+        *(("en", {"style": style}, "known: .*full.*short") for style in ("brief", "long", "terse")),
         ("en", {"style": "short", "punctuation": False}, "short"),
         ("en", {"style": "short", "itn": True}, "short"),
     ],

@@ -7,12 +7,26 @@ import tracemalloc
 from collections.abc import Iterable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from scripted import END, PIECES, A, B, C, write_model
 
-from cohere_lite import AudioError, ModelError, OptionError, Pauses, Segment, Transcriber, open_audio
+from cohere_lite import (
+    AudioError,
+    ModelError,
+    OptionError,
+    Pauses,
+    Segment,
+    Transcriber,
+    Transcript,
+    open_audio,
+    recording,
+)
+from cohere_lite.contracts.contract import Clip, Contract
+from cohere_lite.decode import Decoded
 from cohere_lite.export.__main__ import export
 from cohere_lite.model import DEMO_FOLDER
 from tools.random_checkpoint import Shape, write_random_checkpoint
@@ -168,7 +182,7 @@ def test_options_that_make_no_sense(scripted: Transcriber) -> None:
         scripted.transcribe(samples, rate=16000, language="xx")
     with pytest.raises(AudioError, match="the array: sampling rate 0 Hz"):
         scripted.transcribe(samples, rate=0)
-    with pytest.raises(OptionError, match=r"rate is 22050\.5; it must be a whole number"):
+    with pytest.raises(AudioError, match=r"sampling rate 22050\.5 Hz; supported: 1000 to 1000000 Hz, whole numbers"):
         scripted.transcribe(samples, rate=22050.5)  # type: ignore[arg-type]
     assert scripted.transcribe(samples, rate=np.int16(16000)).duration == 1  # type: ignore[arg-type]
     assert scripted.transcribe(samples, rate=16000.0).duration == 1  # type: ignore[arg-type]
@@ -220,6 +234,17 @@ def test_memory_of_one_large_block(demo: Transcriber, pauses: Pauses | None) -> 
     assert peak_mb(20) < peak_mb(10) + 10
 
 
+def test_where_numbers_are_not_finite_is_told(scripted: Transcriber) -> None:
+    """By hand: frame 384000 is at 24 s. In another channel, or before the stretch, it does not matter."""
+    frames = np.zeros((400_000, 2))
+    frames[384_000, 1] = frames[390_000, 0] = np.nan
+    for channel, at in (None, "24.000"), (0, "24.375"):
+        for start in 0.0, 23.9:
+            with pytest.raises(AudioError, match=f"the array: NaN, infinity or a number beyond 1e15 at {at} s"):
+                scripted.transcribe(frames, rate=16000, channel=channel, start=start)
+    assert scripted.transcribe(frames, rate=16000, channel=0, start=24.5).duration == 0.5
+
+
 def test_silence_is_no_error(demo: Transcriber) -> None:
     """By record: trained on silence with an empty answer, and to give none."""
     assert demo.transcribe(np.zeros(32000, np.float32), rate=16000, skip_silence=False).text == ""
@@ -239,22 +264,26 @@ def test_short_prompt(tmp_path: Path) -> None:
     assert transcriber.transcribe(beep(), rate=16000, prompt="short").text == "a"
 
 
-def test_threads_take_turns(demo: Transcriber) -> None:
-    """Six threads, one Transcriber: each gets what it would get alone."""
+def test_threads_take_turns() -> None:
+    """Eight threads, one Transcriber, five rounds: each gets what it would get alone."""
+    transcriber = Transcriber(threads=1)
     samples = np.frombuffer(SAMPLE.read_bytes()[44:], "<i2")
-    sources = [samples, samples[: len(samples) // 2]] * 3
-    expected = [demo.transcribe(source, rate=16000) for source in sources[:2]] * 3
-    found: dict[int, object] = {}
+    sources = [samples, samples[: len(samples) // 2], phrase(8000, 0), phrase(0, 16000)] * 2
+    expected = [transcriber.transcribe(source, rate=16000) for source in sources]
+    start = threading.Barrier(len(sources))
+    found: list[list[object]] = [[] for _ in sources]
 
     def work(i: int) -> None:
-        found[i] = demo.transcribe(sources[i], rate=16000)
+        for _ in range(5):
+            start.wait()
+            found[i].append(transcriber.transcribe(sources[i], rate=16000))
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(len(sources))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [found[i] for i in range(len(sources))] == expected
+    assert found == [[transcript] * 5 for transcript in expected]
 
 
 def test_languages(demo: Transcriber) -> None:
@@ -271,8 +300,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights, pieces of up to 10 s."""
     folder = tmp_path_factory.mktemp("exported")
     write_random_checkpoint(folder, Shape(2, 64, 4, 128, 16, 9, 128, 2, 128, 4, 96, 40, 300))
-    for layout in ("fast", "sherpa"):
-        export(folder, folder / layout, "fp32", layout, max_audio_s=10)
+    for contract in ("fast", "static"):
+        export(folder, folder / contract, "fp32", contract, max_audio_s=10)
     return folder
 
 
@@ -295,9 +324,9 @@ def without_logprobs(segments: Iterable[Segment]) -> list[Segment]:
 def test_batch_sizes_that_cannot_be(exported: Path) -> None:
     with pytest.raises(OptionError, match="batch_size is 0; it must be 1 or more"):
         Transcriber(exported / "fast", batch_size=0)
-    with pytest.raises(OptionError, match="batch_size is 2, but only exports in the fast layout"):
-        Transcriber(exported / "sherpa", batch_size=2)
-    Transcriber(exported / "sherpa", batch_size=1)
+    with pytest.raises(OptionError, match='batch_size is 2, but only exports of the "fast" contract'):
+        Transcriber(exported / "static", batch_size=2)
+    Transcriber(exported / "static", batch_size=1)
 
 
 # Pauses, live blocks, channels, stretches
@@ -358,7 +387,7 @@ def test_channels(demo: Transcriber) -> None:
     for channel, alone in enumerate((left, right)):
         of_channel = [replace(s, channel=None) for s in both.segments if s.channel == channel]
         assert without_logprobs(of_channel) == without_logprobs(alone.segments)
-    with pytest.raises(OptionError, match="channel is 2, but the array has 2, counted from 0"):
+    with pytest.raises(OptionError, match="channel is 2, but the recording has 2, counted from 0"):
         demo.transcribe(samples, rate=16000, channel=2)
 
 
@@ -421,3 +450,265 @@ def test_silence_comes_at_once(exported: Path) -> None:
         segment = next(Transcriber(exported / "fast").segments(recording))
     assert segment.silent
     assert n_taken == 11  # the export takes 10 s
+
+
+# Pushed
+
+
+def test_pushed_is_as_given(demo: Transcriber) -> None:
+    """By construction: the same words however the samples are cut. (Where a silence on one of two channels ends depends
+    on when the other's phrase comes.)"""
+    samples = np.stack([phrase(0, 48000), phrase(48000, 0)], axis=1)
+    for options in ({"pauses": Pauses()}, {"channel": 1}, {"channel": "split", "pauses": Pauses()}):
+        expected = list(demo.segments([samples], rate=16000, **options))  # type: ignore[arg-type]
+        for size in (len(samples), 50_000, 1_237):
+            pushed = demo.recording(16000, **options)  # type: ignore[arg-type]
+            found = [s for i in range(0, len(samples), size) for s in pushed.push(samples[i : i + size])]
+            found += pushed.finish()
+            spoken, expected_spoken = ([(s.channel, s.text) for s in all_ if s.text] for all_ in (found, expected))
+            assert spoken == expected_spoken
+            assert sum(s.end - s.start for s in found) == pytest.approx(sum(s.end - s.start for s in expected))
+
+
+def test_a_pushed_phrase_comes_with_the_push_that_completes_it(demo: Transcriber) -> None:
+    """By hand: 2.48 s of sentence, which ends in 0.1 s of quiet, and 0.6 s of pause; times count from `start`."""
+    pushed = demo.recording(16000, pauses=Pauses(), start=100.0)
+    assert pushed.push(phrase(0, 0)) == []
+    (segment,) = pushed.push(np.zeros(16000, np.int16))
+    assert (segment.text, segment.start) == (SAMPLE_TEXT, 100.0)
+    (rest,) = pushed.finish()
+    assert (rest.silent, rest.end) == (True, 103.48)
+
+
+def test_each_pushed_phrase_comes_at_once(demo: Transcriber) -> None:
+    """None waits for others, also after silence at the beginning."""
+    pushed = demo.recording(16000, pauses=Pauses())
+    assert [s.silent for s in pushed.push(np.zeros(40 * 16000, np.int16))] == [True]
+    for _ in range(3):
+        pushed.push(phrase(0, 0))
+        assert [s.text for s in pushed.push(np.zeros(2 * 16000, np.int16)) if s.text] == [SAMPLE_TEXT]
+
+
+def test_blocks_that_are_empty_or_the_wrong_way_round(demo: Transcriber) -> None:
+    pushed = demo.recording(16000, channel="split")
+    assert pushed.push(np.zeros(0, np.float32)) == []  # of how many channels does not matter
+    pushed.push(np.stack([phrase(0, 0), phrase(0, 0)], axis=1).astype(">i2"))
+    pushed.push(np.zeros((0, 5)))
+    assert [segment.text for segment in pushed.finish()] == [SAMPLE_TEXT] * 2
+    with pytest.raises(AudioError, match=r"the recording: samples of shape \(2, 160\): so many channels\?"):
+        demo.recording(16000).push(np.zeros((2, 160)))
+    for none in (None, 3.0, [0.0, 0.1]):
+        with pytest.raises(TypeError, match="expected samples as NumPy arrays"):
+            demo.recording(16000).push(none)  # type: ignore[arg-type]
+    for start in (-5, float("nan")):
+        with pytest.raises(OptionError, match="is no stretch"):
+            demo.recording(16000, start=start)
+
+
+def test_the_last_pieces_of_split_channels_are_in_order(demo: Transcriber) -> None:
+    """By hand: the right one's last phrase begins before the left one's."""
+    samples = np.stack([phrase(24000, 0), phrase(0, 24000)], axis=1)
+    pushed = demo.recording(16000, channel="split", pauses=Pauses())
+    found = [*pushed.push(samples), *pushed.finish()]
+    assert [s.start for s in found] == sorted(s.start for s in found)
+    assert [s.channel for s in found if s.text] == [1, 0]
+
+
+def test_the_threshold_of_pauses_is_that_of_silence(demo: Transcriber) -> None:
+    """By hand: nothing stands out by 60 dB from noise of 1 % of full scale, -40 dB."""
+    noisy = phrase(0, 16000) / 2**15 + 0.01 * np.random.default_rng(0).standard_normal(55680)
+    for threshold_db, silent in (4.5, False), (60.0, True):
+        transcript = demo.transcribe(noisy, rate=16000, pauses=Pauses(threshold_db=threshold_db))
+        assert all(segment.silent for segment in transcript.segments) == silent
+
+
+def test_less_than_a_frame_is_not_given_to_the_model(scripted: Transcriber) -> None:
+    """By hand: of 10.005 s cut at 10 s the rest is 80 samples; a mel frame takes 160."""
+    pushed = scripted.recording(16000, channel="split", skip_silence=False)
+    pushed.push(np.stack([beep(160), beep(160)], axis=1))
+    assert [segment.text for segment in pushed.finish()] == ["a b", "a b"]
+    with pytest.raises(AudioError, match=r"holds 9\.9 ms of sound"):
+        scripted.transcribe(beep(159), rate=16000, skip_silence=False)
+
+
+def test_finish_can_be_called_again(exported: Path) -> None:
+    """What an error or Ctrl-C kept from being recognised comes then."""
+    transcriber = Transcriber(exported / "fast")
+    noise = np.random.default_rng(0).standard_normal(15 * 16000) * np.linspace(0.01, 0.3, 15 * 16000)
+    expected = transcriber.transcribe(noise, rate=16000, skip_silence=False).segments
+    for error in (KeyboardInterrupt(), MemoryError(), ModelError("broken")):
+        pushed = transcriber.recording(16000, skip_silence=False)
+        found = pushed.push(noise)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(transcriber._model.contract, "encode", Mock(side_effect=error))
+            with pytest.raises(type(error)):
+                pushed.finish()
+        assert without_logprobs([*found, *pushed.finish()]) == without_logprobs(expected)
+
+
+def test_a_finished_recording_takes_no_more(demo: Transcriber) -> None:
+    pushed = demo.recording(16000)
+    pushed.push(phrase(0, 0))
+    pushed.finish()
+    with pytest.raises(AudioError, match="the recording: is finished; begin another one"):
+        pushed.push(phrase(0, 0))
+    assert pushed.finish() == []
+
+
+def test_what_was_pushed_before_an_error_comes_later(demo: Transcriber) -> None:
+    pushed = demo.recording(16000, pauses=Pauses())
+    bad = np.concatenate([phrase(0, 16000) / np.float32(2**15), [np.nan]]).astype(np.float32)
+    with pytest.raises(AudioError, match=r"the recording: NaN, infinity or a number beyond 1e15 at 3\.480 s"):
+        pushed.push(bad)
+    assert [segment.text for segment in pushed.finish() if segment.text] == [SAMPLE_TEXT]
+    pushed = demo.recording(16000)
+    pushed.push(np.zeros(10, np.float32))
+    with pytest.raises(AudioError, match=r"the recording: a block of 2 channels after blocks of 1"):
+        pushed.push(np.zeros((10, 2), np.float32))
+    with pytest.raises(AudioError, match=r"the audio: a block of 2 channels after blocks of 1"):
+        list(demo.segments([np.zeros(10), np.zeros((10, 2))], rate=16000))
+
+
+def test_nothing_pushed(demo: Transcriber) -> None:
+    with pytest.raises(AudioError, match=r"the recording: holds 0\.0 ms of sound; 10 ms is the least"):
+        demo.recording(16000).finish()
+    with pytest.raises(AudioError, match="the recording: sampling rate 7 Hz; supported: 1000 to"):
+        demo.recording(7)
+    with pytest.raises(OptionError, match="'xx' is not among"):
+        demo.recording(16000, language="xx")
+
+
+def test_pauses_longer_than_the_model_takes_are_told_at_once(exported: Path) -> None:
+    """By hand: an export that takes 10 s."""
+    with pytest.raises(OptionError, match="min_pause_s is 20"):
+        Transcriber(exported / "fast").recording(16000, pauses=Pauses(min_pause_s=20))
+
+
+def test_the_first_piece_waits_for_no_other(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: pieces of up to 10 s of a file that is read in blocks of 8.2 s (2**18 bytes): the first comes after two
+    blocks, and then they are decoded four at a time."""
+    transcriber = Transcriber(exported / "fast")
+    n_read = 0
+
+    def blocks(frames: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
+        nonlocal n_read
+        for block in frames:
+            n_read += len(block)
+            yield block
+
+    sizes = []
+    decode = recording.decode
+
+    def counted(contract: Contract, clips: list[Clip], *more: Any) -> list[Decoded]:
+        sizes.extend([len(clips)] * bool(clips))
+        return decode(contract, clips, *more)
+
+    monkeypatch.setattr(recording, "decode", counted)
+    noise = np.random.default_rng(0).standard_normal(60 * 16000) * np.linspace(0.01, 0.3, 60 * 16000)
+    with open_audio(wav(32767 * noise / np.abs(noise).max())) as audio:
+        segments = transcriber.segments(replace(audio, blocks=blocks(audio.blocks)), skip_silence=False)
+        first = next(segments)
+        assert n_read == 2 * 2**17
+        rest = list(segments)
+    assert (first.start, rest[-1].end) == (0, 60)
+    whole, left = divmod(len(rest), 4)
+    assert sizes == [1, *[4] * whole, *[left] * (left > 0)]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ModelError])
+@pytest.mark.parametrize("at", [1, 2, 4, -1])
+def test_an_interrupted_encoder_loses_one_piece(exported: Path, at: int, error: type[BaseException]) -> None:
+    """By construction: at the at-th piece. Those before it, which may wait to be decoded with it, are given."""
+    transcriber = Transcriber(exported / "fast")
+    noise = np.random.default_rng(0).standard_normal(60 * 16000) * np.linspace(0.01, 0.3, 60 * 16000)
+    expected = list(transcriber.segments(noise, rate=16000, skip_silence=False))
+    at = at if at > 0 else len(expected)
+    encode, count = transcriber._model.contract.encode, 0
+
+    def interrupted(samples: np.ndarray) -> object:
+        nonlocal count
+        count += 1
+        if count == at:
+            raise error
+        return encode(samples)
+
+    transcriber._model.contract.encode = interrupted  # type: ignore
+    found: list[Segment] = []
+    with pytest.raises(error):
+        found.extend(transcriber.segments(noise, rate=16000, skip_silence=False))
+    assert without_logprobs(found) == without_logprobs(expected[: at - 1])
+
+
+@pytest.mark.parametrize("batch", [0, 1, -1])
+def test_ctrl_c_in_the_decoder_loses_none(exported: Path, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By construction: the batch that was being decoded is decoded again, and then it is raised."""
+    transcriber = Transcriber(exported / "fast")
+    noise = np.random.default_rng(0).standard_normal(60 * 16000) * np.linspace(0.01, 0.3, 60 * 16000)
+    expected = list(transcriber.segments(noise, rate=16000, skip_silence=False))
+    sizes = [1, *[4] * ((len(expected) - 1) // 4), *[(len(expected) - 1) % 4] * ((len(expected) - 1) % 4 > 0)]
+    batch %= len(sizes)
+    decode, count = recording.decode, -1
+
+    def interrupted(*how: Any) -> list[Decoded]:
+        nonlocal count
+        count += 1
+        if count == batch:
+            raise KeyboardInterrupt
+        return decode(*how)
+
+    monkeypatch.setattr(recording, "decode", interrupted)
+    found: list[Segment] = []
+    with pytest.raises(KeyboardInterrupt):
+        found.extend(transcriber.segments(noise, rate=16000, skip_silence=False))
+    assert without_logprobs(found) == without_logprobs(expected[: sum(sizes[: batch + 1])])
+
+
+def test_ctrl_c_while_a_segment_is_used_loses_none(exported: Path) -> None:
+    """By construction: thrown in at every segment, as the command does; the rest of its batch is given."""
+    transcriber = Transcriber(exported / "fast")
+    noise = np.random.default_rng(0).standard_normal(60 * 16000) * np.linspace(0.01, 0.3, 60 * 16000)
+    n_segments = len(list(transcriber.segments(noise, rate=16000, skip_silence=False)))
+    for at in range(1, n_segments + 1):
+        segments = transcriber.segments(noise, rate=16000, skip_silence=False)
+        found = [next(segments) for _ in range(at)]
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            found.append(segments.throw(KeyboardInterrupt()))
+            found.extend(segments)
+        assert len(found) == min(n_segments, 1 + -(-(at - 1) // 4) * 4)
+
+
+def test_a_line_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that writes "a", a line break as a byte, "b": one line in the segment, and so wherever it is shown."""
+    folder = write_model(tmp_path, [C] * 9 + [A, A, B, END], max_positions=20)
+    tokens = (folder / "tokens.txt").read_text(encoding="utf-8").replace("▁c ", "<0x0A> ")
+    (folder / "tokens.txt").write_text(tokens, encoding="utf-8")
+    transcriber = Transcriber(folder)
+    assert transcriber._model.vocabulary.decode([A, C, B]) == "a\n b"
+    monkeypatch.setattr(recording, "decode", lambda *_: [Decoded((A, C, B), False, False, 0.0)])
+    transcript = transcriber.transcribe(beep(), rate=16000)
+    assert transcript.text == transcript.segments[0].text == "a  b"
+
+
+def test_what_is_said_of_a_transcript() -> None:
+    """By hand: warnings of the audio, then of the segments, in order; duration of what there is."""
+    silent = Segment(1.0, 2.0, "", (), None, None, silent=True, truncated=False, looped=False)
+    cut = replace(silent, start=62.0, end=3663.0, text="one", silent=False, truncated=True)
+    looped = replace(cut, start=3663.0, end=3664.5, text="two", truncated=False, looped=True)
+    transcript = Transcript.of([silent, cut, looped], "en", warnings=["cut short"], complete=False)
+    assert transcript == Transcript(
+        text="one two",
+        segments=(silent, cut, looped),
+        language="en",
+        duration=3663.5,
+        complete=False,
+        truncated=True,
+        warnings=(
+            "cut short",
+            "1:02 to 1:01:03: the model reached its limit of tokens; words are missing",
+            "1:01:03 to 1:01:04: the model repeated itself without end and was stopped; words may be missing",
+        ),
+    )
+    assert Transcript.of([], "en") == Transcript("", (), "en", 0.0, True, False, ())
+    split = [replace(cut, channel=1, text=" a "), replace(silent, channel=0), replace(looped, channel=0, text="b")]
+    assert Transcript.of(split, "ja").text == "[1] a\n[0] b"
+    assert Transcript.of(split, "ja").warnings[0].startswith("[1] 1:02 to")

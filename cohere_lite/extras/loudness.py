@@ -7,16 +7,18 @@ skipped is lost. The measurements are from the 400 held-out recordings of tools/
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from .mel import SAMPLE_RATE
+from ..mel import SAMPLE_RATE
 
 FRAME = 320  # samples, 20 ms
 # Loudness is measured in the band of telephony (ITU-T G.712), where all voices are and hum is not, over 100 ms, a
 # syllable's length, in windows of two frames.
-_BAND_HZ = (300, 3400)
+_BAND = slice(300 * 2 * FRAME // SAMPLE_RATE, 3400 * 2 * FRAME // SAMPLE_RATE + 1)  # FFT bins: 300 to 3400 Hz
 _HANN = np.hanning(2 * FRAME + 1)[: 2 * FRAME]  # periodic
 _SMOOTH = 4  # windows
 # The quietest moment of the last 10 s is the noise floor: whoever speaks on, takes a breath. Speech without any pause
@@ -34,16 +36,20 @@ THRESHOLD_DB = 4.5
 INAUDIBLE_DB = -90.0
 
 
+def silence_detector(threshold_db: float = THRESHOLD_DB) -> Callable[[NDArray[np.float32]], bool]:
+    """Tells of a recording's consecutive pieces, float32 (n,) at 16 kHz, whether nothing in them stands out."""
+    loudness = Loudness()
+    return lambda samples: not holds_speech(loudness.push(samples), threshold_db)
+
+
 def is_speech(levels: NDArray[np.float64], threshold_db: float) -> NDArray[np.bool_]:
     """Which frames stand out, more than threshold_db above the floor, and are audible at all; levels: Loudness's."""
     return levels[:, 0] > np.maximum(levels[:, 1] + threshold_db, INAUDIBLE_DB)
 
 
 def holds_speech(levels: NDArray[np.float64], threshold_db: float = THRESHOLD_DB) -> bool:
-    """Whether any frame of a stretch stands out; levels: (frames, 2), what Loudness gave for it.
-
-    In hindsight: the floor is what it is at the stretch's end, or the quietest in it. Less than 0.1 s at a recording's
-    beginning never does."""
+    """Whether any frame of a stretch stands out; levels: (frames, 2), what Loudness gave for it. In hindsight: the
+    floor is what it is at its end, or the quietest in it. Less than 0.1 s at a recording's beginning never does."""
     if len(levels) == 0:
         return False
     floor = np.fmin.reduce(levels[:, 0], initial=levels[-1, 1])
@@ -81,7 +87,6 @@ class Loudness:
 
 def _band_power(windows: NDArray[np.float32]) -> NDArray[np.float64]:
     """(n, 2 FRAME) -> the mean square of what is in the band: a full-scale sine in it has 0.5, as it has without it."""
-    spectrum = np.fft.rfft(windows * _HANN)
-    low, high = (hz * len(_HANN) // SAMPLE_RATE for hz in _BAND_HZ)
-    power = np.square(spectrum.real[:, low : high + 1]) + np.square(spectrum.imag[:, low : high + 1])
+    band = np.fft.rfft(windows * _HANN)[:, _BAND]
+    power = np.square(band.real) + np.square(band.imag)
     return 2 * power.sum(axis=1) / (len(_HANN) * np.square(_HANN).sum())

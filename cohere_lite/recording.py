@@ -1,0 +1,236 @@
+"""Samples as they come -> segments: resampled, cut, through the encoder piece by piece, decoded side by side."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from threading import RLock
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audio import Audio, in_parts, mix, stretch, usable_frames
+from .contracts.contract import Clip
+from .cut import Chunks
+from .decode import Decoded, decode
+from .errors import AudioError, ModelError, naming
+from .mel import HOP_LENGTH, SAMPLE_RATE
+from .model import Model
+from .resample import Resampler
+from .transcript import Segment
+
+if TYPE_CHECKING:
+    from .extras.phrases import Pauses, Phrases
+
+_PUSHED_FRAMES = 1 << 21  # worked on at once: enough for pieces to be decoded side by side
+
+
+class Recording:
+    """A recording that is recognised as its samples are pushed. Transcriber.recording begins one.
+
+        recording = transcriber.recording(rate=48000, language="de", pauses=Pauses())
+        for block in blocks:
+            for segment in recording.push(block): ...
+        for segment in recording.finish(): ...
+
+    Segments come in order of their start, laid end to end. For one thread at a time; different recordings of one
+    Transcriber may be pushed in different threads.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        lock: RLock,
+        batch_size: int,
+        rate: int,
+        prompt: Sequence[int],
+        start: float,
+        channel: int | str | None,
+        pauses: Pauses | None,
+        skip_silence: bool,
+    ) -> None:
+        """lock: held while the model works;  batch_size: pieces decoded side by side;  prompt: ids;  the others: see
+        Transcriber. Raises AudioError for a rate that cannot be."""
+        self._model, self._lock, self._batch_size, self._prompt = model, lock, batch_size, prompt
+        self._rate, self._start, self._channel = float(rate), start, channel
+        self._new_cutter = lambda: pauses.cutter(model.max_chunk_s) if pauses else Chunks(model.max_chunk_s)
+        self._new_detector = partial(_silence_detector, skip_silence, pauses)
+        _ = Resampler(rate), self._new_cutter()  # raise what is to be said of the rate and of pauses
+        self._tracks: list[_Track] = []  # made when the first samples tell how many channels there are
+        self._n_channels = self._n_frames = 0
+        self._complete: list[_Piece] = []  # one of another channel that starts earlier may still come
+        self._in_order: deque[_Piece] = deque()
+        self._encoded: list[tuple[_Piece, Clip | None]] = []  # None: silent
+        self._recognised: deque[Segment] = deque()
+        self._is_first = True
+        self._is_ended = False
+
+    def push(self, samples: NDArray) -> list[Segment]:
+        """The next samples, float (n,) or (n, channels) in -1..1, or int16 -> the segments that they complete. Raises
+        OptionError for a channel that is not there, AudioError, ModelError; the next call gives what is left."""
+        with naming("the recording"):
+            for frames in in_parts([samples], _PUSHED_FRAMES):
+                self._cut(frames, live=True)
+                self._recognise(wait=True)
+            self._recognise(wait=False)
+            return [*self._given()]
+
+    def finish(self) -> list[Segment]:
+        """The last segments. Raises AudioError for less than 10 ms, ModelError: the next call gives what is left."""
+        with naming("the recording"):
+            self._end()
+            self._recognise(wait=False)
+            return [*self._given()]
+
+    def read(self, audio: Audio, end: float | None) -> Iterator[Segment]:
+        """All segments of a recording that is open, up to `end` (seconds). Errors, Ctrl-C: see Transcriber.segments."""
+        try:
+            for frames in stretch(audio, self._start, end):
+                self._cut(frames, audio.live)
+                self._recognise(wait=not audio.live)
+                yield from self._given()
+            self._end()
+            self._recognise(wait=False)
+            yield from self._given()
+        except (KeyboardInterrupt, ModelError):
+            with suppress(ModelError):
+                self._decode()
+            yield from self._given()
+            raise
+        except Exception:  # of the audio: what was before it is recognised first
+            with suppress(AudioError):
+                self._end()
+            self._recognise(wait=False)
+            yield from self._given()
+            raise
+
+    def _cut(self, frames: NDArray, live: bool) -> None:
+        """live: a silence is a piece before it ends, so that a channel without speech does not hold up the others."""
+        if self._is_ended:
+            raise AudioError("is finished; begin another one")
+        if len(frames) == 0:
+            return  # of how many channels does not matter
+        mixed = mix(frames, self._channel)
+        if not self._tracks:
+            self._n_channels = frames.shape[1]
+            numbers = range(self._n_channels) if self._channel == "split" else [None]
+            self._tracks = [_Track(n, self._rate, self._new_cutter(), self._new_detector()) for n in numbers]
+        elif frames.shape[1] != self._n_channels:
+            raise AudioError(f"a block of {frames.shape[1]} channels after blocks of {self._n_channels}")
+        n_usable = usable_frames(mixed)
+        for track, column in zip(self._tracks, mixed[:n_usable].T, strict=True):
+            self._complete += track.push(column)
+        if live and len(self._tracks) > 1 and self._complete:
+            self._complete += [piece for track in self._tracks for piece in track.silence()]
+        begun = min(track.position for track in self._tracks)  # no piece that is still to come starts before it
+        self._complete.sort(key=lambda piece: piece.start)
+        while self._complete and self._complete[0].start < begun:
+            self._in_order.append(self._complete.pop(0))
+        self._n_frames += n_usable
+        if n_usable < len(frames):
+            second = self._start + self._n_frames / self._rate
+            raise AudioError(f"NaN, infinity or a number beyond 1e15 at {second:.3f} s")
+
+    def _end(self) -> None:
+        """The last pieces. Called again it does nothing: what could not be recognised is left."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        for track in self._tracks:
+            self._complete += track.finish()
+        n_samples = self._tracks[0].position if self._tracks else 0
+        if n_samples < HOP_LENGTH:
+            raise AudioError(f"holds {n_samples / SAMPLE_RATE * 1000:.1f} ms of sound; 10 ms is the least")
+        self._in_order += sorted(self._complete, key=lambda piece: piece.start)
+        self._complete = []
+
+    def _recognise(self, wait: bool) -> None:
+        """Every piece goes through the encoder as soon as it is complete. wait: pieces with sound may then wait for
+        others, to be decoded side by side, but for the first; silent ones wait for those before them only."""
+        while self._in_order:
+            piece = self._in_order[0]
+            with self._lock:
+                clip = None if piece.samples is None else self._model.contract.encode(piece.samples)
+            self._encoded.append((piece, clip))
+            self._in_order.popleft()
+            n_heard = sum(clip is not None for _, clip in self._encoded)
+            if n_heard in (0, 1 if self._is_first else self._batch_size):
+                self._decode()
+        if not wait:
+            self._decode()
+
+    def _decode(self) -> None:
+        decoded: Iterator[Decoded] = iter(())
+        if clips := [clip for _, clip in self._encoded if clip is not None]:
+            with self._lock:
+                decoded = iter(decode(self._model.contract, clips, self._prompt, self._model.vocabulary.end_of_text))
+        segments = [self._segment(piece, None if clip is None else next(decoded)) for piece, clip in self._encoded]
+        self._encoded = []
+        self._recognised += segments
+        self._is_first &= not clips
+
+    def _segment(self, piece: _Piece, decoded: Decoded | None) -> Segment:
+        start, end = (self._start + n_samples / SAMPLE_RATE for n_samples in (piece.start, piece.end))
+        if decoded is None:
+            return Segment(start, end, "", (), None, piece.channel, silent=True, truncated=False, looped=False)
+        tokens, truncated, looped, logprob = decoded
+        text = " ".join(self._model.vocabulary.decode(tokens).splitlines())  # a line stays one
+        return Segment(start, end, text, tokens, logprob, piece.channel, False, truncated, looped)
+
+    def _given(self) -> Iterator[Segment]:
+        while self._recognised:
+            yield self._recognised.popleft()
+
+
+def _silence_detector(skip_silence: bool, pauses: Pauses | None) -> Callable[[NDArray[np.float32]], bool]:
+    """Without extras/loudness.py the model is asked about everything, as by the reference."""
+    try:
+        from .extras.loudness import THRESHOLD_DB, silence_detector
+    except ImportError:
+        skip_silence = False
+    if not skip_silence:
+        return lambda samples: False
+    return silence_detector(pauses.threshold_db if pauses else THRESHOLD_DB)
+
+
+class _Piece(NamedTuple):
+    """start, end: samples at 16 kHz, counted from the stretch's start;  samples: None where silent."""
+
+    start: int
+    end: int
+    channel: int | None
+    samples: NDArray[np.float32] | None
+
+
+class _Track:
+    """One channel on its way to the model: resampled, cut into pieces, the silent ones told apart."""
+
+    def __init__(
+        self, channel: int | None, rate: float, cutter: Chunks | Phrases, is_silent: Callable[[NDArray], bool]
+    ) -> None:
+        self._channel, self._resampler, self._cutter, self._is_silent = channel, Resampler(rate), cutter, is_silent
+        self.position = 0  # samples at 16 kHz in the pieces so far: where the next one starts
+
+    def push(self, samples: NDArray[np.float32]) -> list[_Piece]:
+        """The next samples, float32 (n,), at the recording's rate -> the pieces that they complete."""
+        return self._pieces(self._cutter.push(self._resampler.push(samples)))
+
+    def silence(self) -> list[_Piece]:
+        """The silence so far, if nothing is being said and the pieces are phrases."""
+        return self._pieces(self._cutter.silence())
+
+    def finish(self) -> list[_Piece]:
+        """The last pieces."""
+        return self._pieces([*self._cutter.push(self._resampler.finish()), *self._cutter.finish()])
+
+    def _pieces(self, cut: list[NDArray[np.float32]]) -> list[_Piece]:
+        pieces = []
+        for samples in cut:
+            start, self.position = self.position, self.position + len(samples)
+            silent = self._is_silent(samples) or len(samples) < HOP_LENGTH  # not one frame
+            if len(samples):
+                pieces.append(_Piece(start, self.position, self._channel, None if silent else samples))
+        return pieces

@@ -1,0 +1,96 @@
+"""What a recording says: segments in time, and the transcript that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+# Written without spaces between words: _NO_SPACE_LANGS in transformers' processing_cohere_asr.py.
+_UNSPACED = ("ja", "zh")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of audio that went through the model in one piece, up to 35 s, or that was skipped as silent.
+
+    start, end:  seconds from the beginning of the recording
+    text:        what was said, in one line; "" for silence
+    tokens:      ids, prompt and end-of-text left out
+    avg_logprob: average natural log-probability of the tokens and of end-of-text, 0 at best; None where silent
+    channel:     of a recording whose channels were split (from 0), else None
+    silent:      nothing in it stood out from the noise, so the model was not asked
+    truncated:   the model's limit of tokens came before the end of the text: words are missing here
+    looped:      the decoder repeated itself without end and was stopped; the repetition is left out
+    """
+
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    avg_logprob: float | None
+    channel: int | None
+    silent: bool
+    truncated: bool
+    looped: bool
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """text:  the segments' texts joined, in one line; of split channels, a line "[channel] text" per segment
+    duration:  seconds of audio that were transcribed
+    complete:  nothing kept the recording from being transcribed to its end
+    truncated: some segment is
+    warnings:  what was wrong with the audio but did not keep it from being read; then segment_warnings of each segment
+    """
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str
+    duration: float
+    complete: bool
+    truncated: bool
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, segments: Iterable[Segment], language: str, *, warnings: Iterable[str] = (), complete: bool = True
+    ) -> Transcript:
+        """The transcript of a recording's segments, all that there are. warnings: those of the audio."""
+        segments = tuple(segments)
+        split = [f"[{s.channel}] {s.text.strip()}" for s in segments if s.channel is not None and s.text.strip()]
+        text = "\n".join(split) or join([segment.text for segment in segments], language)
+        duration = max(segment.end for segment in segments) - segments[0].start if segments else 0.0
+        truncated = any(segment.truncated for segment in segments)
+        warnings = (*warnings, *chain.from_iterable(map(segment_warnings, segments)))
+        return cls(text, segments, language, duration, complete, truncated, warnings)
+
+
+def segment_warnings(segment: Segment) -> list[str]:
+    """What is to be said of a segment whose text is not whole."""
+    channel = "" if segment.channel is None else f"[{segment.channel}] "
+    where = f"{channel}{clock(segment.start)} to {clock(segment.end)}"
+    found = {
+        "the model reached its limit of tokens; words are missing": segment.truncated,
+        "the model repeated itself without end and was stopped; words may be missing": segment.looped,
+    }
+    return [f"{where}: {warning}" for warning, is_true in found.items() if is_true]
+
+
+def clock(seconds: float) -> str:
+    """0:07, 12:34, 3:00:00."""
+    (hours, minutes), rest = divmod(round(seconds) // 60, 60), round(seconds) % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def join(texts: Sequence[str], language: str) -> str:
+    """The texts of consecutive chunks as one: stripped, blank ones left out, with a space between (none in ja and zh).
+
+    As in the reference, leading whitespace of the whole stays. Two differences: the reference fails when every text is
+    blank (here: ""), and leaves the text of a clip of up to 30 s as it is (here: without its trailing whitespace, too).
+    """
+    spoken = [text for text in texts if text.strip()]
+    if not spoken:
+        return ""
+    separator = "" if language in _UNSPACED else " "
+    return separator.join([spoken[0].rstrip(), *(text.strip() for text in spoken[1:])])
