@@ -1,59 +1,36 @@
-"""Anything that holds sound -> blocks of samples: WAV by our own reader, raw PCM, arrays, and all else through ffmpeg
-or soundfile, whichever the machine has.
-"""
+"""Anything that holds sound -> blocks of frames: WAV files and arrays here, others through extras/."""
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import re
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from itertools import chain
 from math import inf
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .codings import A_LAW, IEEE_FLOAT, MU_LAW, PCM, Coding, find_coding
-from .errors import AudioError, OptionError
-from .wav import Audio, NotWav, open_pcm, open_wav
+from .codings import Coding
+from .errors import AudioError, NotWav, OptionError, naming
+from .wav import Audio, open_pcm, open_wav
 
 AudioFile = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
-# Raw sample formats by ffmpeg's names: format tag, bits, byte order.
-RAW_FORMATS = {
-    "u8": (PCM, 8, "<"),
-    **{f"s{bits}{end}": (PCM, bits, order) for bits in (16, 24, 32) for end, order in (("le", "<"), ("be", ">"))},
-    **{f"f{bits}{end}": (IEEE_FLOAT, bits, order) for bits in (32, 64) for end, order in (("le", "<"), ("be", ">"))},
-    "alaw": (A_LAW, 8, "<"),
-    "mulaw": (MU_LAW, 8, "<"),
-}
-_BLOCK_FRAMES = 1 << 16  # of an array, or of soundfile's, at once
-_LONG_BLOCK_FRAMES = 1 << 21  # of a block that came live: enough for pieces to be decoded side by side
-_MAX_CHANNELS = 65535  # what a WAV header can say
+# Worked on at once: of an array; of a block that comes live, enough for pieces to be decoded side by side.
+_ARRAY_FRAMES, _LIVE_FRAMES = 1 << 16, 1 << 21
 _NO_RECORDING_IS_LONGER_S = 1e9  # 30 years
-_MAX_SAMPLE = 1e15  # full scale is 1. The power of 512 larger ones may be beyond float32; only damaged files hold them
-
-
-def parse_raw(raw: str) -> tuple[Coding, int, int]:
-    """ "16000:s16le:1" -> coding, channels, rate. Raises OptionError."""
-    try:
-        rate, format, channels = raw.split(":")
-        format_tag, bits, byte_order = RAW_FORMATS[format]
-        if not (0 < int(channels) <= _MAX_CHANNELS and int(rate) > 0):
-            raise ValueError
-    except (ValueError, KeyError):
-        formats = ", ".join(RAW_FORMATS)
-        raise OptionError(
-            f"raw is {raw!r}; expected RATE:FORMAT:CHANNELS, such as 16000:s16le:1; formats: {formats}"
-        ) from None
-    coding = find_coding(format_tag, bits, int(channels), 0, byte_order)
-    assert coding is not None  # all of RAW_FORMATS are known
-    return coding, int(channels), int(rate)
+_MAX_SAMPLE = 1e15  # full scale is 1. Only damaged files hold more, whose power over 512 samples may overflow float32
+# How a path begins that cannot be opened, and what would work instead.
+_HINTS = {
+    "~": "only shells know ~; use os.path.expanduser",
+    "file:/": "pass the path alone, without file://",
+    "[a-z][a-z0-9+.-]+:/": "this is an address; download the file and pass its path",  # but C:/ is a drive
+}
 
 
 def check_stretch(start: float, end: float | None) -> None:
@@ -65,134 +42,128 @@ def check_stretch(start: float, end: float | None) -> None:
 @contextmanager
 def open_audio(source: AudioFile, raw: str | None = None) -> Iterator[Audio]:
     """Opens a path, a file's bytes, or an open binary file, which may be a pipe and is then read as its bytes come.
-
     raw: "RATE:FORMAT:CHANNELS" such as "16000:s16le:1", for samples without a header.
 
-    What is no WAV file is converted by the program ffmpeg if it is on the PATH, else by the Python package soundfile if
-    it is installed. Bytes and open files are copied into a temporary file for that; pipes cannot be converted.
+    What is not a WAV file is converted by the program ffmpeg if it is on the PATH, else by the Python package soundfile
+    if it is installed. Bytes and open files are copied into a temporary file for that; pipes cannot be converted.
 
-    Raises AudioError for what cannot be read, OptionError for a raw format that makes no sense, OSError.
-    """
+    Raises AudioError for what cannot be read, OptionError for a raw format that makes no sense, OSError. An AudioError
+    that is raised while the recording is open names it."""
     with ExitStack() as stack:
         file, name = _open_file(source, stack)
-        if raw is not None:
-            yield open_pcm(file, name, *parse_raw(raw))
-            return
-        try:
+        stack.enter_context(naming(name))
+        start = None  # of a pipe
+        with suppress(OSError, AttributeError):
             start = file.tell()
-        except (OSError, AttributeError):  # a pipe
-            start = None
         try:
-            audio = open_wav(file, name)
+            audio = open_wav(file) if raw is None else open_pcm(file, *_parsed(raw))
         except NotWav as not_wav:
-            if start is None:
-                raise AudioError(f"{not_wav}; for a pipe, convert before it: ffmpeg -i IN -f wav - | ...") from None
-            if isinstance(source, (str, os.PathLike)):
-                path = os.fsdecode(source)
-            else:
-                file.seek(start)
-                path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "audio")
-                with open(path, "wb") as copy:
-                    shutil.copyfileobj(file, copy)
-            from .extras.convert import converted
-
-            audio = stack.enter_context(converted(path, name, not_wav))
-        yield audio
+            try:
+                from .extras.convert import converted
+            except ImportError:
+                missing = "other files need cohere_lite/extras/convert.py, which is not in this copy"
+                raise AudioError(f"{not_wav}; {missing}") from None
+            path = name if isinstance(source, (str, os.PathLike)) else None
+            audio = stack.enter_context(converted(not_wav, file, start, path))
+        yield replace(audio, name=name)
 
 
-def open_blocks(blocks: Iterable[NDArray], rate: int, name: str = "the audio") -> Audio:
-    """Samples as they come: arrays of float (n,) or (n, channels) in -1..1, or int16; all of as many channels.
+def _parsed(raw: str) -> tuple[Coding, int]:
+    try:
+        from .extras.raw import parse_raw
+    except ImportError:
+        raise OptionError("raw samples need cohere_lite/extras/raw.py, which is not in this copy") from None
+    return parse_raw(raw)
 
-    Raises OptionError for the rate, AudioError for a block that is none: the first at once, others as they come.
-    """
-    if not float(rate).is_integer():
-        raise OptionError(f"rate is {rate}; it must be a whole number of Hz")
-    rest = (_checked_frames(part) for block in blocks for part in _parts(block, _LONG_BLOCK_FRAMES))
-    first = next(rest, np.zeros((0, 1)))
-    n_channels = first.shape[1]
-    if n_channels > max(64, len(first)):
-        raise AudioError(f"samples of shape {first.shape}: so many channels? Expected (n,) or (n, channels)")
 
-    def alike() -> Iterator[NDArray]:
-        for block in chain([first], rest):
-            if block.shape[1] != n_channels:
-                raise AudioError(f"{name}: a block of {block.shape[1]} channels after blocks of {n_channels}")
-            yield block
-
-    return Audio(name, int(rate), n_channels, None, alike(), live=True)
+def open_blocks(blocks: Iterable[NDArray], rate: int) -> Audio:
+    """Samples as they come: arrays of float (n,) or (n, channels) in -1..1, or int16; all of as many channels, which
+    Recording checks. A block that is not such an array raises AudioError when it comes, TypeError if it is no array."""
+    return Audio(rate, None, in_parts(blocks, _LIVE_FRAMES), live=True)
 
 
 def open_array(samples: NDArray, rate: int) -> Audio:
     """Samples in memory, as in open_blocks."""
-    audio = open_blocks(_parts(samples, _BLOCK_FRAMES), rate, "the array")
-    return replace(audio, duration=len(samples) / rate if rate > 0 else None, live=False)
+    duration = len(samples) / float(rate) if samples.ndim and rate > 0 else None
+    return Audio(rate, duration, in_parts([samples], _ARRAY_FRAMES), name="the array")
 
 
-def _parts(block: NDArray, n_frames: int) -> Iterator[NDArray]:
-    """Of a long block, one after the other: what works on them takes memory in proportion."""
-    if getattr(block, "ndim", 0) == 0:  # not samples at all
-        yield block
-    else:
-        yield from (block[i : i + n_frames] for i in range(0, max(1, len(block)), n_frames))
+def in_parts(blocks: Iterable[NDArray], n_at_once: int) -> Generator[NDArray, None, None]:
+    """Blocks as in open_blocks -> float frames (n, channels), at most n_at_once of them: what works on frames takes
+    memory in proportion."""
+    for block in blocks:
+        if getattr(block, "ndim", 0) == 0:
+            as_frames(block)  # raises what is to be said of it
+        if block.ndim == 2 and block.shape[1] > max(64, len(block)):
+            raise AudioError(f"samples of shape {block.shape}: so many channels? Expected (n,) or (n, channels)")
+        for i in range(0, max(1, len(block)), n_at_once):
+            yield as_frames(block[i : i + n_at_once])
 
 
-def mixed(audio: Audio, channel: int | str | None, start: float, end: float | None) -> Iterator[NDArray[np.float32]]:
-    """The stretch from start to end (seconds) in blocks of float32 (n, k), any n >= 0: k = 1, the mean of the channels
-    or the one that `channel` names (from 0); or k = all of them, for "split".
-
-    Raises OptionError for a channel or a stretch that is not there, AudioError for numbers beyond 1e15, once all before
-    them has been given. In what is not asked for, other stretches and other channels, they do not matter.
-    """
-    if channel not in (None, "split") and channel not in range(audio.channels):
-        raise OptionError(f"channel is {channel!r}, but {audio.name} has {audio.channels}, counted from 0")
-    check_stretch(start, end)
-    first = round(min(start, _NO_RECORDING_IS_LONGER_S) * audio.rate)
-    last = None if end is None or end > _NO_RECORDING_IS_LONGER_S else round(end * audio.rate)
-    position = 0  # frames read
-    for frames in audio.blocks:
-        wanted = frames[max(0, first - position) : None if last is None else max(0, last - position)]
-        with np.errstate(over="ignore", invalid="ignore"):  # reported below
-            samples = _mix(wanted, channel).astype(np.float32)
-        usable = (np.abs(samples) <= _MAX_SAMPLE).all(axis=1)
-        if not usable.all():
-            n_usable = int(np.argmin(usable))
-            yield samples[:n_usable]
-            second = (max(first, position) + n_usable) / audio.rate
-            raise AudioError(f"{audio.name}: NaN, infinity or a number beyond 1e15 at {second:.3f} s")
-        position += len(frames)
-        yield samples
-        if last is not None and position >= last:
-            return
-    if 0 < first >= position:
-        raise OptionError(f"{audio.name} ends at {position / audio.rate:.2f} s; there is nothing from {start:g} s on")
-
-
-def _mix(frames: NDArray, channel: int | str | None) -> NDArray:
-    """(n, channels) -> (n, 1), or as it is."""
-    n_channels = frames.shape[1]
-    if channel is None and n_channels > 1:
-        # float64, so that the sum of the channels does not round
-        return frames @ np.full((n_channels, 1), 1 / n_channels)
-    return frames if channel in (None, "split") else frames[:, int(channel), None]
-
-
-def _checked_frames(samples: NDArray) -> NDArray:
-    """(n, channels), float."""
+def as_frames(samples: NDArray) -> NDArray:
+    """Float (n,) or (n, channels) as it is, or int16 scaled to -1..1 -> float (n, channels). Raises AudioError for
+    other shapes and types, TypeError for what is not an array."""
     if not isinstance(samples, np.ndarray):
         raise TypeError(f"expected samples as NumPy arrays, not {type(samples).__name__}")
+    is_int16 = samples.dtype in ("<i2", ">i2")
+    if not is_int16 and samples.dtype.kind != "f":
+        raise AudioError(f"samples of type {samples.dtype}; expected float in -1..1, or int16")
     frames = samples[:, None] if samples.ndim == 1 else samples
     if frames.ndim != 2 or frames.shape[1] == 0:
         raise AudioError(f"samples of shape {samples.shape}; expected (n,) or (n, channels)")
-    if samples.dtype == np.int16:
-        return frames.astype(np.float64) / 2**15
-    if samples.dtype.kind != "f":
-        raise AudioError(f"samples of type {samples.dtype}; expected float in -1..1, or int16")
-    return frames
+    return frames / 2**15 if is_int16 else frames
+
+
+def stretch(audio: Audio, start: float, end: float | None) -> Iterator[NDArray]:
+    """The frames from start to end (seconds; None: the end of the recording) in blocks (n, channels), any n >= 0.
+    Raises OptionError if there is nothing from start on, AudioError if the recording has been read already."""
+    check_stretch(start, end)
+    if inspect.getgeneratorstate(audio.blocks) != inspect.GEN_CREATED:
+        raise AudioError("has been read already; open it again")
+    rate = float(audio.rate)  # of NumPy's integers, a caller's may be too small to count frames with
+    first, last = (round(min(second, _NO_RECORDING_IS_LONGER_S) * rate) for second in (start, end or inf))
+    position = 0  # frames read
+    for frames in audio.blocks:
+        yield frames[max(0, first - position) : max(0, last - position)]
+        position += len(frames)
+        if position >= last:
+            return
+    if 0 < first >= position:
+        raise OptionError(f"the recording ends at {position / rate:.2f} s; there is nothing from {start:g} s on")
+
+
+def mix(frames: NDArray, channel: int | str | None) -> NDArray[np.float32]:
+    """Float (n, channels) -> float32 (n, 1), the mean of the channels, or the one that `channel` names (from 0); or all
+    of them as they are, for "split". Raises OptionError for a channel that is not there."""
+    n_channels = frames.shape[1]
+    with np.errstate(over="ignore", invalid="ignore"):  # usable_frames finds them
+        if channel is None and n_channels > 1:
+            # float64, so that only the mean is rounded to float32; many times faster than frames.mean
+            frames = frames @ np.ones((n_channels, 1)) / n_channels
+        elif channel not in (None, "split"):
+            if channel not in range(n_channels):
+                raise OptionError(f"channel is {channel!r}, but the recording has {n_channels}, counted from 0")
+            frames = frames[:, int(channel), None]
+        return frames.astype(np.float32)
+
+
+def usable_frames(samples: NDArray) -> int:
+    """How many frames come before the first NaN, infinity or number beyond 1e15; samples: float (n, k)."""
+    usable = (np.abs(samples) <= _MAX_SAMPLE).all(axis=1)
+    return len(usable) if usable.all() else int(np.argmin(usable))
 
 
 def _open_file(source: AudioFile, stack: ExitStack) -> tuple[BinaryIO, str]:
     if isinstance(source, (str, os.PathLike)):
-        return stack.enter_context(open(source, "rb")), os.fsdecode(source)
+        path = os.fsdecode(source)
+        try:
+            return stack.enter_context(open(source, "rb")), path
+        except OSError as error:
+            hints = (hint for pattern, hint in _HINTS.items() if re.match(pattern, path, re.IGNORECASE))
+            hint = "pass the files that are in it" if os.path.isdir(path) else next(hints, None)
+            if hint:
+                error.strerror = f"{error.strerror} ({hint})"
+            raise
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source), "audio bytes"
     if isinstance(source, io.TextIOBase):

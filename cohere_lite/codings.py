@@ -1,8 +1,7 @@
 """Sample codings: the bytes of a WAV file's data chunk -> frames, sample for sample what libsndfile gives.
 
-PCM, float, A-law and mu-law: every sample stands for itself. IMA and Microsoft ADPCM: 4 bits a sample, which say how
-far it lies from what the samples before it predict. Every block begins afresh, so the blocks are decoded side by side,
-in a loop over the samples of one. GSM 6.10, G.72x and the like are left to converters.
+Here are those of which every sample stands for itself. extras/adpcm.py has ADPCM; GSM 6.10, G.72x and the like are left
+to converters.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import NotWav
+
 # Format tags: Microsoft's mmreg.h.
 PCM = 0x0001
 MS_ADPCM = 0x0002
@@ -21,24 +22,6 @@ A_LAW = 0x0006
 MU_LAW = 0x0007
 IMA_ADPCM = 0x0011
 EXTENSIBLE = 0xFFFE
-TAG_NAMES = {
-    PCM: "PCM",
-    MS_ADPCM: "Microsoft ADPCM",
-    IEEE_FLOAT: "float",
-    A_LAW: "A-law",
-    MU_LAW: "mu-law",
-    IMA_ADPCM: "IMA ADPCM",
-    0x0031: "GSM 6.10",
-    0x0038: "NMS ADPCM",
-    0x0040: "G.721 ADPCM",
-    0x0045: "G.726 ADPCM",
-    0x0050: "MPEG audio",
-    0x0055: "MP3",
-    0x00FF: "AAC",
-    0x0161: "Windows Media Audio",
-    0xF1AC: "FLAC",
-    EXTENSIBLE: "EXTENSIBLE with an incomplete or foreign SubFormat",
-}
 
 SUPPORTED = "PCM 8/16/24/32-bit, float 32/64-bit, A-law, mu-law, IMA ADPCM or Microsoft ADPCM (both: 1 or 2 channels)"
 
@@ -57,25 +40,33 @@ class Coding(NamedTuple):
     decode: Callable[[bytes], NDArray[np.float64]]
 
 
-def find_coding(format_tag: int, bits: int, channels: int, block_align: int, byte_order: str) -> Coding | None:
-    """The coding that a fmt chunk describes; None when it is not one of SUPPORTED.
+def find_coding(format_tag: int, bits: int, channels: int, block_align: int, byte_order: str) -> Coding:
+    """The coding that a fmt chunk describes.
 
     bits:        per sample; of no meaning for A-law, mu-law and ADPCM
     channels:    1 or more
     block_align: bytes per ADPCM block; for 24 bits tells whether they are packed or in the upper bytes of 4; otherwise
                  it follows from bits and channels where it is right, and is ignored where it is not, as in libsndfile
     byte_order:  < or >
-    """
-    if format_tag in (IMA_ADPCM, MS_ADPCM):
-        from .extras.adpcm import find_adpcm
 
-        return find_adpcm(format_tag, channels, block_align)
+    Raises NotWav for a coding that is not one of SUPPORTED.
+    """
+    advice = f"supported: WAV with {SUPPORTED}"
+    if format_tag in (IMA_ADPCM, MS_ADPCM):
+        try:
+            from .extras.adpcm import find_adpcm
+
+            if coding := find_adpcm(format_tag, channels, block_align):
+                return coding
+        except ImportError:
+            advice = "ADPCM needs cohere_lite/extras/adpcm.py, which is not in this copy"
     sample_bytes = 1 if format_tag in (A_LAW, MU_LAW) else (bits + 7) // 8
     if format_tag == PCM and bits == 24 and block_align == 4 * channels:
         sample_bytes = 4
     decode_samples = _SAMPLES.get((format_tag, sample_bytes))
     if decode_samples is None:
-        return None
+        found = f"WAV with format tag 0x{format_tag:04X}, {bits} bits per sample, {channels} channels"
+        raise NotWav(f"{found}, blocks of {block_align} bytes; {advice}", format_tag=format_tag)
     frame_bytes = channels * sample_bytes
 
     def decode(raw: bytes) -> NDArray[np.float64]:
@@ -85,13 +76,8 @@ def find_coding(format_tag: int, bits: int, channels: int, block_align: int, byt
     return Coding(frame_bytes, 1, decode)
 
 
-# Samples that stand for themselves
-
-
 def _scaled(raw: bytes | NDArray[np.uint8], dtype: str, full_scale: int) -> NDArray[np.float64]:
-    values = np.frombuffer(raw, dtype).astype(np.float64)
-    values /= full_scale
-    return values
+    return np.frombuffer(raw, dtype).astype(np.float64) / full_scale
 
 
 def _widened(raw: bytes, byte_order: str) -> NDArray[np.uint8]:
@@ -102,23 +88,19 @@ def _widened(raw: bytes, byte_order: str) -> NDArray[np.uint8]:
     return wide
 
 
-def _a_law() -> NDArray[np.float64]:
-    """G.711, table 1: sign, 3 bits of exponent, 4 of mantissa, every second bit inverted; float64 (256,)."""
-    code = np.arange(256) ^ 0x55
+def _g711(a_law: bool) -> NDArray[np.float64]:
+    """G.711, table 1 (A-law) or 2 (mu-law): sign, 3 bits of exponent, 4 of mantissa; A-law inverts every second bit,
+    mu-law all but the sign. float64 (256,)."""
+    code = np.arange(256) ^ (0x55 if a_law else 0x7F)
     exponent, mantissa = code >> 4 & 7, code & 15
-    magnitude = np.where(exponent == 0, 2 * mantissa + 1, 2 * mantissa + 33 << np.maximum(exponent, 1) - 1)
-    return np.where(code & 0x80, magnitude, -magnitude) / 2**12
+    if a_law:
+        magnitude = np.where(exponent == 0, 2 * mantissa + 1, 2 * mantissa + 33 << np.maximum(exponent, 1) - 1) * 2
+    else:
+        magnitude = (2 * mantissa + 33 << exponent) - 33
+    return np.where(code & 0x80, magnitude, -magnitude) / 2**13
 
 
-def _mu_law() -> NDArray[np.float64]:
-    """G.711, table 2: sign, 3 bits of exponent, 4 of mantissa, all bits inverted; float64 (256,)."""
-    code = np.arange(256) ^ 0xFF
-    exponent, mantissa = code >> 4 & 7, code & 15
-    magnitude = (2 * mantissa + 33 << exponent) - 33
-    return np.where(code & 0x80, -magnitude, magnitude) / 2**13
-
-
-_A_LAW, _MU_LAW = _a_law(), _mu_law()
+_A_LAW, _MU_LAW = _g711(a_law=True), _g711(a_law=False)
 
 # (format tag, bytes per sample) -> whole samples, byte order -> float64 (n,). Integers are scaled by the container's
 # full scale, as libsndfile does: 16-bit by 2**15, and 20 bits kept in 24 by 2**23.

@@ -1,7 +1,8 @@
-"""The package's errors: one base class to catch, each also the built-in error a caller would expect. And the
-log for what is worth telling and no error."""
+"""The package's errors, each also the built-in error that a caller would expect; and its log."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 logger = logging.getLogger("cohere_lite")
 
@@ -12,6 +13,19 @@ class CohereLiteError(Exception):
 
 class AudioError(CohereLiteError, ValueError):
     """The audio cannot be read or used: damaged, unsupported, empty, not finite."""
+
+    name: str | None = None  # of the recording; str() puts it before the message
+
+    def __str__(self) -> str:
+        return f"{self.name}: {super().__str__()}" if self.name else super().__str__()
+
+
+class NotWav(AudioError):
+    """A file that is not WAV (start: its first 64 bytes), or WAV with a coding that we do not read (format_tag)."""
+
+    def __init__(self, message: str, start: bytes = b"", format_tag: int | None = None) -> None:
+        super().__init__(message)
+        self.start, self.format_tag = start, format_tag
 
 
 class ModelError(CohereLiteError, ValueError):
@@ -28,3 +42,13 @@ class OptionError(CohereLiteError, ValueError):
 
 class ProviderError(CohereLiteError, RuntimeError):
     """An execution provider that was asked for is not the one that would run."""
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Names the recording in an AudioError that is raised within, unless it has a name already."""
+    try:
+        yield
+    except AudioError as error:
+        error.name = error.name or name
+        raise

@@ -1,15 +1,13 @@
-"""Log-mel features: the numbers of the reference's `CohereAsrFeatureExtractor` (transformers 5.23), in NumPy.
-
-In order: dither, pre-emphasis, windowed power spectrum, mel filterbank, log, normalisation per mel bin. The signal path
-is float32 like the reference's; tables are worked out in float64 and rounded once.
-"""
+"""Log-mel features, the numbers of the reference's `CohereAsrFeatureExtractor` (transformers 5.23): dither,
+pre-emphasis, windowed power spectrum, mel filterbank, log, normalisation per mel bin. The signal path is float32 like
+the reference's; tables are worked out in float64 and rounded once."""
 
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Values: the defaults of `CohereAsrFeatureExtractor`, transformers 5.23.
+# Defaults of `CohereAsrFeatureExtractor`
 SAMPLE_RATE = 16_000  # Hz
 HOP_LENGTH = 160  # samples from one frame to the next: 10 ms
 WIN_LENGTH = 400  # samples: 25 ms
@@ -19,6 +17,8 @@ PREEMPHASIS = 0.97
 DITHER = 1e-5  # standard deviation of the noise added to samples in -1..1
 LOG_GUARD = 2.0**-24  # added before the logarithm: `LOG_ZERO_GUARD_VALUE`
 STD_GUARD = 1e-5  # added to the standard deviation: `EPSILON`
+
+_WINDOW = np.hanning(WIN_LENGTH).astype(np.float32)  # symmetric: `torch.hann_window(400, periodic=False)`
 
 # Work goes in blocks that stay in a core's cache. Measured on one core of an AMD EPYC with 1 MB of L2:
 _FRAME_BLOCK = 128  # frames; the FFTs of 11 s take 2.1 ms in blocks of 16, 1.5 of 128, 2.7 of 256, 4.7 in one piece
@@ -35,10 +35,9 @@ def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     the caller refuses them. Returns float32 (128, n // 160): 10 ms a frame, each bin with mean 0, standard deviation 1.
 
     Frame i is centred on sample 160 i; before the audio and after it there are zeros. The reference computes one frame
-    more and masks it; here it is left out.
-
-    With fewer than 2 frames there is no standard deviation, and the reference returns NaN. Here fewer than 160 samples
-    give an empty (128, 0) array, and 160 to 319 samples one frame of zeros, as for a bin that equals its own mean.
+    more and masks it; here it is left out. With fewer than 2 frames there is no standard deviation, and the reference
+    returns NaN. Here fewer than 160 samples give an empty (128, 0) array, and 160 to 319 one frame of zeros, as for a
+    bin that equals its own mean.
     """
     samples = np.asarray(samples, np.float32)
     n_frames = len(samples) // HOP_LENGTH
@@ -46,7 +45,8 @@ def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.zeros((N_MELS, 0), np.float32)
 
     dithered = samples + np.float32(DITHER) * _normal(len(samples))
-    features: NDArray[np.float32] = np.log(_mel_power(_emphasise(dithered), n_frames) + np.float32(LOG_GUARD))
+    emphasised = np.concatenate([dithered[:1], dithered[1:] - np.float32(PREEMPHASIS) * dithered[:-1]])
+    features: NDArray[np.float32] = np.log(_mel_power(emphasised, n_frames) + np.float32(LOG_GUARD))
     features -= features.mean(axis=1, keepdims=True)
     std = np.sqrt(np.square(features).sum(axis=1, keepdims=True) / np.float32(max(n_frames - 1, 1)))
     features /= std + np.float32(STD_GUARD)
@@ -85,35 +85,22 @@ def _box_muller(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
 
 
-def _emphasise(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Pre-emphasis: each sample less 0.97 of the one before it; the first is kept."""
-    return np.concatenate([samples[:1], samples[1:] - np.float32(PREEMPHASIS) * samples[:-1]])
-
-
 def _mel_power(samples: NDArray[np.float32], n_frames: int) -> NDArray[np.float32]:
     """Energy per mel bin and frame: float32 (128, n_frames). Frame i is the window around sample 160 i."""
     # The reference centres its window in 512 samples. Where in them it lies changes only phases, so here it is first.
     padded = np.pad(samples, WIN_LENGTH // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WIN_LENGTH)[::HOP_LENGTH][:n_frames]
-    window, filterbank = _window(), mel_filterbank()
+    filterbank = mel_filterbank()
     windowed = np.zeros((_FRAME_BLOCK, N_FFT), np.float32)
     mel = np.empty((N_MELS, n_frames), np.float32)
     for start in range(0, n_frames, _FRAME_BLOCK):
         block = frames[start : start + _FRAME_BLOCK]
-        np.multiply(block, window, out=windowed[: len(block), :WIN_LENGTH])
+        np.multiply(block, _WINDOW, out=windowed[: len(block), :WIN_LENGTH])
         spectrum = np.fft.rfft(windowed)  # float64 with NumPy 1: 1.8 ms for 11 s instead of 1.5
         power = (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32, copy=False)
         products = np.matmul(power.reshape(-1, _FRAMES_PER_PRODUCT, power.shape[1]), filterbank.T)
         mel[:, start : start + _FRAME_BLOCK] = products.reshape(-1, N_MELS)[: len(block)].T
     return mel
-
-
-@cache
-def _window() -> NDArray[np.float32]:
-    """Symmetric Hann window, float32 (400,): `torch.hann_window(400, periodic=False)`, first and last value 0."""
-    window = np.hanning(WIN_LENGTH).astype(np.float32)
-    window.flags.writeable = False
-    return window
 
 
 @cache
@@ -123,27 +110,14 @@ def mel_filterbank() -> NDArray[np.float32]:
     Triangles evenly spaced on the Slaney mel scale, each of area 1 over frequency in Hz ("Slaney norm"). Read-only.
     """
     bins = np.arange(N_FFT // 2 + 1) * (SAMPLE_RATE / N_FFT)
-    corners = _mel_to_hz(np.linspace(0.0, _hz_to_mel(SAMPLE_RATE / 2), N_MELS + 2))
+    # The scale (Auditory Toolbox, 1998): 200/3 Hz a mel up to 1000 Hz, above it 27 mels for each factor of 6.4.
+    hz_per_mel, mels_per_neper = 200.0 / 3.0, 27.0 / np.log(6.4)
+    knee = 1000.0 / hz_per_mel  # mels
+    mels = np.linspace(0.0, knee + np.log(SAMPLE_RATE / 2 / 1000.0) * mels_per_neper, N_MELS + 2)
+    corners = np.where(mels < knee, mels * hz_per_mel, 1000.0 * np.exp((mels - knee) / mels_per_neper))
     low, centre, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     triangles = np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
     # float32 before the area is applied, as librosa and transformers do: equal to theirs to the last bit
     filterbank = (triangles.astype(np.float32) * (2.0 / (high - low))).astype(np.float32)
     filterbank.flags.writeable = False
     return filterbank
-
-
-# Slaney's mel scale (Auditory Toolbox, 1998): 200/3 Hz a mel up to 1000 Hz, above it 27 mels for each factor of 6.4.
-_HZ_PER_MEL = 200.0 / 3.0
-_LOG_FROM_HZ = 1000.0
-_LOG_FROM_MEL = _LOG_FROM_HZ / _HZ_PER_MEL
-_MEL_PER_NEPER = 27.0 / np.log(6.4)
-
-
-def _hz_to_mel(hz: float) -> float:
-    """For hz >= 1000."""
-    return float(_LOG_FROM_MEL + np.log(hz / _LOG_FROM_HZ) * _MEL_PER_NEPER)
-
-
-def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    above = _LOG_FROM_HZ * np.exp((mel - _LOG_FROM_MEL) / _MEL_PER_NEPER)
-    return np.where(mel < _LOG_FROM_MEL, mel * _HZ_PER_MEL, above)

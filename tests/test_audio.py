@@ -1,8 +1,13 @@
 """All that can be opened: raw samples by hand, arrays, stretches and channels by formula; other formats by what was
 written into them (lossless ones: sample for sample) and by soundfile's word for it."""
 
+import importlib
 import io
+import itertools
 import os
+import pickle
+import re
+import select
 import shutil
 import struct
 import subprocess
@@ -12,7 +17,8 @@ import textwrap
 import threading
 import time
 import wave
-from math import inf, nan
+from math import fsum, inf, nan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,15 +26,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_wav import FLOAT, IMA_ADPCM, IMA_BLOCK, MU_LAW, Pipe, rf64, rifx, w64, wav
 
-from cohere_lite import audio as module
-from cohere_lite.audio import RAW_FORMATS, mixed, open_array, open_audio, open_blocks
-from cohere_lite.errors import AudioError, OptionError
+from cohere_lite.audio import (
+    as_frames,
+    mix,
+    open_array,
+    open_audio,
+    open_blocks,
+    stretch,
+    usable_frames,
+)
+from cohere_lite.errors import AudioError, OptionError, naming
+from cohere_lite.extras.raw import RAW_FORMATS
+from cohere_lite.wav import read_some
 
 try:
     import soundfile
 except ImportError:
     soundfile = None
 
+convert = importlib.import_module("cohere_lite.extras.convert")  # also where all modules are one file
 FFMPEG = shutil.which("ffmpeg")
 needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="ffmpeg is not on the PATH")
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
@@ -43,7 +59,7 @@ SAMPLES = np.random.default_rng(0).integers(-(2**15), 2**15, (2000, 2)).astype(n
 
 def everything(audio):
     """float (n, channels)"""
-    return np.concatenate([np.zeros((0, audio.channels)), *audio.blocks])
+    return np.concatenate([*audio.blocks] or [np.zeros((0, 1))])
 
 
 def read(source, raw=None):
@@ -52,8 +68,9 @@ def read(source, raw=None):
         return everything(audio), audio.rate, audio.warnings
 
 
-def mix(audio, channel=None, start=0.0, end=None):
-    blocks = list(mixed(audio, channel, start, end))
+def heard(audio, channel=None, start=0.0, end=None):
+    """float32 (n, k) of a stretch"""
+    blocks = [mix(frames, channel) for frames in stretch(audio, start, end)]
     assert all(block.dtype == np.float32 for block in blocks)
     return np.concatenate(blocks)
 
@@ -110,7 +127,7 @@ def test_raw_data_may_look_like_a_file():
 
 def test_no_raw_samples():
     frames, _, warnings = read(b"", "8000:s16le:2")
-    assert (frames.shape, warnings) == ((0, 2), [])
+    assert (len(frames), warnings) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -130,7 +147,7 @@ def test_raw_formats_that_are_none(raw):
 def test_an_endless_device():
     with open_audio("/dev/zero", "16000:s16le:1") as audio:
         assert audio.duration is None
-        assert mix(audio, end=1.5).tolist() == [[0.0]] * 24_000
+        assert heard(audio, end=1.5).tolist() == [[0.0]] * 24_000
 
 
 # Arrays and blocks
@@ -139,26 +156,26 @@ def test_an_endless_device():
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_float_arrays_are_what_they_are(dtype):
     mono = np.array([-1, 0.5, 1.5], dtype)
-    assert mix(open_array(mono, 8000)).tolist() == column([-1, 0.5, 1.5])
-    assert mix(open_array(np.stack([mono, -mono], axis=1), 8000), 1).tolist() == column([1, -0.5, -1.5])
+    assert heard(open_array(mono, 8000)).tolist() == column([-1, 0.5, 1.5])
+    assert heard(open_array(np.stack([mono, -mono], axis=1), 8000), 1).tolist() == column([1, -0.5, -1.5])
 
 
 def test_int16_arrays_are_scaled():
-    assert mix(open_array(np.array([-(2**15), 0, 2**14], np.int16), 8000)).tolist() == column([-1, 0, 0.5])
+    assert heard(open_array(np.array([-(2**15), 0, 2**14], np.int16), 8000)).tolist() == column([-1, 0, 0.5])
 
 
 def test_arrays_of_more_than_one_block():
     values = np.arange(200_000, dtype=np.float32)
-    np.testing.assert_array_equal(mix(open_array(values, 8000))[:, 0], values)
+    np.testing.assert_array_equal(heard(open_array(values, 8000))[:, 0], values)
     wide = np.zeros((65_540, 100), np.float32)  # and a last block with fewer frames than channels
-    assert mix(open_array(wide, 8000), "split").shape == wide.shape
+    assert heard(open_array(wide, 8000), "split").shape == wide.shape
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 2)])
 def test_an_empty_array(shape):
     audio = open_array(np.zeros(shape, np.float32), 8000)
-    assert (audio.channels, audio.duration) == (len(shape), 0)
-    assert mix(audio, "split").shape == (0, len(shape))
+    assert audio.duration == 0
+    assert heard(audio, "split").shape == (0, len(shape))
 
 
 def test_blocks_are_fetched_as_they_are_asked_for():
@@ -169,9 +186,9 @@ def test_blocks_are_fetched_as_they_are_asked_for():
             fetched.append(i)
             yield np.full(i, i / 4, np.float32)
 
-    audio = open_blocks(recorder(), 8000, "the recorder")
-    assert (fetched, audio.live, audio.duration) == ([0], True, None)
-    blocks = mixed(audio, None, 0.0, None)
+    audio = open_blocks(recorder(), 8000)
+    assert (fetched, audio.live, audio.duration) == ([], True, None)
+    blocks = stretch(audio, 0.0, None)
     assert (next(blocks).tolist(), fetched) == ([], [0])
     assert (next(blocks).tolist(), fetched) == ([[0.25]], [0, 1])
     assert next(blocks).tolist() == [[0.5], [0.5]]
@@ -179,7 +196,7 @@ def test_blocks_are_fetched_as_they_are_asked_for():
 
 
 def test_no_blocks():
-    assert mix(open_blocks([], 8000)).shape == (0, 1)
+    assert list(stretch(open_blocks([], 8000), 0.0, None)) == []
 
 
 @pytest.mark.parametrize(
@@ -196,24 +213,15 @@ def test_no_blocks():
     ],
 )
 def test_arrays_that_are_no_audio(samples, message):
-    for opened in (lambda: open_array(samples, 8000), lambda: open_blocks([samples], 8000)):
+    for audio in open_array(samples, 8000), open_blocks([samples], 8000):
         with pytest.raises(AudioError, match=message):
-            opened()
+            next(audio.blocks)
 
 
 def test_blocks_that_are_no_audio():
     for bad in [0.5], "text":
         with pytest.raises(TypeError, match=f"expected samples as NumPy arrays, not {type(bad).__name__}"):
-            open_blocks([bad], 8000)
-    later = open_blocks([np.zeros(5), np.zeros((5, 2))], 8000, "the recorder")
-    with pytest.raises(AudioError, match="the recorder: a block of 2 channels after blocks of 1"):
-        mix(later)
-
-
-@pytest.mark.parametrize("rate", [16000.5, nan, inf])
-def test_rates_that_are_none(rate):
-    with pytest.raises(OptionError, match=f"rate is {rate}; it must be a whole number"):
-        open_array(np.zeros(5), rate)
+            next(open_blocks([bad], 8000).blocks)
 
 
 def test_duration():
@@ -239,7 +247,8 @@ def test_duration():
     assert duration(wav(data) + b"LIST\4\0\0\0INFO") == (1.0, False)
     assert duration(data, "8000:s16le:1") == (2.0, False)
     assert duration(Pipe(data, 99), "8000:s16le:1") == (None, True)
-    assert open_array(np.zeros((8000, 2)), 16000).duration == 0.5
+    array = open_array(np.zeros((8000, 2)), 16000)
+    assert (array.duration, array.live) == (0.5, False)
     assert duration(wav(b"")) == (None, True)  # nothing there yet, perhaps
 
 
@@ -249,17 +258,17 @@ def test_duration():
 def test_channels():
     """By hand; the third frame's numbers are the largest, and their sum is larger."""
     frames = np.array([[0.5, -0.25], [1, 0], [9.9e14, 9.9e14]], np.float32)
-    assert mix(open_array(frames, 8000)).tolist() == column([0.125, 0.5, float(np.float32(9.9e14))])
-    assert mix(open_array(frames, 8000), 0).tolist() == frames[:, :1].tolist()
-    assert mix(open_array(frames, 8000), 1).tolist() == frames[:, 1:].tolist()
-    assert mix(open_array(frames, 8000), "split").tolist() == frames.tolist()
-    assert mix(open_array(frames[:, 0], 8000), 0).tolist() == frames[:, :1].tolist()
+    assert heard(open_array(frames, 8000)).tolist() == column([0.125, 0.5, float(np.float32(9.9e14))])
+    assert heard(open_array(frames, 8000), 0).tolist() == frames[:, :1].tolist()
+    assert heard(open_array(frames, 8000), 1).tolist() == frames[:, 1:].tolist()
+    assert heard(open_array(frames, 8000), "split").tolist() == frames.tolist()
+    assert heard(open_array(frames[:, 0], 8000), 0).tolist() == frames[:, :1].tolist()
 
 
 @pytest.mark.parametrize("channel", [2, -1, "left", 0.5])
 def test_channels_that_are_not_there(channel):
-    with pytest.raises(OptionError, match=f"channel is {channel!r}, but the array has 2, counted from 0"):
-        mix(open_array(np.zeros((5, 2)), 8000), channel)
+    with pytest.raises(OptionError, match=f"channel is {channel!r}, but the recording has 2, counted from 0"):
+        heard(open_array(np.zeros((5, 2)), 8000), channel)
 
 
 @settings(deadline=None)
@@ -276,18 +285,20 @@ def test_stretches(sizes, start, end):
     first, last = round(start * rate), n + 1 if end in (None, inf) else round(end * rate)
     if end is not None and start >= end:
         with pytest.raises(OptionError, match="is no stretch"):
-            mix(audio, None, start, end)
+            heard(audio, None, start, end)
     elif 0 < first >= n < last:
-        with pytest.raises(OptionError, match=f"the audio ends at {n / rate:.2f} s; there is nothing from {start:g} s"):
-            mix(audio, None, start, end)
+        with pytest.raises(
+            OptionError, match=f"the recording ends at {n / rate:.2f} s; there is nothing from {start:g} s"
+        ):
+            heard(audio, None, start, end)
     else:
-        assert mix(audio, None, start, end)[:, 0].tolist() == values[first:last].tolist()
+        assert heard(audio, None, start, end)[:, 0].tolist() == values[first:last].tolist()
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1, None), (-1, 1), (1, 1), (2, 1), (nan, None), (0, nan)])
 def test_stretches_that_are_none(start, end):
     with pytest.raises(OptionError, match=rf"from {start} to {end or 'the end'} is no stretch"):
-        mix(open_array(np.zeros(80_000), 8000), None, start, end)
+        heard(open_array(np.zeros(80_000), 8000), None, start, end)
 
 
 def test_what_follows_the_stretch_is_not_read():
@@ -295,21 +306,64 @@ def test_what_follows_the_stretch_is_not_read():
         yield np.zeros(5)
         raise AssertionError("read too far")
 
-    assert len(mix(open_blocks(recorder(), 10), end=0.5)) == 5
+    assert len(heard(open_blocks(recorder(), 10), end=0.5)) == 5
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39, -2.01e15])
 def test_numbers_that_are_not_finite(bad):
-    """By hand: frame 384000 is at 24 s. They matter where they are asked for, and only there."""
-    frames = np.zeros((400_000, 2))
-    frames[384_000, 1] = frames[390_000, 0] = bad
-    for channel, at in (None, "24.000"), ("split", "24.000"), (1, "24.000"), (0, "24.375"):
-        for start in 0.0, 23.9:
-            with pytest.raises(AudioError, match=f"the array: NaN, infinity or a number beyond 1e15 at {at} s"):
-                mix(open_array(frames, 16000), channel, start)
-    assert not mix(open_array(frames, 16000), None, 0, 24).any()
-    assert not mix(open_array(frames, 16000), 0, 0, 24.3).any()
-    assert not mix(open_array(frames, 16000), None, 24.4).any()
+    """By hand: what is mixed has 3 usable frames before the first bad one, wherever that is not left out."""
+    frames = np.array([[1, -1e15], [0, 0], [1e15, 0], [0, bad], [bad, 0], [0, 0]])
+    for channel, expected in (None, 3), ("split", 3), (1, 3), (0, 4):
+        assert usable_frames(mix(frames, channel)) == expected
+    assert usable_frames(mix(frames[:3], None)) == 3
+    assert usable_frames(np.zeros((0, 2))) == 0
+
+
+def test_the_mean_is_rounded_once():
+    """By reference: the exact sum of each frame (math.fsum). In float32 a third of the means would be other numbers."""
+    frames = np.random.default_rng(0).uniform(-1, 1, (1000, 6)).astype(np.float32)
+    assert mix(frames, None)[:, 0].tolist() == [float(np.float32(fsum(frame) / 6)) for frame in frames.tolist()]
+
+
+def test_frames_of_samples():
+    """By hand. Floats stay what they are, without a copy."""
+    samples = np.array([0.5, -2], np.float32)
+    frames = as_frames(samples)
+    assert (frames.tolist(), np.shares_memory(frames, samples)) == ([[0.5], [-2]], True)
+    assert as_frames(np.array([[2**14, -(2**15)]], np.int16)).tolist() == [[0.5, -1]]
+
+
+def test_a_recording_can_be_read_once():
+    """Nor the rest of one of which a part has been read: the times would be wrong."""
+    with open_audio(wav(bytes(100))) as audio:
+        assert len(heard(audio)) == 50
+        with pytest.raises(AudioError, match="has been read already; open it again"):
+            heard(audio)
+    for audio in open_array(np.zeros(200_000), 8000), open_blocks([np.zeros(5), np.zeros(5)], 5):
+        heard(audio, end=1)
+        with pytest.raises(AudioError, match="has been read already; open it again"):
+            heard(audio)
+
+
+# Names
+
+
+def test_a_recording_is_named_once():
+    """The innermost name wins. It survives a trip to another process."""
+    with pytest.raises(AudioError) as caught, naming("outer"), naming("inner"):
+        raise AudioError("damaged")
+    for error in caught.value, pickle.loads(pickle.dumps(caught.value)):
+        assert (str(error), error.name, error.args) == ("inner: damaged", "inner", ("damaged",))
+    assert (str(AudioError("damaged")), AudioError("damaged").name, str(AudioError())) == ("damaged", None, "")
+    with pytest.raises(OptionError, match=r"^wrong$"), naming("outer"):
+        raise OptionError("wrong")
+
+
+def test_what_is_raised_while_a_recording_is_open_names_it():
+    with pytest.raises(AudioError, match=r"^audio bytes: damaged$"), open_audio(wav(b"")):
+        raise AudioError("damaged")
+    with pytest.raises(AudioError, match=r"^audio bytes: empty"), open_audio(wav(b"")), open_audio(b""):
+        pass
 
 
 # Files and pipes that are not as they should be
@@ -341,12 +395,15 @@ def test_a_block_comes_as_soon_as_its_bytes_do():
                 n_frames += len(next(blocks))
 
 
-@posix
-@pytest.mark.parametrize("raw", [None, "16000:s16le:1"])
-def test_a_pipe_that_does_not_block(raw):
-    """It has nothing at first, and again after the header; that is not its end."""
+def open_slow_pipe(raw, descriptor, buffering):
+    """The reading end, on `descriptor` or a higher one, of a pipe that does not block, and its writer, of 5 samples of
+    0.5. There is nothing at first, and again within the header and within a sample."""
+    import fcntl  # POSIX only
+
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
+    moved = fcntl.fcntl(reading, fcntl.F_DUPFD, descriptor)
+    os.close(reading)
     data = wav(b"\x00\x40" * 5)
 
     def write():
@@ -357,10 +414,74 @@ def test_a_pipe_that_does_not_block(raw):
 
     writer = threading.Thread(target=write)
     writer.start()
-    with open(reading, "rb", buffering=0) as file, open_audio(file, raw) as audio:
-        assert np.concatenate(list(audio.blocks)).tolist() == column([0.5] * 5)
+    return open(moved, "rb", buffering=buffering), writer
+
+
+@pytest.fixture(params=["poll", "beyond 1023", "no poll"])
+def descriptor(request, monkeypatch):
+    """At least so large; select, on Windows, takes sockets only, and there is no poll."""
+    if request.param == "no poll":
+
+        def select_of_windows(*_):
+            raise OSError(10038, "An operation was attempted on something that is not a socket")
+
+        monkeypatch.delattr(select, "poll")
+        monkeypatch.setattr(select, "select", select_of_windows)
+    if request.param != "beyond 1023":
+        yield 3
+        return
+    resource = pytest.importorskip("resource", reason="POSIX only")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 1100:
+        pytest.skip("this process may not have so many files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 1100), limits[1]))
+    yield 1024
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@posix
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("raw", [None, "16000:s16le:1"])
+def test_a_pipe_that_does_not_block(raw, buffering, descriptor):
+    """That there is nothing yet is not its end, of an unbuffered file (None) or of a buffered one (b"" by read1)."""
+    file, writer = open_slow_pipe(raw, descriptor, buffering)
+    with file, open_audio(file, raw) as audio:
+        assert everything(audio).tolist() == column([0.5] * 5)
     writer.join()
     assert audio.warnings == []
+
+
+@posix
+def test_waiting_keeps_no_core_busy(descriptor):
+    """By hand: a read every 50 ms, and 4 for each of the 4 parts and for the end: one that finds nothing, one more, the
+    first byte, the others. Twice as many are allowed; a busy loop would read 100,000 times a second."""
+    file, writer = open_slow_pipe(None, descriptor, 0)
+    reads, start = [], time.monotonic()
+
+    class Counted:
+        fileno = file.fileno
+
+        def read(self, count):
+            reads.append(count)
+            return file.read(count)
+
+    with file:
+        found = b"".join(iter(lambda: read_some(Counted(), 100), b""))
+        assert len(reads) <= (time.monotonic() - start) / 0.05 + 2 * 4 * 5
+    assert found == wav(b"\x00\x40" * 5)
+    writer.join()
+
+
+def test_a_file_without_descriptor_that_does_not_block():
+    class Slow(Pipe):
+        def readinto(self, into):
+            return super().readinto(memoryview(into)[:count]) if (count := next(counts)) else None
+
+    data = wav(b"\x00\x40" * 5)
+    for buffered in False, True:
+        counts = itertools.cycle([0, 0, 7])
+        file = Slow(data, 99)
+        assert read(io.BufferedReader(file) if buffered else file)[0].tolist() == column([0.5] * 5)
 
 
 @posix
@@ -396,12 +517,123 @@ def test_a_file_that_may_not_be_read(tmp_path):
         read(path)
 
 
-# Converters
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("~/no such.wav", "only shells know ~; use os.path.expanduser"),
+        (Path("~/no such.wav"), "only shells know ~; use os.path.expanduser"),
+        ("file:///home/a.wav", "pass the path alone, without file://"),
+        ("https://example.org/a.wav", "this is an address; download the file and pass its path"),
+        ("HTTP://example.org/a.wav", "this is an address; download the file and pass its path"),
+        (Path("s3://bucket/a.wav"), "this is an address; download the file and pass its path"),
+        (Path(__file__).parent, "pass the files that are in it"),
+    ],
+)
+def test_paths_that_cannot_be_opened_get_a_hint(path, hint):
+    """The error is the system's, with its number and the file's name, as Python makes it."""
+    with pytest.raises(OSError) as expected:  # noqa: PT011 - of the system, whichever it is
+        open(path, "rb")  # noqa: SIM115 - does not open
+    with pytest.raises(type(expected.value), match=re.escape(f" ({hint}): ")) as caught:
+        read(path)
+    assert (caught.value.errno, caught.value.filename) == (expected.value.errno, expected.value.filename)
+
+
+@pytest.mark.parametrize("path", ["no such.wav", "C:/no such.wav", "a~b.wav"])
+def test_other_paths_get_none(path):
+    with pytest.raises(FileNotFoundError, match=f"No such file or directory: '{path}'"):
+        read(path)
+
+
+# Files of other kinds
+
+
+def test_files_that_are_not_audio(monkeypatch):
+    """They never reach a converter: ffmpeg makes a picture of text."""
+    monkeypatch.setattr(convert, "_through", lambda path, kind: pytest.fail(f"converted {kind}"))
+    for data, message in [
+        (b"PK\3\4" + bytes(30), "a zip archive; supported: WAV with PCM"),
+        (b"\x1f\x8b" + bytes(30), "a gzip file"),
+        (b"\xff\xfeh\0i\0", "a UTF-16 text file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            "not audio, but a Git LFS pointer .*git lfs pull",
+        ),
+        (b"These are notes, not audio.\n", "a text file, beginning 'These are notes.*; supported: WAV with PCM"),
+        (f"Übung{57 * ' '}ü, cut in two at byte 64".encode(), "a text file, beginning 'Übung"),
+        (b"hi", "a text file, beginning 'hi'"),
+        (b"R", "a text file, beginning 'R'"),
+        (b"\xef\xbb\xbfhi", "a text file, beginning 'hi'"),
+        (b"\n<!DOCTYPE html>\n<html><body>404", "not audio, but an HTML page: a failed download; fetch it again"),
+        (b"\xef\xbb\xbf<html><body>404", "not audio, but an HTML page"),
+        (b"Entry not found", "not audio, but the hub's message that there is no such file"),
+    ]:
+        for source, name in (data, "audio bytes"), (Pipe(data, 99), "audio stream"):
+            with pytest.raises(AudioError, match=f"^{name}: {message}"):
+                read(source)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"FORM\0\0\0\x10AIFFCOMM", "an AIFF file"),
+        (b"RIFF\x10\0\0\0AVI LIST", "an AVI video"),
+        (b"OggS\0\2" + bytes(30), "an Ogg file"),
+        (b"fLaC\0\0\0\x22" + bytes(30), "a FLAC file"),
+        (b"ID3\4\0\0" + bytes(30), "an MP3 file"),
+        (b"\xff\xfb\x90\x64" + bytes(30), "an MP3 or AAC file"),
+        (b"\0\0\0\x20ftypM4A " + bytes(30), "an MP4 file"),
+        (b"\x1aE\xdf\xa3" + bytes(30), "a Matroska or WebM file"),
+        (b"NIST_1A\n   1024\n", "a NIST SPHERE file"),
+        (b"\0", r"not a WAV file \(first bytes: 00\)"),
+        (b"\xff", r"not a WAV file \(first bytes: ff\)"),
+        (bytes(100), r"not a WAV file \(first bytes: 00 00 00"),
+        (wav(b"", tag=0x31), r"GSM 6\.10: WAV with format tag 0x0031"),
+        (wav(b"", tag=0x55), "MP3: WAV with format tag 0x0055"),
+        (wav(b"", bits=64), "PCM: WAV with format tag 0x0001, 64 bits"),
+        (wav(b"", tag=FLOAT, bits=16), "float: WAV with format tag 0x0003, 16 bits"),
+        (wav(b"", tag=IMA_ADPCM, bits=4, block_align=3), "IMA ADPCM: WAV with format tag 0x0011, 4 bits"),
+        (wav(b"", tag=0x1234), "unknown coding: WAV with format tag 0x1234"),
+        (wav(b"", tag=0xFFFE), "EXTENSIBLE with an incomplete or foreign SubFormat: WAV with format tag 0xFFFE"),
+    ],
+)
+def test_what_a_pipe_holds_that_could_be_converted(data, kind):
+    with pytest.raises(AudioError, match=f"^audio stream: {kind}.*; for a pipe, convert before it: ffmpeg"):
+        read(Pipe(data, 99))
+
+
+@pytest.mark.folder
+def test_a_copy_without_the_optional_files(monkeypatch):
+    """The error names the file that is missing; WAV is read as ever."""
+    for name in "adpcm", "convert":
+        monkeypatch.setitem(sys.modules, f"cohere_lite.extras.{name}", None)
+    assert read(wav(b"\x00\x40"))[0].tolist() == [[0.5]]
+    missing = "other files need cohere_lite/extras/convert.py, which is not in this copy"
+    with pytest.raises(AudioError, match=rf"audio bytes: not a WAV file \(first bytes: 66 4c 61 43\); {missing}$"):
+        read(b"fLaC")
+    with pytest.raises(AudioError, match=r"0x0011, 4 bits .*; ADPCM needs cohere_lite/extras/adpcm.py, which is not"):
+        read(wav(IMA_BLOCK, tag=IMA_ADPCM, bits=4, block_align=8))
+
+
+@posix
+def test_a_program_in_the_current_folder_is_not_started(tmp_path, monkeypatch):
+    """As if on Windows, where shutil.which begins there: the sender of a file may have put one beside it. Nor by a PATH
+    that has the current folder in it."""
+    for name in "ffmpeg", "ffmpeg.EXE", "ffmpeg.exe":
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", os.pathsep.join(["", ".", "empty/..", str(tmp_path / "empty")]))
+    monkeypatch.setenv("PATHEXT", ".EXE")
+    assert convert._find_ffmpeg() is None
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert convert._find_ffmpeg() is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert convert._find_ffmpeg() == str(tmp_path / "ffmpeg")
 
 
 @pytest.fixture
 def no_ffmpeg(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda program: None)
+    monkeypatch.setenv("PATH", "")
 
 
 @pytest.fixture(params=[pytest.param("ffmpeg", marks=needs_ffmpeg), "soundfile"])
@@ -410,7 +642,7 @@ def converter(request, monkeypatch):
     if request.param == "ffmpeg":
         monkeypatch.setitem(sys.modules, "soundfile", None)
     else:
-        monkeypatch.setattr(shutil, "which", lambda program: None)
+        monkeypatch.setenv("PATH", "")
     return request.param
 
 
@@ -496,7 +728,7 @@ def test_soundfile_in_blocks(tmp_path, no_ffmpeg, format):
     soundfile.write(path, SAMPLES[np.arange(200_000) % 2000] / 2**17, 44100, format=format)
     expected, _ = soundfile.read(path)
     with open_audio(path) as audio:
-        assert (audio.channels, audio.duration, audio.live) == (2, len(expected) / 44100, False)
+        assert (audio.duration, audio.live) == (len(expected) / 44100, False)
         blocks = list(audio.blocks)
     assert max(map(len, blocks)) < len(expected)
     np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-7)
@@ -525,8 +757,9 @@ def test_lossy_formats_and_videos(tmp_path, name, options, rate, channels):
             pytest.skip(f"this ffmpeg has no {encoder}")
     run_ffmpeg("-f", "lavfi", "-i", "sine=440:d=1", *options.split(), "-ar", rate, "-ac", channels, tmp_path / name)
     with open_audio(tmp_path / name) as audio:
-        assert (audio.rate, audio.channels, audio.duration, audio.live) == (rate, channels, None, False)
+        assert (audio.rate, audio.duration, audio.live) == (rate, None, False)
         frames = everything(audio)
+    assert frames.shape[1] == channels
     assert abs(len(frames) / rate - 1) < 0.1
     middle = frames[rate // 4 : rate // 4 + rate // 2]
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))[:, None], axis=0)) / (len(middle) / 4)
@@ -550,7 +783,7 @@ def test_no_converter(tmp_path, monkeypatch, no_ffmpeg, broken):
     monkeypatch.delitem(sys.modules, "soundfile", raising=False)
     (tmp_path / "soundfile.py").write_text(f"raise {'OSError' if broken else 'ImportError'}('sndfile not found')")
     monkeypatch.syspath_prepend(tmp_path)
-    for data, kind in (b"fLaC" + bytes(100), "a FLAC file"), (wav(b"", tag=0x31), r"WAV with .*GSM 6\.10.*"):
+    for data, kind in (b"fLaC" + bytes(100), "a FLAC file"), (wav(b"", tag=0x31), r"GSM 6\.10: WAV with .*"):
         with pytest.raises(
             AudioError, match=f"audio bytes: {kind}; to read it, install the program ffmpeg .*soundfile"
         ):
@@ -699,7 +932,7 @@ def test_a_failure_after_the_first_samples_is_an_error(fake_ffmpeg):
         sys.exit("no more")
     """)
     blocks = []
-    with open_audio(b"fLaC") as audio, pytest.raises(AudioError, match="audio bytes: a FLAC file; ffmpeg: no more"):
+    with pytest.raises(AudioError, match="audio bytes: a FLAC file; ffmpeg: no more"), open_audio(b"fLaC") as audio:
         blocks.extend(audio.blocks)
     assert sum(map(len, blocks)) == 32_000
 
@@ -750,7 +983,7 @@ def test_what_is_no_wav_is_an_error(fake_ffmpeg):
 
 def test_no_output_is_an_error(fake_ffmpeg):
     fake_ffmpeg("")
-    with pytest.raises(AudioError, match=r"a FLAC file; what ffmpeg made of it: audio bytes: empty \(0 bytes\)"):
+    with pytest.raises(AudioError, match=r"a FLAC file; what ffmpeg made of it: empty \(0 bytes\)"):
         read(b"fLaC")
 
 
@@ -759,8 +992,8 @@ def test_the_formats_exist():
     """By reference: ffmpeg's own list, in lines such as " D  mov,mp4,m4a,3gp,3g2,mj2 QuickTime / MOV"."""
     listed = subprocess.run([FFMPEG, "-v", "error", "-demuxers"], capture_output=True, text=True, check=True).stdout
     names = {name for line in listed.splitlines() if line[:2] == " D" for name in line.split()[1].split(",")}
-    assert set(module._FFMPEG_FORMATS.split(",")) <= names
-    assert not {"hls", "dash", "concat", "sdp", "imf", "image2", "avisynth"} & set(module._FFMPEG_FORMATS.split(","))
+    assert set(convert._FFMPEG_FORMATS.split(",")) <= names
+    assert not {"hls", "dash", "concat", "sdp", "imf", "image2", "avisynth"} & set(convert._FFMPEG_FORMATS.split(","))
 
 
 PLAYLISTS = {
@@ -778,5 +1011,5 @@ def test_a_file_cannot_name_others_to_be_read(tmp_path, monkeypatch, format):
     playlist.write_text(PLAYLISTS[format].format(path=tmp_path / "other.mp3"), encoding="latin-1")
     with pytest.raises(AudioError, match=r"ffmpeg: .*whitelist"):
         read(playlist)
-    monkeypatch.setattr(module, "_FFMPEG_FORMATS", f"mp3,{format}")
+    monkeypatch.setattr(convert, "_FFMPEG_FORMATS", f"mp3,{format}")
     assert len(read(playlist)[0]) > 0

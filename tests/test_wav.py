@@ -3,7 +3,6 @@
 import io
 import itertools
 import os
-import re
 import struct
 import subprocess
 import sys
@@ -16,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohere_lite.audio import mixed, open_audio
-from cohere_lite.errors import AudioError
-from cohere_lite.wav import NotWav, open_wav
+from cohere_lite.audio import mix, open_audio, stretch, usable_frames
+from cohere_lite.errors import AudioError, NotWav
+from cohere_lite.wav import open_wav
 
 PCM, MS_ADPCM, FLOAT, A_LAW, MU_LAW, IMA_ADPCM, EXTENSIBLE = 1, 2, 3, 6, 7, 0x11, 0xFFFE
 GUID_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71")
@@ -83,7 +82,7 @@ class Recording(NamedTuple):
 def read_wav(source):
     """All of it: float32 (n,), the mean of the channels."""
     with open_audio(source) as audio:
-        blocks = [np.zeros((0, 1), np.float32), *mixed(audio, None, 0.0, None)]
+        blocks = [np.zeros((0, 1), np.float32), *(mix(frames, None) for frames in stretch(audio, 0.0, None))]
         return Recording(np.concatenate(blocks)[:, 0], audio.rate, tuple(audio.warnings))
 
 
@@ -92,8 +91,8 @@ def peak_memory(source):
     tracemalloc.start()
     try:
         with open_audio(source) as audio:
-            for _ in mixed(audio, None, 0.0, None):
-                pass
+            for frames in stretch(audio, 0.0, None):
+                mix(frames, None)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -133,11 +132,14 @@ class Pipe(io.RawIOBase):
         (PCM, 32, struct.pack("<3i", -(2**31), 1, 2**30), [-1.0, 2.0**-31, 0.5]),
         (FLOAT, 32, struct.pack("<3f", 0.1, -1.0, 1.5), [float(np.float32(0.1)), -1.0, 1.5]),
         (FLOAT, 64, struct.pack("<3d", 0.1, -1.0, 1.5), [float(np.float32(0.1)), -1.0, 1.5]),
-        (PCM, 20, b"\x00\x00\x40", [0.5]),  # 20 bits in a container of 24: the container's scale
-        (PCM, 12, b"\x00\x40", [0.5]),  # 12 in 16
+        (PCM, 17, b"\x00\x00\x40", [0.5]),  # 17 to 24 bits are in a container of 24: the container's scale
+        (PCM, 9, b"\x00\x40", [0.5]),  # 9 to 16 in 16
         # G.711, tables 1 and 2: of A-law the largest and the smallest values; of mu-law the largest, both zeros, and 2
         (A_LAW, 8, b"\xaa\x2a\xd5\x55", [4032 / 4096, -4032 / 4096, 1 / 4096, -1 / 4096]),
         (MU_LAW, 8, b"\x80\x00\xff\x7f\xfe", [8031 / 8192, -8031 / 8192, 0, 0, 2 / 8192]),
+        # exponent and mantissa 0, 10 and 1, 0 and 3, 6; of mu-law 3, 10
+        (A_LAW, 8, b"\xdf\xc5\xe3", [(2 * 10 + 1) / 4096, 33 / 4096, (2 * 6 + 33) * 4 / 4096]),
+        (MU_LAW, 8, b"\xc5", [((2 * 10 + 33) * 8 - 33) / 8192]),
         (MU_LAW, 16, b"\x80", [8031 / 8192]),  # some writers give the bits after decoding; they say nothing here
     ],
 )
@@ -211,6 +213,9 @@ def test_stereo_adpcm():
 def test_64_bit_wav(magic):
     assert samples(rf64(b"\x00\x40", magic=magic)) == [0.5]
     assert samples(rf64(b"\xc0", bits=8, magic=magic) + chunk(b"LIST", b"abc")) == [0.5]
+    ds64, data = chunk(b"ds64", struct.pack("<QQQI", 0, 2, 0, 0)), chunk(b"data", b"\x00\x40", 0xFFFFFFFF)
+    assert samples(riff(ds64, chunk(b"junk", bytes(28)), fmt(), data, chunk(b"LIST", b"ab"), magic=magic)) == [0.5]
+    assert samples(riff(ds64[:4] + b"\x0f\0\0\0" + bytes(16), fmt(), data, magic=magic)) == [0.5]  # too short: no size
 
 
 def test_big_endian():
@@ -233,6 +238,8 @@ def test_wave64():
     form, data = chunk64(b"fmt ", fmt_body()), chunk64(b"data", b"\x00\x40")
     assert samples(wave64(form, data)) == samples(wave64(other, form, other, data, other)) == [0.5]
     assert samples(wave64(form, data[:26])) == [0.5]  # without the zeros
+    for n in (*range(10), 41):
+        assert samples(wave64(form, chunk64(b"list", b"x" * n), data)) == [0.5]
     values = [value / 32768 for value in MS_VALUES]
     assert samples(w64(MS_BLOCK, tag=MS_ADPCM, bits=4, block_align=9)) == values
 
@@ -247,11 +254,19 @@ def test_extensible(tag, bits, valid, data):
     assert samples(wav(data, tag=EXTENSIBLE, bits=bits, extra=extension)) == [0.5]
 
 
+def test_a_guid_counts_in_extensible_files_only():
+    """By rule (mmreg.h): the tag is the coding; these 16 bits are no float."""
+    extension = struct.pack("<HHIH", 22, 16, 4, FLOAT) + GUID_TAIL
+    assert samples(wav(b"\x00\x40", tag=PCM, extra=extension)) == [0.5]
+
+
 def test_channels_are_averaged_without_bias_or_overflow():
     assert samples(wav(struct.pack("<4h", 32767, 32767, -1, 0), channels=2)) == [32767 / 32768, -0.5 / 32768]
     assert samples(wav(struct.pack("<2f", 9e14, 9e14), tag=FLOAT, bits=32, channels=2)) == [float(np.float32(9e14))]
     assert samples(wav(struct.pack("<3h", 3, 6, 9), channels=3)) == [6 / 32768]
     assert samples(wav(b"\xc0" * 65535, channels=65535, bits=8)) == [0.5]
+    half = np.full(65535, 0.5).tobytes()  # a frame of 512 KiB, more than is read at once
+    assert samples(wav(half, tag=FLOAT, channels=65535, bits=64, block_align=0)) == [0.5]
 
 
 def test_other_chunks_are_skipped():
@@ -411,7 +426,7 @@ def test_cut_adpcm_tells_how_much():
     assert "promises 1024000 bytes (255.12 s), the file holds 2048 (0.51 s)" in warning
 
 
-@pytest.mark.parametrize("block_align", [0, 1, 3, 7, 65535])
+@pytest.mark.parametrize("block_align", [0, 1, 3, 4, 7, 65535])
 def test_block_align_nonsense_is_ignored(block_align):
     assert samples(wav(b"\x00\x40", block_align=block_align)) == [0.5]
 
@@ -420,7 +435,9 @@ def test_24_bits_in_4_bytes():
     """By hand: block_align, 4 a channel, tells that the upper three bytes of four hold the sample."""
     data = struct.pack("<ii", 0x40000000, -0x20000000)
     assert samples(wav(data, bits=24, block_align=4)) == [0.5, -0.25]
-    assert len(samples(wav(data[:6], bits=24, block_align=3))) == 2
+    assert samples(wav(data, bits=24, channels=2, block_align=8)) == [0.125]
+    for block_align in 3, 7, 8:
+        assert len(samples(wav(data[:6], bits=24, block_align=block_align))) == 2
 
 
 def test_a_size_between_the_placeholders_is_one():
@@ -453,7 +470,7 @@ def test_a_chunk_that_promises_allocates_nothing():
     ):
         tracemalloc.start()
         with pytest.raises(AudioError, match="no data chunk"):
-            open_wav(io.BytesIO(file), "a.wav")
+            open_wav(io.BytesIO(file))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 1 << 20
@@ -463,7 +480,7 @@ def test_a_file_of_zeros_is_not_searched():
     """Space that a recorder reserved and never wrote to: 64 KiB tell. Fewer zeros may stand between chunks."""
     file = io.BytesIO(riff(fmt()) + bytes(1 << 20))
     with pytest.raises(AudioError, match="zeros instead of a data chunk"):
-        open_wav(file, "a.wav")
+        open_wav(file)
     assert file.tell() == len(riff(fmt())) + (1 << 16) + 8
     for n in 8, 24, 2000, 1 << 16:
         assert samples(riff(fmt(), bytes(n), chunk(b"data", b"\x00\x40"))) == [0.5]
@@ -507,8 +524,8 @@ def test_memory_does_not_grow_with_the_length(tmp_path, size, format):
     ("data", "message"),
     [
         (b"", r"empty \(0 bytes\)"),
-        (b"R", "a text file, beginning 'R'"),
         (b"RIFF\x24\0", "ends after 6 bytes"),
+        (riff()[:11], "ends after 11 bytes"),
         (riff(), "no data chunk"),
         (riff(fmt()), "no data chunk"),
         (riff(fmt())[:30], "fmt chunk of 10 bytes instead of 16"),
@@ -520,78 +537,60 @@ def test_memory_does_not_grow_with_the_length(tmp_path, size, format):
         (wav(b"\0\0", rate=0), "1 channels at 0 Hz"),
         (w64(b"\0\0")[:20], "a WAV file that ends after 20 bytes"),
         (w64(b"")[:-1], "no data chunk"),
-        (b"PK\3\4" + bytes(30), "a zip archive; supported: WAV with PCM"),
-        (b"\x1f\x8b" + bytes(30), "a gzip file"),
-        (b"\xff\xfeh\0i\0", "a UTF-16 text file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
-        (b"These are notes, not audio.\n", "a text file, beginning 'These are notes"),
-        (f"Übung{57 * ' '}ü, cut in two at byte 64".encode(), "a text file, beginning 'Übung"),
-        (b"hi", "a text file, beginning 'hi'"),
-        (b"\n<!DOCTYPE html>\n<html><body>404", "an HTML page"),
     ],
 )
 def test_errors_say_what_was_found(data, message):
-    with pytest.raises(AudioError, match=f"(?s)^sound.wav: .*{message}") as caught:
-        open_wav(io.BytesIO(data), "sound.wav")
+    with pytest.raises(AudioError, match=message) as caught:
+        open_wav(io.BytesIO(data))
     assert not isinstance(caught.value, NotWav)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (wav(b"\0\0", bits=0), "PCM.*0 bits"),
-        (wav(b"\0\0", bits=64), "PCM.*64 bits"),
-        (wav(b"\0\0", bits=65535), "PCM.*65535 bits"),
-        (wav(b"\0\0", tag=FLOAT, bits=16), "float.*16 bits"),
-        (
-            wav(b"\0\0", tag=0x11, bits=4, block_align=3),
-            r"0x0011 \(IMA ADPCM\), 4 bits .*1 channels, blocks of 3 bytes",
-        ),
-        (wav(b"\0\0", tag=2, bits=4, block_align=0), r"0x0002 \(Microsoft ADPCM\).* blocks of 0 bytes"),
+        (wav(b"\0\0", bits=0), "0x0001, 0 bits .*supported: .*PCM.*float"),
+        (wav(b"\0\0", bits=64, block_align=4), "0x0001, 64 bits"),
+        (wav(b"\0\0", bits=65535), "0x0001, 65535 bits"),
+        (wav(b"\0\0", tag=FLOAT, bits=16), "0x0003, 16 bits"),
+        (wav(b"\0\0\0\0", tag=FLOAT, bits=24, block_align=4), "0x0003, 24 bits"),
+        (wav(b"\0\0", tag=0x11, bits=4, block_align=3), "0x0011, 4 bits .*1 channels, blocks of 3 bytes"),
+        (wav(b"\0\0", tag=2, bits=4, block_align=0), "0x0002.* blocks of 0 bytes"),
         (wav(b"\0\0", tag=2, bits=4, channels=3, block_align=256), "3 channels.*supported: .*1 or 2 channels"),
-        (wav(b"\0\0", tag=0x31, bits=0, block_align=65), r"0x0031 \(GSM 6.10\).*supported: .*PCM.*float"),
-        (wav(b"\0\0", tag=0x55, bits=0), r"0x0055 \(MP3\)"),
-        (wav(b"\0\0", tag=0x1234), r"0x1234 \(unknown coding\)"),
-        (wav(b"\0\0", tag=EXTENSIBLE), "EXTENSIBLE with an incomplete"),
-        (wav(b"\0\0", tag=EXTENSIBLE, extra=struct.pack("<HHIH", 22, 16, 4, 1) + bytes(14)), "foreign SubFormat"),
-        (wav(b"\0\0", tag=EXTENSIBLE, extra=struct.pack("<HHIH", 22, 8, 4, 0x31) + GUID_TAIL), "GSM"),
+        (wav(b"\0\0", tag=0x31, bits=0, block_align=65), "0x0031, 0 bits .*supported: .*PCM.*float"),
+        (wav(b"\0\0", tag=EXTENSIBLE), "0xFFFE"),
+        (wav(b"\0\0", tag=EXTENSIBLE, extra=struct.pack("<HHIH", 22, 16, 4, 1) + bytes(14)), "0xFFFE"),
+        (wav(b"\0\0", tag=EXTENSIBLE, extra=struct.pack("<HHIH", 22, 16, 4, 1) + b"\xff" * 14), "0xFFFE"),
+        (wav(b"\0\0", tag=EXTENSIBLE, extra=struct.pack("<HHIH", 22, 8, 4, 0x31) + GUID_TAIL), "0x0031"),
+        (wav(b"\0\0", tag=EXTENSIBLE, extra=struct.pack("<HHIH", 22, 16, 4, 1) + GUID_TAIL[:-1]), "0xFFFE"),
         (b"RIFX" + wav(b"\0\0")[4:], "0x0100"),
         (w64(b"\0\0")[:24] + bytes(40), "not a WAV file.*72 69 66 66"),
-        (b"FORM\0\0\0\x10AIFFCOMM", "AIFF"),
-        (b"RIFF\x10\0\0\0AVI LIST", "AVI"),
+        (b"FORM\0\0\0\x10AIFFCOMM", "not a WAV file.*46 4f 52 4d"),
         (b"RIFF\x10\0\0\0WEBPVP8 ", "not a WAV file.*52 49 46 46"),
-        (b"OggS\0\2" + bytes(30), "Ogg"),
-        (b"fLaC\0\0\0\x22" + bytes(30), "FLAC"),
-        (b"ID3\4\0\0" + bytes(30), "MP3"),
-        (b"\xff\xfb\x90\x64" + bytes(30), "MP3 or AAC"),
-        (b"\0\0\0\x20ftypM4A " + bytes(30), "M4A"),
-        (b"\x1aE\xdf\xa3" + bytes(30), "WebM"),
-        (b"NIST_1A\n   1024\n", "NIST SPHERE"),
         (b"\0", "not a WAV file.*00"),
         (bytes(100), "not a WAV file.*00 00 00"),
     ],
 )
 def test_what_a_converter_may_know(data, message):
-    """Found out, but left to others: another format, or another coding within a WAV file."""
-    with pytest.raises(NotWav, match=f"(?s)^sound.wav: .*{message}"):
-        open_wav(io.BytesIO(data), "sound.wav")
+    """Left to others: another format, of which the first bytes are handed on, or another coding within a WAV file."""
+    with pytest.raises(NotWav, match=message) as caught:
+        open_wav(io.BytesIO(data))
+    assert caught.value.start == (data[:64] if message.startswith("not") else b"")
 
 
 @pytest.mark.parametrize(("bits", "bad"), [(32, "nan"), (32, "inf"), (64, "-inf"), (64, "1e300")])
-def test_nan_and_infinity_are_refused(bits, bad):
-    """By hand: number 384000 is at 24 s in mono and at 12 s in stereo, the first of two, and in a later block; 1e300 is
-    more than float32 can hold."""
+def test_nan_and_infinity_are_found(bits, bad):
+    """By hand: number 384000 is that frame in mono and frame 192000 in stereo, the first of two, and in a later block;
+    1e300 is more than float32 can hold."""
     values = np.zeros(400_000, f"<f{bits // 8}")
     values[384_000] = values[390_000] = float(bad)
-    for channels, at in (1, "24.000 s"), (2, "12.000 s"):
-        with pytest.raises(AudioError, match=f"at {at}"):
-            read_wav(wav(values.tobytes(), tag=FLOAT, bits=bits, channels=channels))
+    for channels, at in (1, 384_000), (2, 192_000):
+        read = read_wav(wav(values.tobytes(), tag=FLOAT, bits=bits, channels=channels))
+        assert usable_frames(read.samples[:, None]) == at
 
 
-def test_a_signalling_nan_is_refused_without_a_warning():
+def test_a_signalling_nan_is_read_without_a_warning():
     """By hand, IEEE 754: exponent all ones, the mantissa's first bit 0, the rest not."""
-    with pytest.raises(AudioError, match=r"at 0\.000 s"):
-        read_wav(wav(b"\1\0\x80\x7f", tag=FLOAT, bits=32))
+    assert np.isnan(read_wav(wav(b"\1\0\x80\x7f", tag=FLOAT, bits=32)).samples).tolist() == [True]
 
 
 def test_errors_name_their_source(tmp_path):
@@ -641,7 +640,6 @@ def outcome(data):
     assert result.samples.dtype == np.float32
     assert result.samples.ndim == 1
     assert result.samples.size <= 2 * len(data)  # 4 bits a sample
-    assert np.isfinite(result.samples).all()
     assert result.rate > 0
 
 
@@ -691,15 +689,10 @@ def test_frames_do_not_depend_on_how_the_bytes_arrive(build, coding, channels, d
     """In pieces of any size, through a buffer (which has read1) or not: the samples and warnings of the whole."""
     file = build(data, size=size, channels=channels, **coding)
     pipe = Pipe(file, *sizes)
-    try:
-        expected = read_wav(io.BytesIO(file))
-    except AudioError as error:  # floats that are not finite
-        with pytest.raises(AudioError, match=re.escape(str(error).partition(": ")[2])):
-            read_wav(pipe)
-    else:
-        found = read_wav(io.BufferedReader(pipe) if buffered else pipe)
-        np.testing.assert_array_equal(found.samples, expected.samples)
-        assert (found.rate, found.warnings) == (expected.rate, expected.warnings)
+    expected = read_wav(io.BytesIO(file))
+    found = read_wav(io.BufferedReader(pipe) if buffered else pipe)
+    np.testing.assert_array_equal(found.samples, expected.samples)
+    assert (found.rate, found.warnings) == (expected.rate, expected.warnings)
 
 
 def test_fuzz():

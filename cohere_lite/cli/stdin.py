@@ -6,16 +6,17 @@ A pipe holds 64 KiB, two seconds of speech. While a phrase is decoded, a recorde
 from __future__ import annotations
 
 import io
-import select
 from collections import deque
 from math import inf
 from threading import Condition, Thread
 from time import monotonic
 from typing import BinaryIO
 
+from ..wav import read_some
+
 _READ_SOME_BYTES = 1 << 16
-_MAX_AHEAD_BYTES = 1 << 25  # 17 minutes of 16-bit mono at 16 kHz; what is beyond waits in the pipe
-# Ctrl-C reaches the recorder, too, which then writes what it still has.
+_MAX_AHEAD_BYTES = 1 << 25  # 17 minutes of 16-bit mono at 16 kHz; more than that waits in the pipe
+# Ctrl-C also reaches the recorder, which then writes what it still has.
 _LAST_WORDS_S = 0.5
 # On Windows, Ctrl-C does not get through to a thread that waits without end.
 _WAIT_S = 0.1
@@ -28,7 +29,7 @@ class ReadAhead(io.RawIOBase):
         self.name = name
         self._blocks: deque[bytes] = deque()
         self._n_bytes = 0
-        self._ended = False  # all that will come is there
+        self._ended = False  # nothing more will be read from the file
         self._error: BaseException | None = None
         self._deadline = inf
         self._changed = Condition()
@@ -58,23 +59,20 @@ class ReadAhead(io.RawIOBase):
             return count
 
     def end(self) -> None:
-        """No more than what has been written already, and what comes at once. Takes no lock: for a signal handler."""
+        """Ends the file after what has been written already and what follows at once. Takes no lock, so that a signal
+        handler may call it."""
         self._deadline = monotonic() + _LAST_WORDS_S
 
     def _fill(self, file: BinaryIO) -> None:
-        read_some = getattr(file, "read1", file.read)
         try:
-            while (block := read_some(_READ_SOME_BYTES)) != b"" and monotonic() < self._deadline:
-                if block is None:  # a pipe that does not block, with nothing in it
-                    select.select([file], [], [], _WAIT_S)
-                    continue
+            while (block := read_some(file, _READ_SOME_BYTES)) and monotonic() < self._deadline:
                 with self._changed:
                     while self._n_bytes > _MAX_AHEAD_BYTES and monotonic() < self._deadline:
                         self._changed.wait(_WAIT_S)
                     self._blocks.append(block)
                     self._n_bytes += len(block)
                     self._changed.notify_all()
-        except BaseException as error:  # raised where it is read
+        except BaseException as error:  # readinto raises it
             self._error = error
         with self._changed:
             self._ended = True

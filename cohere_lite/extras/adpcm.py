@@ -15,6 +15,7 @@ from ..codings import IMA_ADPCM, MS_ADPCM, Coding
 
 
 def find_adpcm(format_tag: int, channels: int, block_align: int) -> Coding | None:
+    """format_tag: IMA_ADPCM or MS_ADPCM. None for more than 2 channels, and for blocks shorter than their head."""
     decode_blocks, head_bytes, head_frames, codes_at_once = _ADPCM[format_tag]
     head_bytes *= channels
     if channels > 2 or block_align < head_bytes:
@@ -31,7 +32,7 @@ def find_adpcm(format_tag: int, channels: int, block_align: int) -> Coding | Non
     return Coding(block_align, head_frames + codes - codes % codes_at_once, decode)
 
 
-# ADPCM. Numbers in the blocks are little-endian even in big-endian files, as libsndfile writes them.
+# Numbers in the blocks are little-endian even in big-endian files, as libsndfile writes them.
 
 # IMA, "Recommended Practices for Enhancing Digital Audio Compatibility in Multimedia Systems", 3.00, 1992: the 89 step
 # sizes, and how far a code moves the index into them (bit 3 is the sign and does not).
@@ -48,7 +49,7 @@ _IMA_INDEX_CHANGE = np.array([-1, -1, -1, -1, 2, 4, 6, 8] * 2)
 def _ima_tables() -> tuple[NDArray[np.int32], NDArray[np.intp]]:
     """For every 16 * index + code: the change of the value, and 16 * the next index; both (1424,)."""
     step, code = _IMA_STEPS[:, None], np.arange(16, dtype=np.int32)
-    # shifted one by one, as the standard does: the bits lost are part of the result
+    # shifted one by one, as in the standard: the bits that this loses are part of the result
     change = (step >> 3) + (step >> 2) * (code & 1) + (step >> 1) * (code >> 1 & 1) + step * (code >> 2 & 1)
     index = np.clip(np.arange(len(_IMA_STEPS))[:, None] + _IMA_INDEX_CHANGE, 0, len(_IMA_STEPS) - 1)
     return np.where(code & 8, -change, change).ravel(), 16 * index.ravel()
@@ -119,7 +120,7 @@ def _decode_ms(blocks: NDArray[np.uint8], channels: int) -> NDArray[np.int16]:
     return frames.transpose(1, 0, 2).reshape(-1, channels)
 
 
-# format tag -> the decoder; of a block's head: bytes per channel and frames; codes that a channel's turn consists of
+# format tag -> decoder, bytes per channel in a block's head, frames in it, codes in a row of the same channel
 _ADPCM: dict[int, tuple[Callable[[NDArray[np.uint8], int], NDArray[np.int16]], int, int, int]] = {
     IMA_ADPCM: (_decode_ima, 4, 1, 8),
     MS_ADPCM: (_decode_ms, 7, 2, 1),
