@@ -1,150 +1,129 @@
-"""What an ONNX file says of itself, read from its protobuf in milliseconds, without loading a single weight.
-
-Enough to tell what a graph is (names of inputs and outputs) and whether the files that hold its weights are complete;
-and a file from what was downloaded in its place.
-Field numbers: onnx/onnx.proto.
-"""
+"""What an ONNX file says of itself, read from its protobuf in milliseconds, without its weights: what the graph is
+(names of inputs and outputs), and whether the files with its weights are complete. Field numbers: onnx/onnx.proto."""
 
 import mmap
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
 from .errors import ModelError, ModelFileNotFound
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
+_VARINT, _BYTES, _FIXED_BYTES = 0, 2, {1: 8, 5: 4}  # protobuf wire types
 _MODEL_GRAPH = 7
 _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
-_TENSOR_NAME, _TENSOR_EXTERNAL_DATA = 8, 13
-_VALUE_NAME = 1
+_NAME = {_GRAPH_INITIALIZER: 8, _GRAPH_INPUT: 1, _GRAPH_OUTPUT: 1}  # the field with the name in each of them
+_TENSOR_EXTERNAL_DATA = 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
-# First bytes (lower case) of what a failed download leaves behind, and what to call it.
-_NOT_DOWNLOADED = {
-    b"version https://git-lfs": "a Git LFS pointer (git lfs pull replaces it by the file)",
-    b"<!doctype html": "an HTML page",
-    b"<html": "an HTML page",
-    b"entry not found": "the hub's message that there is no such file",
-    b"repository not found": "the hub's message that there is no such repository",
-    b"invalid username or password": "the hub's message that there is no such repository, or a private one",
-    b"access to model": "the hub's message that the repository is gated",
-}
+# Limits that keep a damaged file from filling the memory. The full-size encoder has some 3,000 names.
+_MAX_NAMES, _MAX_NAME_BYTES = 100_000, 4096
 
 
-@dataclass(frozen=True)
-class GraphFile:
-    """inputs and outputs in the graph's order; external_bytes: how long each file beside it must be, by name."""
+class GraphFile(NamedTuple):
+    """inputs, outputs: their names, in the graph's order;  external_bytes: how long the files with its weights must be,
+    by their path relative to the graph's folder."""
 
     path: Path
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     external_bytes: dict[str, int]
 
+    def has(self, inputs: set[str], outputs: set[str]) -> bool:
+        """Whether these are among its inputs and outputs."""
+        return inputs <= {*self.inputs} and outputs <= {*self.outputs}
+
 
 def read_graph_file(path: str | PathLike[str]) -> GraphFile:
-    """Raises ModelError for a file that is not ONNX."""
+    """Raises ModelError for a file that is not ONNX, or that keeps its weights outside of its folder."""
     path = Path(path)
     check_download(path, "an ONNX file")
-    inputs, outputs, initializers = [], [], []
+    names: dict[int, list[str]] = {field: [] for field in _NAME}
     external: dict[str, int] = {}
     try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            for field, model_part in _fields(mapped, 0, len(mapped)):
-                for number, span in _fields(mapped, *model_part) if field == _MODEL_GRAPH else ():
-                    if number == _GRAPH_INPUT:
-                        inputs.append(_text(mapped, span, _VALUE_NAME))
-                    elif number == _GRAPH_OUTPUT:
-                        outputs.append(_text(mapped, span, _VALUE_NAME))
-                    elif number == _GRAPH_INITIALIZER:
-                        initializers.append(_text(mapped, span, _TENSOR_NAME))
-                        for location, end in _external(mapped, span):
-                            external[location] = max(external.get(location, 0), end)
-    except (IndexError, UnicodeDecodeError, ValueError) as error:  # ValueError: mmap of an empty file, or ours
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for model_field, content in _fields(data, slice(0, len(data))):
+                for field, message in _fields(data, content) if model_field == _MODEL_GRAPH else ():
+                    if field in names:
+                        names[field].append(_text(data, message, _NAME[field]))
+                        if len(names[field]) > _MAX_NAMES:
+                            raise ValueError("too many names")
+                    if field == _GRAPH_INITIALIZER:
+                        location, length = _external(data, message)
+                        external[location] = max(external.get(location, 0), length)
+    except (LookupError, ValueError) as error:  # ValueError: also for an empty file, and text that is not UTF-8
         raise ModelError(f"{path}: not an ONNX file, or damaged ({path.stat().st_size} bytes)") from error
-    if not outputs:
+    if not names[_GRAPH_OUTPUT]:
         raise ModelError(f"{path}: not an ONNX file: it has no graph with outputs")
-    real_inputs = tuple(name for name in inputs if name not in set(initializers))  # before IR 4 weights were inputs too
-    return GraphFile(path, real_inputs, tuple(outputs), external)
+    external.pop("", None)  # weights inside the graph
+    for location in external:  # newer versions of onnxruntime refuse these, too; Windows' rules cover the others'
+        if PureWindowsPath(location).anchor or ".." in PureWindowsPath(location).parts:
+            raise ModelError(f"{path} keeps its weights in {location!r}, outside of its folder")
+    initializers = set(names[_GRAPH_INITIALIZER])  # before IR version 4 they were listed as inputs, too
+    inputs = tuple(name for name in names[_GRAPH_INPUT] if name not in initializers)
+    return GraphFile(path, inputs, tuple(names[_GRAPH_OUTPUT]), external)
 
 
 def check_external_data(graph: GraphFile) -> None:
-    """Raises ModelFileNotFound or ModelError if a file with the graph's weights is missing, too short or another."""
+    """Raises ModelFileNotFound or ModelError if a file with the graph's weights is missing, or not downloaded whole."""
     for location, needed in graph.external_bytes.items():
         path = graph.path.parent / location
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file, it is False for impossible names
             raise ModelFileNotFound(f"{graph.path} keeps its weights in {location!r}, which is not beside it")
         check_download(path, f"the weights of {graph.path.name}")
-        if path.stat().st_size < needed:
-            raise ModelError(
-                f"{path}: {path.stat().st_size} bytes, but {graph.path.name} needs {needed}: "
-                "an incomplete copy or download; fetch it again"
-            )
+        if (size := path.stat().st_size) < needed:
+            found = f"{path}: {size} bytes, but {graph.path.name} needs {needed}"
+            raise ModelError(f"{found}: an incomplete copy or download; fetch it again")
 
 
 def check_download(path: Path, expected: str) -> None:
-    """Raises ModelError for what is saved in place of a file when its download fails and nobody looks.
-
-    expected: what the file should be, for the message.
-    """
-    with open(path, "rb") as file:
-        found = failed_download(file.read(256))
-    if found:
-        size = path.stat().st_size
-        raise ModelError(f"{path}: not {expected}, but {found}, {size} bytes: a failed download; fetch it again")
+    """Raises ModelError if `path` holds what a failed download left, and not what was expected."""
+    try:
+        from .extras.downloads import refuse_failed_download
+    except ImportError:
+        return  # such a file then fails to be read
+    refuse_failed_download(path, expected)
 
 
-def failed_download(start: bytes) -> str | None:
-    """What a failed download left behind, by the first bytes of the file (up to 256); None if it is no such thing."""
-    start = start.lstrip().lower()
-    return next((found for beginning, found in _NOT_DOWNLOADED.items() if start.startswith(beginning)), None)
-
-
-Span = tuple[int, int]  # start and end of a field's content, in bytes
-
-
-def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, Span]]:
-    """(field number, span of its content); for a varint the span holds its bytes."""
-    while position < end:
+def _fields(data: mmap.mmap, message: slice) -> Iterator[tuple[int, slice]]:
+    """(field number, where its content is) of the strings and messages in a message."""
+    position = message.start
+    while position < message.stop:
         key, position = _varint(data, position)
-        start, wire = position, key & 7
-        if wire == _VARINT:
-            _, position = _varint(data, position)
-        elif wire == _BYTES:
-            length, start = _varint(data, position)
-            position = start + length
-        elif wire in (_FIXED64, _FIXED32):
-            position += 8 if wire == _FIXED64 else 4
-        else:
-            raise ValueError(f"protobuf wire type {wire}")
-        if position > end:
+        wire_type, length = key & 7, _FIXED_BYTES.get(key & 7, 0)
+        if not length:
+            number, position = _varint(data, position)
+            length = {_VARINT: 0, _BYTES: number}[wire_type]
+        start, position = position, position + length
+        if position > message.stop:
             raise IndexError("a field reaches beyond its message")
-        yield key >> 3, (start, position)
+        if wire_type == _BYTES:
+            yield key >> 3, slice(start, position)
 
 
 def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
+    """The number, and the position after it."""
+    value = 0
+    for shift in range(0, 70, 7):  # ten bytes at most, protobuf's limit
+        value |= (data[position] & 0x7F) << shift
         position += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
+        if data[position - 1] < 0x80:
             return value, position
+    raise ValueError("a varint of more than ten bytes")
 
 
-def _text(data: mmap.mmap, message: Span, field: int) -> str:
-    for number, (start, end) in _fields(data, *message):
-        if number == field:
-            return data[start:end].decode("utf-8")
-    return ""
+def _text(data: mmap.mmap, message: slice, wanted: int) -> str:
+    content = next((content for field, content in _fields(data, message) if field == wanted), slice(0, 0))
+    if content.stop - content.start > _MAX_NAME_BYTES:
+        raise ValueError("too long a name")
+    return data[content].decode("utf-8")
 
 
-def _external(data: mmap.mmap, tensor: Span) -> Iterator[tuple[str, int]]:
-    """(file name, last byte + 1) of a tensor kept outside the graph."""
-    entries = dict(
-        (_text(data, span, _ENTRY_KEY), _text(data, span, _ENTRY_VALUE))
-        for number, span in _fields(data, *tensor)
-        if number == _TENSOR_EXTERNAL_DATA
-    )
-    if "location" in entries:
-        yield entries["location"], int(entries.get("offset") or 0) + int(entries.get("length") or 0)
+def _external(data: mmap.mmap, tensor: slice) -> tuple[str, int]:
+    """The file that holds a tensor, relative to the graph's folder ("": the graph itself), and how long it must be."""
+    entries = {
+        _text(data, entry, _ENTRY_KEY): _text(data, entry, _ENTRY_VALUE)
+        for field, entry in _fields(data, tensor)
+        if field == _TENSOR_EXTERNAL_DATA
+    }
+    return entries.get("location", ""), int(entries.get("offset") or 0) + int(entries.get("length") or 0)

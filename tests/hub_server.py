@@ -52,8 +52,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(self.path.partition("?")[0])
-        if path == _API:
+        if path in (_API, f"{_API}/revision/main"):
             self._list()
+        elif path.startswith(f"{_API}/tree/"):
+            self._tree()
         elif path.startswith(_FILES):
             self._file(path.removeprefix(_FILES).partition("/")[2])
         else:
@@ -69,6 +71,13 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": path} for path in self.server.files]
         record = {"id": NAME, "modelId": NAME, "sha": self.server.commit, "siblings": siblings, "tags": []}
         self._answer(200, json.dumps(record).encode(), {"Content-Type": "application/json"})
+
+    def _tree(self) -> None:
+        """As snapshot_download asks for it."""
+        tree = [
+            {"type": "file", "path": path, "size": len(held), "oid": ""} for path, held in self.server.files.items()
+        ]
+        self._answer(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
 
     def _file(self, path: str) -> None:
         if self.server.file_refused:

@@ -1,9 +1,10 @@
-"""Models by their name on the hub: a command in a process of its own, and a hub on the loopback interface that has the
-demonstration model. And files that are none, because a download failed."""
+"""Models by their name on the hub: the command in a process of its own, and a hub on the loopback interface with the
+demonstration model. And what failed downloads leave in place of files."""
 
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from cohere_lite.model import DEMO_FOLDER, load_model
 GRAPHS = ["encoder.int8.onnx", "decoder.int8.onnx"]
 WEIGHTS = [f"{graph}.data" for graph in GRAPHS]
 NEEDED = [*GRAPHS, *WEIGHTS, "tokens.txt"]
-# What other files a repository of this kind has: other precisions, the checkpoint, what people read.
+# Other files of such a repository: other precisions, the checkpoint, texts for people.
 OTHERS = [
     "README.md",
     ".gitattributes",
@@ -87,12 +88,15 @@ def test_the_second_start(hub: HubServer, tmp_path: Path) -> None:
 
 @pytest.mark.reference
 def test_somebody_else_fetched_more(hub: HubServer, tmp_path: Path) -> None:
-    """The cache is shared: what else of the repository is in it must not confuse us."""
+    """The cache is shared: other files of the repository in it must not confuse us, nor the list of all its files that
+    snapshot_download leaves there."""
+    hub.files["encoder.fp32.onnx"] = hub.files[GRAPHS[0]] + b"\x3a\x00"  # an empty field "graph": another file
+    hub.files["README.md"] = b"not fetched by anybody"
+    code = f"from huggingface_hub import snapshot_download as d; d('{NAME}', allow_patterns=['encoder.fp32.onnx'])"
+    subprocess.run([sys.executable, "-c", code], env=environment(tmp_path, hub.url), check=True, capture_output=True)
+    hub.fetched.clear()
     assert run(tmp_path, hub.url) == TRANSCRIBED
-    snapshot = tmp_path / "hf" / "hub" / "models--demo--tiny" / "snapshots" / COMMIT
-    shutil.copy(DEMO_FOLDER / GRAPHS[0], snapshot / "encoder.fp32.onnx")
-    hub.files["encoder.fp32.onnx"] = b"too large"
-    assert run(tmp_path, hub.url) == TRANSCRIBED
+    assert sorted(hub.fetched) == sorted((name, None) for name in NEEDED)
     assert run(tmp_path, hub.url, HF_HUB_OFFLINE="1") == TRANSCRIBED
 
 
@@ -102,8 +106,13 @@ def test_an_older_copy_while_the_newer_one_is_incomplete(hub: HubServer, tmp_pat
     hub.commit = "2" * 40
     hub.files[GRAPHS[0]] += b"\x3a\x00"  # an empty field "graph": another file, the same model
     del hub.files[WEIGHTS[1]]
-    assert f"{GRAPHS[1]} keeps its weights in '{WEIGHTS[1]}', which is not there" in refused(run(tmp_path, hub.url))
+    assert run(tmp_path, hub.url) == TRANSCRIBED
+    assert (GRAPHS[0], None) in hub.fetched[len(NEEDED) :]  # the newer one was tried
     assert run(tmp_path, hub.url, HF_HUB_OFFLINE="1") == TRANSCRIBED
+    shutil.rmtree(tmp_path / "hf")
+    message = refused(run(tmp_path, hub.url))
+    assert "there is no complete copy in" in message
+    assert f"{WEIGHTS[1]}" in message
 
 
 @pytest.mark.reference
@@ -120,7 +129,9 @@ def test_the_newer_one_of_two_copies(hub: HubServer, tmp_path: Path) -> None:
 @pytest.mark.reference
 def test_not_reached_and_not_in_the_cache(hub: HubServer, tmp_path: Path) -> None:
     """Neither with an empty cache nor with one that lacks the weights."""
-    expected = f"there is no folder {NAME} here; from the Hugging Face hub it could not be fetched"
+    expected = (
+        f"there is no folder {NAME} here, and none to be had from the Hugging Face hub: there is no complete copy in"
+    )
     message = refused(run(tmp_path, hub.url, HF_HUB_OFFLINE="1"))
     assert expected in message
     assert "offline mode is enabled" in message
@@ -129,8 +140,7 @@ def test_not_reached_and_not_in_the_cache(hub: HubServer, tmp_path: Path) -> Non
     (tmp_path / "hf" / "hub" / "models--demo--tiny" / "snapshots" / COMMIT / WEIGHTS[0]).unlink()
     hub.stop()
     message = refused(run(tmp_path, hub.url))
-    assert expected in message
-    assert f"there is no complete copy in {tmp_path / 'hf' / 'hub'}" in message
+    assert f"{expected} {tmp_path / 'hf' / 'hub'}, and " in message
 
 
 @pytest.mark.reference
@@ -152,7 +162,10 @@ def test_gated(hub: HubServer, tmp_path: Path) -> None:
     """The hub lists a gated repository's files to everybody, and gives them to those it knows."""
     hub.file_refused = (403, "GatedRepo")
     message = refused(run(tmp_path, hub.url))
-    assert f"{NAME} is gated: accept its terms at https://huggingface.co/{NAME}, then `hf auth login`" in message
+    assert (
+        f"there is no folder {NAME} here, and none to be had from the Hugging Face hub: it is gated: accept its terms "
+        f"at https://huggingface.co/{NAME}, then `hf auth login`" in message
+    )
 
 
 @pytest.mark.reference
@@ -160,7 +173,10 @@ def test_gated(hub: HubServer, tmp_path: Path) -> None:
 def test_neither_a_folder_nor_on_the_hub(hub: HubServer, tmp_path: Path, status: int) -> None:
     hub.listing_refused = (status, "RepoNotFound")
     message = refused(run(tmp_path, hub.url, "models/cohere"))
-    assert "there is no folder models/cohere here, and no such model on the Hugging Face hub" in message
+    assert (
+        "there is no folder models/cohere here, and none to be had from the Hugging Face hub: no such model is there"
+        in message
+    )
 
 
 @pytest.mark.reference
@@ -171,7 +187,7 @@ def test_the_hub_is_down(hub: HubServer, tmp_path: Path) -> None:
 
 @pytest.mark.reference
 def test_a_folder_of_that_name_comes_first(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is a path of another form asked for."""
+    """And paths of other forms are not looked for on the hub."""
     shutil.copytree(DEMO_FOLDER, tmp_path / NAME)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
@@ -198,7 +214,7 @@ def test_in_a_sub_folder(hub: HubServer, tmp_path: Path) -> None:
         (
             ["README.md", ".gitattributes", "model.safetensors", "tokens.txt"],
             "no encoder and decoder (.onnx) beside a tokens.txt; it holds README.md, model.safetensors, tokens.txt: "
-            "a checkpoint, which has to be exported first (python -m cohere_lite.export",
+            "a checkpoint, to be exported first (pip install 'cohere-lite[export]', python -m cohere_lite.export)",
         ),
         ([*GRAPHS, "onnx/tokens.txt"], "it holds decoder.int8.onnx, encoder.int8.onnx, onnx/tokens.txt\n"),
         ([], "it holds nothing\n"),

@@ -1,12 +1,11 @@
-"""A graph, optimised and with its weights packed for this machine's products, kept in the user's cache folder.
+"""The cache of prepared graphs: optimised, with the weights packed for this processor's matrix products.
 
-Making it takes longer than loading the model does; but a start that finds it maps the packed weights into memory
-instead of packing them: it is faster, its memory is shared with other processes, and the system may drop and reread
-it.
+Preparing a graph takes longer than loading it. But later starts map the packed weights into memory instead of packing
+them: they are faster, processes share that memory, and the system may drop it and read it again.
 
-An entry belongs to one graph file, one onnxruntime and one kind of processor, and is found by a digest of all that. It
-is written beside its place and then renamed, so another process sees all of it or nothing. Whatever goes wrong, the
-model is loaded as it is; a message to the logger "cohere_lite" says why.
+An entry belongs to one graph file, one onnxruntime and one kind of processor; its name is a digest of all three. It is
+written under another name and then renamed, so that other processes see a complete entry or none. If anything goes
+wrong, the model is loaded as it is, and the logger "cohere_lite" says why.
 """
 
 import hashlib
@@ -17,7 +16,8 @@ import secrets
 import shutil
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
@@ -29,12 +29,11 @@ ENVIRONMENT = "COHERE_LITE_CACHE"  # a folder, or "off"
 OFF = "off"
 # Smaller models load in a fraction of a second anyway.
 MIN_BYTES = 50_000_000
-# Packed weights lie beside the unpacked ones in the file: 3.7 GB of a 1.9 GB encoder. And some room for others.
+# The file holds the packed weights beside the unpacked ones (3.7 GB for a 1.9 GB encoder); the rest is a margin.
 MAX_GROWTH = 2.2
-UNUSED_S = 30 * 24 * 3600  # after which an entry for another onnxruntime or processor is taken for a leftover
-UNFINISHED_S = 6 * 3600  # after which whoever was writing an entry is taken for dead
-_FORMAT = "1"  # of an entry: change it when one written by older code must not be read
-_GRAPH, _MANIFEST = "graph.onnx", "manifest.json"
+UNUSED_S = 30 * 24 * 3600  # entries for another onnxruntime or processor are removed after that time without a start
+_FORMAT = "2"  # of an entry; a new number keeps this code from reading entries of older code
+_GRAPH, _MANIFEST, _LOCK = "graph.onnx", "manifest.json", ".lock"
 _PARTIAL = ".partial-"
 
 
@@ -60,8 +59,30 @@ def cache_folder(choice: str | PathLike[str] | None = None) -> Path | None:
     return base / "cohere_lite"
 
 
+def open_prepared(
+    graph: GraphFile,
+    make_options: Callable[[], ort.SessionOptions],
+    disabled: list[str],
+    choice: str | PathLike[str] | None,
+) -> ort.InferenceSession | None:
+    """A session on the prepared form of `graph`, which is made now if need be; None: load `graph` as it is.
+
+    make_options: new ones at each call;  disabled: optimizers to leave out;  choice: see cache_folder."""
+    cache = cache_folder(choice)
+    path = None if cache is None else prepared_graph(graph, make_options(), disabled, cache)
+    if path is None:
+        return None
+    options = make_options()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it has been optimised
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # if the model itself is the reason, that shows when it is loaded as it is
+        discard(path, error)
+        return None
+
+
 def prepared_graph(graph: GraphFile, options: ort.SessionOptions, disabled: list[str], cache: Path) -> Path | None:
-    """The prepared form of `graph`, made now if need be; None if there is none and none can be made.
+    """The prepared form of `graph`, made now if need be; None: load `graph` as it is.
 
     options: like those of the session to come, for this use only;  disabled: optimizers to leave out."""
     if graph.path.stat().st_size + sum(graph.external_bytes.values()) < MIN_BYTES:
@@ -69,10 +90,16 @@ def prepared_graph(graph: GraphFile, options: ort.SessionOptions, disabled: list
     try:
         entry = cache / _entry_name(graph, disabled)
         if not _is_complete(entry):
-            _prepare(graph, options, disabled, entry)
-            _remove_leftovers(entry)
+            cache.mkdir(parents=True, exist_ok=True)
+            with _lock(cache) as locked:
+                if not locked:
+                    logger.info("%s is loaded as it is: another process is preparing a model now", graph.path.name)
+                    return None
+                if not _is_complete(entry):  # else another process has just made it
+                    _remove_leftovers(entry)
+                    _prepare(graph, options, disabled, entry)
         with suppress(OSError):  # somebody else's entry, or a read-only folder
-            os.utime(entry)  # used today: see _remove_leftovers
+            os.utime(entry)  # the time of the last start, for _remove_leftovers
         return entry / _GRAPH
     except Exception as error:  # OSError; and onnxruntime's own classes, which share no base but this one
         logger.warning(
@@ -82,40 +109,77 @@ def prepared_graph(graph: GraphFile, options: ort.SessionOptions, disabled: list
         return None
 
 
-def discard(prepared: Path) -> None:
-    """Remove an entry that does not load."""
-    logger.warning("%s does not load and is removed", prepared.parent)
-    shutil.rmtree(prepared.parent, ignore_errors=True)
+def discard(prepared: Path, error: Exception) -> None:
+    """Remove the entry of `prepared`, which did not load because of `error`, if it is damaged.
+
+    Whatever kept an intact entry from loading, too little memory for instance, may be over at the next start, and the
+    entry took a while to make. onnxruntime's errors do not tell: "std::bad_alloc" is a RuntimeException like many."""
+    entry = prepared.parent
+    try:
+        damaged = not _is_complete(entry, check_graph=True)
+    except (OSError, MemoryError):  # too many open files, ...
+        damaged = False
+    logger.warning("%s %s: %s", entry, "is damaged and removed" if damaged else "could not be loaded", error)
+    if damaged:
+        shutil.rmtree(entry, ignore_errors=True)
 
 
 def _entry_name(graph: GraphFile, disabled: list[str]) -> str:
     """place-runtime-contents: digests of where the graph is, of what prepares it, and of what it holds.
 
-    Of the weights the sizes and times are taken, not the bytes: reading them all takes longer than a start may. The
-    time of change (ctime) cannot be set back by whoever rewrites a file."""
-    weights = [(name, (graph.path.parent / name).stat()) for name in sorted(graph.external_bytes)]
+    Contents are told apart by size and times: reading them takes longer than a start may. The time of change (ctime)
+    cannot be set back by whoever rewrites a file."""
+    files = [(name, (graph.path.parent / name).stat()) for name in (graph.path.name, *sorted(graph.external_bytes))]
     parts = [
         str(graph.path.resolve()),
         [_FORMAT, ort.__version__, ort.get_build_info(), _processor(), disabled],
-        [
-            hashlib.sha256(graph.path.read_bytes()).hexdigest(),
-            *((name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in weights),
-        ],
+        [(name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in files],
     ]
     return "-".join(hashlib.sha256(json.dumps(part).encode()).hexdigest()[:16] for part in parts)
 
 
-def _is_complete(entry: Path) -> bool:
+def _is_complete(entry: Path, check_graph: bool = False) -> bool:
+    """Whether the files are as long as the manifest says and, if asked for, the graph has the manifest's digest. The
+    weights have none: reading them takes too long. Raises OSError if the files are there and cannot be read."""
     try:
-        sizes = json.loads((entry / _MANIFEST).read_bytes())
-        return bool(sizes) and all((entry / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
+        manifest = json.loads((entry / _MANIFEST).read_bytes())
+        as_long = all((entry / name).stat().st_size == size for name, size in manifest["bytes"].items())
+        return as_long and (not check_graph or _digest(entry / _GRAPH) == manifest["graph"])
+    except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError, AttributeError):
         return False
+
+
+def _digest(graph: Path) -> str:
+    return hashlib.sha256(graph.read_bytes()).hexdigest()  # about 1 MB: the weights are in another file
+
+
+@contextmanager
+def _lock(cache: Path) -> Iterator[bool]:
+    """Whether this process alone prepares models in `cache` until the end of the block; does not wait.
+
+    The system's lock on a file ends with its process, also after kill -9. A folder or file whose existence is the lock
+    would stay, and nobody could tell it from one in use. The lock file is never removed: processes that have it open
+    would hold a lock on another file than those that come later."""
+    with open(cache / _LOCK, "a") as file:
+        locked = True
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # taken: the first on POSIX systems, the second on Windows
+            locked = False
+        except OSError:  # a file system without locks: two processes may both prepare, and disturb each other
+            pass
+        yield locked
 
 
 def _prepare(graph: GraphFile, options: ort.SessionOptions, disabled: list[str], entry: Path) -> None:
     cache = entry.parent
-    cache.mkdir(parents=True, exist_ok=True)
     needed = int((graph.path.stat().st_size + sum(graph.external_bytes.values())) * MAX_GROWTH)
     free = shutil.disk_usage(cache).free
     if free < needed:
@@ -132,41 +196,34 @@ def _prepare(graph: GraphFile, options: ort.SessionOptions, disabled: list[str],
         }.items():
             options.add_session_config_entry(name, value)
         ort.InferenceSession(str(graph.path), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
-        files = list(partial.iterdir())
-        (partial / _MANIFEST).write_text(json.dumps({file.name: file.stat().st_size for file in files}))
-        for file in partial.iterdir():  # after a power cut a renamed folder must not hold empty files
+        sizes = {file.name: file.stat().st_size for file in partial.iterdir()}
+        (partial / _MANIFEST).write_text(json.dumps({"bytes": sizes, "graph": _digest(partial / _GRAPH)}))
+        for file in partial.iterdir():  # or a power cut may leave empty files in the renamed folder
             with open(file, "rb+") as opened:
                 os.fsync(opened.fileno())
-        if entry.exists() and not _is_complete(entry):
-            shutil.rmtree(entry, ignore_errors=True)
-        try:
-            partial.rename(entry)
-        except OSError:
-            if not _is_complete(entry):  # else another process was faster
-                raise
+        partial.rename(entry)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _remove_leftovers(entry: Path) -> None:
-    """Entries of an earlier state of the same graph, those for another runtime that nobody uses, unfinished ones."""
+    """Makes room for `entry`, which is missing or incomplete. Removes entries of other states of the same graph, unused
+    ones for other runtimes, and what killed processes were writing: a process at work would hold the lock."""
     place, runtime, _ = entry.name.split("-")
     for path in entry.parent.iterdir():
-        age_s = time.time() - path.stat().st_mtime
-        replaced = path != entry and path.name.startswith(f"{place}-{runtime}-")
-        unused = path.name.startswith(f"{place}-") and age_s > UNUSED_S
-        unfinished = path.name.startswith(_PARTIAL) and age_s > UNFINISHED_S
-        if replaced or unused or unfinished:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):  # removed by another process meanwhile
+            unused = path.name.startswith(f"{place}-") and time.time() - path.stat().st_mtime > UNUSED_S
+            if unused or path.name.startswith((f"{place}-{runtime}-", _PARTIAL)):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _processor() -> str:
-    """Names the instruction set and the processor model, as far as the system tells; equal names can run each
-    other's machine-specific files."""
+    """The instruction set and the processor model, as far as the system tells; processors with equal names can run
+    each other's machine-specific files."""
     parts = [platform.system(), platform.machine(), platform.processor()]
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         lines = []
-    telling = ("model name", "flags", "Features", "CPU implementer", "CPU part")  # x86, ARM
-    return "\n".join(parts + sorted({line for line in lines if line.startswith(telling)}))
+    fields = ("model name", "flags", "Features", "CPU implementer", "CPU part")  # x86, ARM
+    return "\n".join(parts + sorted({line for line in lines if line.startswith(fields)}))
