@@ -3,26 +3,35 @@
     from cohere_lite import Transcriber
     print(Transcriber("path/to/model").transcribe("speech.wav").text)
 
-A sample's way to text, one file each: wav (codings), audio, resample, chunk or phrases, speech, mel, model (graphfile,
-tokens), decode, transcribe, output.
-"""
+The files in the order in which a sample becomes text: wav (codings), audio, resample, cut, mel, model (graphfile,
+session, contracts), decode, tokens, transcript, recording, transcribe. Folders other than contracts/ are optional."""
 
-from .audio import open_audio
-from .cut import Pauses
-from .errors import AudioError, CohereLiteError, ModelError, ModelFileNotFound, OptionError, ProviderError
-from .transcribe import Segment, Transcriber, Transcript
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 __all__ = [
-    "AudioError",
-    "CohereLiteError",
-    "ModelError",
-    "ModelFileNotFound",
-    "OptionError",
-    "Pauses",
-    "ProviderError",
-    "Segment",
-    "Transcriber",
-    "Transcript",
-    "open_audio",
-]
+    "AudioError", "CohereLiteError", "ModelError", "ModelFileNotFound", "OptionError", "Pauses", "ProviderError",
+    "Recording", "Segment", "Transcriber", "Transcript", "open_audio",
+]  # fmt: skip
+
+if TYPE_CHECKING:  # for type checkers and editors
+    from .audio import open_audio
+    from .errors import AudioError, CohereLiteError, ModelError, ModelFileNotFound, OptionError, ProviderError
+    from .extras.phrases import Pauses
+    from .recording import Recording
+    from .transcribe import Transcriber
+    from .transcript import Segment, Transcript
+else:
+
+    def __getattr__(name: str) -> object:
+        """Imports a public name when it is first asked for (PEP 562): the command's --help passes through this file,
+        and numpy and onnxruntime, which it does not need, take 0.7 s to import."""
+        if name in __all__:
+            for module in ("errors", "transcript", "audio", "recording", "transcribe", "extras.phrases"):
+                if found := vars(import_module(f".{module}", __name__)).get(name):
+                    return globals().setdefault(name, found)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

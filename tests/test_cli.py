@@ -1,17 +1,19 @@
 """The command line, in a process of its own: what goes to stdout, what to stderr, and the exit code."""
 
-import fcntl
+import errno
 import inspect
+import io
 import json
+import logging
 import os
-import pty
+import platform
 import re
 import shlex
+import shutil
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable
 from math import inf
@@ -22,14 +24,22 @@ from typing import BinaryIO
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import COMMAND, until
+from conftest import CHECKOUT, COMMAND, until
 from scripted import END, A, B, C, write_model
 from test_transcribe import SAMPLE, SAMPLE_TEXT, beep, phrase, wav
 
-from cohere_lite import __version__
+from cohere_lite import Pauses, Transcriber, __version__, recording
+from cohere_lite.cli.options import output_paths
 from cohere_lite.cli.run import DEMO_NOTICE, main
-from cohere_lite.decode import Decoder
+from cohere_lite.cut import MAX_CHUNK_S, SEARCH_S
+from cohere_lite.extras.providers import PROVIDERS
+from cohere_lite.extras.raw import RAW_FORMATS
+from cohere_lite.transcribe import BATCH_SIZE
 
+pytestmark = pytest.mark.usefixtures("sigint")
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals, descriptors and messages as POSIX has them")
+dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is full")
 SUMMARY = r"(?:\d+ of )?\d+ files?(?: \(\d+ failed\))?, \d+\.\d s of audio in \d+\.\d s, \d+\.\dx real time\n"
 
 
@@ -59,10 +69,17 @@ def test_quiet(scripted: Path) -> None:
 
 def test_verbose(scripted: Path) -> None:
     """By hand: the sample is one segment of 2.48 s; the script's logits are 1 for the answer, -1 for 17 others."""
-    model, segment, summary = run("--model", scripted, "--verbose", SAMPLE).stderr.splitlines()
-    assert f"name {scripted}, layout static, provider cpu, onnxruntime {onnxruntime.__version__}, loaded in" in model
+    machine, model, segment, summary = run("--model", scripted, "--verbose", SAMPLE).stderr.splitlines()
+    assert machine.startswith(
+        f"cohere_lite {__version__}, Python {platform.python_version()}, numpy {np.__version__}, "
+        f"onnxruntime {onnxruntime.__version__}, {platform.platform()}, {os.cpu_count()} processors, "
+    )
+    assert f"name {scripted}, contract static, provider cpu, onnxruntime {onnxruntime.__version__}, loaded in" in model
     assert segment == f"{SAMPLE}: 0.00 to 2.48 s: 2 tokens, logprob {-np.log(1 + 17 * np.exp(-2)):.3f}"
     assert re.fullmatch(SUMMARY, summary + "\n")
+    alone = run("--model", scripted, "--verbose", "--threads", "1")
+    assert (alone.returncode, alone.stdout, alone.stderr.count("\n")) == (0, "", 2)
+    assert " processors, 1 threads\n" in alone.stderr
 
 
 def test_json(scripted: Path) -> None:
@@ -73,7 +90,7 @@ def test_json(scripted: Path) -> None:
     assert (record["file"], record["duration"], record["complete"], record["warnings"]) == (str(SAMPLE), 2.48, True, [])
     assert record["model"] == {
         "name": str(scripted),
-        "layout": "static",
+        "contract": "static",
         "provider": "cpu",
         "onnxruntime": onnxruntime.__version__,
     }
@@ -85,6 +102,7 @@ def test_json(scripted: Path) -> None:
     ]
 
 
+@posix
 def test_goes_on_after_a_bad_file(scripted: Path, tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("not audio")
     result = run("--model", scripted, tmp_path / "missing.wav", tmp_path / "text.wav", tmp_path, SAMPLE)
@@ -145,7 +163,10 @@ def test_wrong_options_are_said_once(scripted: Path, args: list[str], message: s
 def test_an_error_names_its_file(scripted: Path, tmp_path: Path) -> None:
     (tmp_path / "slow.wav").write_bytes(wav(np.zeros(16000), rate=500))
     result = run("--quiet", "--model", scripted, tmp_path / "slow.wav")
-    assert result.stderr == f"error: {tmp_path / 'slow.wav'}: sampling rate 500 Hz; supported: 1000 to 1000000 Hz\n"
+    assert (
+        result.stderr
+        == f"error: {tmp_path / 'slow.wav'}: sampling rate 500 Hz; supported: 1000 to 1000000 Hz, whole numbers\n"
+    )
 
 
 def test_a_model_that_fails_while_running(tmp_path: Path) -> None:
@@ -155,10 +176,11 @@ def test_a_model_that_fails_while_running(tmp_path: Path) -> None:
     (model / "decoder.onnx").write_bytes((tmp_path / "other" / "decoder.onnx").read_bytes())
     result = run("--model", model, SAMPLE, SAMPLE)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.count("failed to run the model") == 2
+    assert result.stderr.count("failed to run decoder.onnx") == 2
     assert "Traceback" not in result.stderr
 
 
+@posix
 def test_stdout_closed(scripted: Path) -> None:
     """Text that nobody can get is no success."""
     command = f"{shlex.join(COMMAND)} --quiet --model {scripted} {SAMPLE} >&-"
@@ -167,12 +189,14 @@ def test_stdout_closed(scripted: Path) -> None:
     assert result.stderr == "error: standard output is closed; there is nowhere to write the text\n"
 
 
+@posix
 def test_stderr_closed(scripted: Path) -> None:
     command = f"{shlex.join(COMMAND)} --quiet --model {scripted} {SAMPLE} 2>&-"
     assert subprocess.run(["bash", "-c", command], capture_output=True, text=True).stdout == "a b\n"
 
 
 def test_usage() -> None:
+    assert "error: name a FILE, or - for a pipe" in run().stderr
     assert run().returncode == 2
     assert run("--format", "docx", SAMPLE).returncode == 2
     assert run("--version").stdout == f"cohere_lite {__version__}\n"
@@ -186,6 +210,149 @@ def test_help_opens_no_model() -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.folder
+@pytest.mark.parametrize("option", ["--help", "--version", "--format=docx"])
+def test_answers_that_need_no_model_do_not_wait_for_numpy(option: str) -> None:
+    code = """
+import sys
+from cohere_lite.cli.run import main
+try:
+    main(sys.argv[1:])
+finally:
+    print({"numpy", "onnxruntime"} & set(sys.modules), file=sys.stderr)
+"""
+    result = subprocess.run([sys.executable, "-c", code, option, "a.wav"], capture_output=True, text=True)
+    assert result.returncode == (2 if "=" in option else 0)
+    assert result.stderr.endswith("set()\n")
+
+
+def test_help_says_what_is_so() -> None:
+    """By reference: the names and numbers in it are those of the files that it must not import."""
+    text = " ".join(run("--help").stdout.split())
+    pauses = Pauses()
+    for known in (
+        f"formats: {', '.join(RAW_FORMATS)} where to cut:",
+        f"length of a pause (default: {pauses.min_pause_s:g})",
+        f"at the latest (default: {pauses.max_phrase_s:g})",
+        f"than the noise floor (default: {pauses.threshold_db:g})",
+        f"--provider NAME {', '.join(PROVIDERS)} (default: cpu)",
+        f"decoded at once (default: {BATCH_SIZE})",
+        f"every {MAX_CHUNK_S - SEARCH_S:g} to {MAX_CHUNK_S:g} s as the reference does",
+    ):
+        assert known in text
+
+
+@pytest.mark.folder
+@pytest.mark.parametrize("where", ["notice", "help"])
+def test_the_way_to_the_full_model(where: str) -> None:
+    """Of the two commands that are shown, pip's extra is in the metadata, and the other one answers."""
+    text = DEMO_NOTICE if where == "notice" else run("--help").stdout
+    (extra,) = re.findall(r"^ +pip install 'cohere-lite\[(\w+)\]'$", text, re.MULTILINE)
+    (options,) = re.findall(r"^ +python (-m cohere_lite\.export --help)$", text, re.MULTILINE)
+    assert f"\n{extra} = [" in (CHECKOUT / "pyproject.toml").read_text()
+    result = subprocess.run([sys.executable, *options.split()], capture_output=True, text=True)
+    assert result.stdout.startswith("usage: python -m cohere_lite.export")
+
+
+@pytest.mark.folder
+def test_the_command_needs_some_of_the_extras(tmp_path: Path) -> None:
+    """In a copy of the runtime, cli, a model, and extras/formats.py, loudness.py, phrases.py and raw.py."""
+    extras = {path.name for path in (CHECKOUT / "cohere_lite" / "extras").glob("*.py")}
+    needed = {"__init__.py", "formats.py", "loudness.py", "phrases.py", "raw.py"}
+    skipped = shutil.ignore_patterns("export", "__pycache__", *extras - needed)
+    shutil.copytree(CHECKOUT / "cohere_lite", tmp_path / "speech", ignore=skipped)
+    command = [sys.executable, "-m", "speech", "--quiet", SAMPLE]
+    for options in ([], ["--cut", "pauses"], ["--raw", "8000:s16le:1"]):
+        result = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True)
+        assert (result.returncode, result.stderr) == (0, ""), options
+        assert result.stdout == f"{SAMPLE_TEXT}\n" or "--raw" in options
+    result = subprocess.run([*command, "--format", "srt"], cwd=tmp_path, capture_output=True, text=True)
+    message = "srt needs cohere_lite/extras/subtitles.py, which is not in this copy"
+    assert (result.returncode, result.stderr) == (2, f"error: {message}\n")
+
+
+def test_an_option_is_not_abbreviated(scripted: Path, tmp_path: Path) -> None:
+    """ "--output result.txt" is no folder of that name."""
+    result = run("--model", scripted, "--output", "result.txt", SAMPLE, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "unrecognized arguments: --output" in result.stderr
+    assert not (tmp_path / "result.txt").exists()
+
+
+# In another program
+
+
+def state() -> tuple[object, ...]:
+    """What main() could leave changed behind."""
+    root, ours = logging.getLogger(), logging.getLogger("cohere_lite")
+    descriptors = [os.fstat(descriptor)[:3] for descriptor in (0, 1, 2)]
+    streams = [(stream, getattr(stream, "encoding", None)) for stream in (sys.stdin, sys.stdout, sys.stderr)]
+    logs = [(log.level, log.propagate, log.handlers[:]) for log in (root, ours)]
+    return descriptors, streams, logs, signal.getsignal(signal.SIGINT)
+
+
+class Full(io.StringIO):
+    """A stdout without a descriptor, that takes nothing."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class Gone(Full):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize(
+    ("stdout", "expected", "message"),
+    [
+        (io.StringIO(), 0, ""),
+        (Full(), 1, "error: [Errno 28] No space left on device\n"),
+        (Gone(), 141, ""),
+        (io.TextIOWrapper(io.BytesIO(), "ascii"), 1, "error: 'ascii' codec can't encode characters in position 2-3"),
+        (None, 1, "error: standard output is closed; there is nowhere to write the text\n"),
+    ],
+)
+def test_main_leaves_no_trace(stdout, expected: int, message: str, scripted: Path, monkeypatch, capsys) -> None:
+    tokens = (scripted / "tokens.txt").read_text(encoding="utf-8").replace("▁a ", "▁größe ")
+    (scripted / "tokens.txt").write_text(tokens, encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    before = state()
+    assert main(["--quiet", "--model", str(scripted), str(SAMPLE)]) == expected
+    assert state() == before
+    assert main(["--quiet", "--model", "nowhere", str(SAMPLE)]) == 1
+    assert state() == before
+    assert capsys.readouterr().err.startswith(message)
+    if expected == 0:
+        assert stdout.getvalue() == "größe b\n"
+
+
+def test_main_does_not_redirect_a_full_stdout(scripted: Path) -> None:
+    """Descriptor 1 is the calling program's."""
+    code = """
+import os, sys
+from cohere_lite.cli.run import main
+before = os.fstat(1).st_rdev
+code = main(sys.argv[1:])
+print(code, os.fstat(1).st_rdev == before, file=sys.stderr)
+"""
+    command = [sys.executable, "-c", code, "--quiet", "--model", scripted, SAMPLE]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.stderr.startswith("error: [Errno 28] No space left on device\n1 True\n")
+
+
+def test_main_logs_nowhere_else(scripted: Path, caplog: pytest.LogCaptureFixture, capsys) -> None:
+    """A program that logs to the same terminal would show everything twice."""
+    assert main(["--verbose", "--model", str(scripted), str(SAMPLE)]) == 0
+    assert "contract static" in capsys.readouterr().err
+    assert caplog.records == []
+
+
+# The process
+
+
+@posix
 def test_text_survives_a_console_without_utf8(tmp_path: Path) -> None:
     model = write_model(tmp_path, [C] * 9 + [A, END], max_positions=16)
     tokens = (model / "tokens.txt").read_text(encoding="utf-8").replace("▁a ", "▁größe ")
@@ -195,6 +362,7 @@ def test_text_survives_a_console_without_utf8(tmp_path: Path) -> None:
     assert result.stdout.decode() == "größe\n"
 
 
+@posix
 def test_a_closed_pipe_ends_quietly(scripted: Path) -> None:
     """By the shell's rule, 128 + SIGPIPE (13); with far more to do than fits into the pipe."""
     (scripted / "a").write_bytes(SAMPLE.read_bytes())
@@ -209,6 +377,7 @@ def test_a_closed_pipe_ends_quietly(scripted: Path) -> None:
         assert process.stderr.read() == ""
 
 
+@dev_full
 def test_full_disk(scripted: Path) -> None:
     with open("/dev/full", "w") as full:
         result = subprocess.run(
@@ -218,6 +387,7 @@ def test_full_disk(scripted: Path) -> None:
     assert result.stderr == "error: [Errno 28] No space left on device\n"
 
 
+@posix
 def test_ctrl_c(scripted: Path) -> None:
     """After the first text: it stays, one line says so, no traceback."""
     command = [*COMMAND, "--model", str(scripted), *[str(SAMPLE)] * 5000]
@@ -238,7 +408,7 @@ def test_ctrl_c_at_every_moment(scripted: Path, capsys: pytest.CaptureFixture[st
     """Raised at every 61st line that is run after the options are read, towards the end at more of them: what was
     printed before is whole, nothing follows, and no file is called a failure."""
     arguments = ["--model", str(scripted), str(SAMPLE), str(SAMPLE)]
-    folder = str(Path(inspect.getfile(main)).parent)
+    folder = str(Path(inspect.getfile(Transcriber)).parent)  # and all in it
     outcomes = set()
     n_lines = 0
 
@@ -287,14 +457,14 @@ def test_progress_on_a_terminal_only(scripted: Path, tmp_path: Path, monkeypatch
     for path, seconds in zip(paths[1:], (90, 30), strict=True):
         path.write_bytes(wav(np.zeros(seconds * 16000)))
     now_s = 0.0
-    decode = Decoder.decode
+    decode = recording.decode
 
     def slow_decode(*args: object) -> object:
         nonlocal now_s
         now_s += 10
         return decode(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Decoder, "decode", slow_decode)
+    monkeypatch.setattr(recording, "decode", slow_decode)
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
@@ -322,19 +492,20 @@ def read_screen(screen: BinaryIO, count: int) -> str:
 
 def test_progress_fits_the_terminal(scripted: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     """By hand: of a name of two lines as much as leaves 39 columns, and the last one free; stdout is no terminal."""
+    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
     path = tmp_path / "a\nb.wav"
     path.write_bytes(wav(np.zeros(60 * 16000)))
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
     now_s = 0.0
-    decode = Decoder.decode
+    decode = recording.decode
 
     def slow_decode(*args: object) -> object:
         nonlocal now_s
         now_s += 10
         return decode(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Decoder, "decode", slow_decode)
+    monkeypatch.setattr(recording, "decode", slow_decode)
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
     with open(master, "rb") as screen, open(slave, "w") as terminal:
         with monkeypatch.context() as patch:
@@ -348,6 +519,7 @@ def test_progress_fits_the_terminal(scripted: Path, tmp_path: Path, monkeypatch,
 
 def test_a_line_for_each_piece_on_a_terminal(scripted: Path, two: Path) -> None:
     """And one for the whole file elsewhere."""
+    pty = pytest.importorskip("pty")
     command = [*COMMAND, "--quiet", "--model", str(scripted), "--cut", "pauses", str(two)]
     master, slave = pty.openpty()
     with open(master, "rb") as screen:
@@ -357,6 +529,7 @@ def test_a_line_for_each_piece_on_a_terminal(scripted: Path, two: Path) -> None:
     assert subprocess.run(command, capture_output=True).stdout == b"a b a b\n"
 
 
+@dev_full
 def test_an_error_names_the_file_though_its_name_is_a_word_of_it(scripted: Path, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(SAMPLE.read_bytes())
     (tmp_path / "out").mkdir()
@@ -379,7 +552,7 @@ def test_options_of_speed(scripted: Path) -> None:
     ("options", "message"),
     [
         (["--batch-size", "0"], "error: batch_size is 0; it must be 1 or more"),
-        (["--batch-size", "2"], "error: batch_size is 2, but only exports in the fast layout"),
+        (["--batch-size", "2"], 'error: batch_size is 2, but only exports of the "fast" contract'),
         (["--threads", "0"], "error: threads is 0; it must be 1 to "),
         (["--start", "3", "--end", "2"], "error: from 3.0 to 2.0 is no stretch"),
     ],
@@ -442,21 +615,55 @@ def test_raw(tmp_path: Path) -> None:
 def test_output_dir(scripted: Path, tmp_path: Path) -> None:
     """Nothing on stdout; nothing written over, without --force; what cannot be transcribed leaves no file."""
     folder = tmp_path / "new" / "out"
-    (tmp_path / "sample.wav").write_bytes(b"not audio")
+    (tmp_path / "bad.wav").write_bytes(b"not audio")
     command = ["--quiet", "--model", scripted, "--output-dir", folder, "--format", "vtt"]
-    result = run(*command, SAMPLE, SAMPLE, tmp_path / "sample.wav")
+    result = run(*command, SAMPLE, tmp_path / "bad.wav")
     assert (result.returncode, result.stdout) == (1, "")
-    assert sorted(path.name for path in folder.iterdir()) == ["sample.wav-2.vtt", "sample.wav.vtt"]
-    assert (folder / "sample.wav.vtt").read_text() == "WEBVTT\n\n00:00:00.000 --> 00:00:02.480\na b\n\n"
+    assert [path.name for path in folder.iterdir()] == ["sample.vtt"]
+    text = (folder / "sample.vtt").read_text()
+    assert text == "WEBVTT\n\n00:00:00.000 --> 00:00:02.480\na b\n\n"
     (folder / "sample.vtt").write_text("mine")
     result = run(*command, SAMPLE)
-    assert (result.returncode, result.stderr) == (
-        2,
-        f"error: {folder / 'sample.vtt'} exists already; --force overwrites\n",
-    )
+    assert result.returncode == 2
+    assert result.stderr == f"error: {folder / 'sample.vtt'} exists already: use another --output-dir, or --force\n"
     assert (folder / "sample.vtt").read_text() == "mine"
     assert run(*command, "--force", SAMPLE).returncode == 0
-    assert (folder / "sample.vtt").read_text() == (folder / "sample.wav.vtt").read_text()
+    assert (folder / "sample.vtt").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["a.wav", "b"], ["a", "b"]),
+        (["talks/my talk.2024.wav", ".wav", "dir/c.wav/"], ["my talk.2024", ".wav", "c"]),
+        (["-", "~/stdout.wav"], ["stdin", "stdout"]),
+    ],
+)
+def test_output_paths(files: list[str], names: list[str], tmp_path: Path) -> None:
+    """By hand."""
+    folder = tmp_path / "a" / "b"
+    assert output_paths(files, folder, "srt", force=False) == [folder / f"{name}.srt" for name in names]
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("a.wav", "a.mp3"),
+        ("x/a.wav", "y/a.wav"),
+        ("a.wav", "a.wav"),
+        ("A.wav", "a.WAV"),
+        ("straße", "STRASSE"),
+        ("-", "stdin.wav"),
+    ],
+)
+def test_recordings_that_would_share_a_file(first: str, second: str, tmp_path: Path) -> None:
+    """Before the model is opened, which is not there."""
+    result = run("--model", "nowhere", "--output-dir", tmp_path / "out", "--force", "b.wav", first, second)
+    path = tmp_path / "out" / f"{Path(second).stem}.txt"
+    expected = f"error: {first} and {second} would both be written to {path}: use an --output-dir for each\n"
+    assert (result.returncode, result.stderr) == (2, expected)
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_output_is_utf8_with_plain_line_ends(scripted: Path, tmp_path: Path) -> None:
@@ -484,6 +691,7 @@ def test_a_failure_in_the_middle_keeps_what_is_done(scripted: Path, tmp_path: Pa
     assert result.stderr.endswith(f"at 70.000 s\n{tmp_path / 'bad.json'} holds what was recognised before\n")
 
 
+@posix
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     """By construction: an hour of the sample recording with pauses, stopped after the first subtitles are written."""
     path = tmp_path / "long.wav"
@@ -501,6 +709,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     assert {cue.split("\n", 2)[2] for cue in cues[:-1]} == {SAMPLE_TEXT}
 
 
+@posix
 def test_ctrl_c_finishes_the_json(tmp_path: Path) -> None:
     """By construction: an hour of the sample recording, stopped once the model is at work."""
     path = tmp_path / "long.wav"
@@ -519,6 +728,7 @@ def test_ctrl_c_finishes_the_json(tmp_path: Path) -> None:
     assert record["duration"] < 3480
 
 
+@dev_full
 def test_a_disk_that_fills_up(scripted: Path, tmp_path: Path) -> None:
     (tmp_path / "sample.txt").symlink_to("/dev/full")
     result = run("--quiet", "--model", scripted, "--output-dir", tmp_path, "--force", SAMPLE)
@@ -529,6 +739,7 @@ def test_a_disk_that_fills_up(scripted: Path, tmp_path: Path) -> None:
     )
 
 
+@posix
 def test_output_without_stdout(scripted: Path, tmp_path: Path) -> None:
     """Nothing is written there, so it may be closed."""
     command = shlex.join([*COMMAND, "--quiet", "--model", str(scripted), "--output-dir", str(tmp_path), str(SAMPLE)])
@@ -565,27 +776,20 @@ def test_times_that_are_none(option: str, message: str) -> None:
     assert message in result.stderr
 
 
-def test_a_recording_is_not_written_over(scripted: Path, tmp_path: Path) -> None:
-    (tmp_path / "sample.txt").write_bytes(SAMPLE.read_bytes())
-    result = run("--model", scripted, "--output-dir", tmp_path, "--force", tmp_path / "sample.txt")
-    assert result.returncode == 2
-    assert "sample.txt is one of the recordings" in result.stderr
-    assert (tmp_path / "sample.txt").read_bytes() == SAMPLE.read_bytes()
+@pytest.mark.parametrize("link", [os.link, os.symlink, None])
+def test_a_recording_is_not_written_over(link, tmp_path: Path) -> None:
+    """By whatever name; and before the model is opened, which is not there."""
+    recording = tmp_path / ("b.txt" if link is None else "b.wav")
+    recording.write_bytes(b"mine")
+    if link:
+        link(recording, tmp_path / "b.txt")
+    result = run("--model", "nowhere", "--output-dir", tmp_path, "--force", "a.wav", recording)
+    message = f"{tmp_path / 'b.txt'} is one of the recordings: use another --output-dir or --format"
+    assert (result.returncode, result.stderr) == (2, f"error: {message}\n")
+    assert recording.read_bytes() == b"mine"
 
 
-def test_outputs_that_are_one_file(scripted: Path, tmp_path: Path) -> None:
-    """The second would take the first one's place."""
-    (tmp_path / "b.wav").write_bytes(SAMPLE.read_bytes())
-    (tmp_path / "sample.txt").touch()
-    (tmp_path / "b.txt").symlink_to(tmp_path / "sample.txt")
-    result = run("--model", scripted, "--output-dir", tmp_path, "--force", SAMPLE, tmp_path / "b.wav")
-    assert (result.returncode, (tmp_path / "b.txt").read_text()) == (2, "")
-    assert f"{tmp_path / 'sample.txt'} and {tmp_path / 'b.txt'} are one file" in result.stderr
-    (tmp_path / "sample.txt").unlink()  # the link leads to what will be there
-    result = run("--model", scripted, "--output-dir", tmp_path, "--force", SAMPLE, tmp_path / "b.wav")
-    assert (result.returncode, (tmp_path / "sample.txt").exists()) == (2, False)
-
-
+@posix
 def test_one_output_that_cannot_be_written(scripted: Path, tmp_path: Path) -> None:
     """A folder in its place, and a name that is too long with another ending: the others are still written."""
     (tmp_path / "folder.json").mkdir()
@@ -600,6 +804,7 @@ def test_one_output_that_cannot_be_written(scripted: Path, tmp_path: Path) -> No
     assert "File name too long" in long
 
 
+@dev_full
 def test_stderr_that_cannot_be_written_to(scripted: Path) -> None:
     """The text does not depend on it."""
     with open("/dev/full", "w") as full:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from cohere_lite.cli.interrupt import CtrlC
+from cohere_lite.cli.terminal import CtrlC
+
+pytestmark = pytest.mark.usefixtures("sigint")
 
 
 def press() -> None:
@@ -15,22 +17,23 @@ def press() -> None:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[CtrlC]:
-    ctrl_c = CtrlC()
-    with ctrl_c.handled():
+    with CtrlC() as ctrl_c:
         yield ctrl_c
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_it_raises_where_it_may(ctrl_c: CtrlC) -> None:
+    assert not ctrl_c.pressed
     with pytest.raises(KeyboardInterrupt), ctrl_c.raises():
         press()
-    assert ctrl_c.pressed == 1
+    assert ctrl_c.pressed
 
 
 def test_elsewhere_it_waits(ctrl_c: CtrlC) -> None:
     with ctrl_c.raises():
         pass
     press()
+    assert ctrl_c.pressed
     with pytest.raises(KeyboardInterrupt), ctrl_c.raises():
         pytest.fail("it has been pressed")
 
@@ -39,22 +42,53 @@ def test_a_second_one_does_not_wait(ctrl_c: CtrlC) -> None:
     press()
     with pytest.raises(KeyboardInterrupt):
         press()
-    assert ctrl_c.pressed == 2
 
 
-def test_something_else_is_called(ctrl_c: CtrlC) -> None:
-    """And then nothing is raised, by the first."""
+def pieces(press_after: int, *, gives: int) -> Iterator[int]:
+    """0, 1, 2 ...; Ctrl-C comes after so many, in here; those that it then still gives are negative."""
+    number = 0
+    try:
+        while True:
+            yield number
+            number += 1
+            if number == press_after:
+                press()
+    except KeyboardInterrupt:
+        yield from range(-gives, 0)
+        raise
+
+
+def test_the_generator_gives_what_it_has(ctrl_c: CtrlC) -> None:
+    assert list(ctrl_c.ends(pieces(2, gives=2))) == [0, 1, -2, -1]
+
+
+def test_pressed_while_a_piece_is_written(ctrl_c: CtrlC) -> None:
+    """The generator is told when it is asked for the next one."""
+    given = []
+    for piece in ctrl_c.ends(pieces(100, gives=1)):
+        given.append(piece)
+        if piece == 2:
+            press()
+    assert given == [0, 1, 2, -1]
+
+
+def test_a_second_one_while_the_generator_gives_what_it_has(ctrl_c: CtrlC) -> None:
+    taken = ctrl_c.ends(pieces(1, gives=3))
+    assert [next(taken), next(taken)] == [0, -3]
+    with pytest.raises(KeyboardInterrupt):
+        press()
+
+
+def test_a_pipe_is_ended_instead(ctrl_c: CtrlC) -> None:
+    """And nothing raised, by the first."""
     called: list[bool] = []
-    with ctrl_c.calls(lambda: called.append(True)):
-        with ctrl_c.raises():
-            press()
-        with ctrl_c.raises():
-            assert called == [True]
-        with pytest.raises(KeyboardInterrupt), ctrl_c.raises():
-            press()
+    ctrl_c.end_pipe = lambda: called.append(True)
+    taken = ctrl_c.ends(pieces(2, gives=1))
+    assert [next(taken) for _ in range(4)] == [0, 1, 2, 3]
     assert called == [True]
-    with pytest.raises(KeyboardInterrupt), ctrl_c.raises():
-        pytest.fail("it has been pressed")
+    with pytest.raises(KeyboardInterrupt):
+        press()
+    assert called == [True]
 
 
 def test_what_others_handle_is_theirs() -> None:
@@ -62,14 +96,14 @@ def test_what_others_handle_is_theirs() -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
     try:
-        with CtrlC().handled():
+        with CtrlC():
             press()
     finally:
         signal.signal(signal.SIGINT, before)
     assert heard == [signal.SIGINT]
 
     def work() -> None:
-        with CtrlC().handled():
+        with CtrlC():
             heard.append(0)
 
     thread = threading.Thread(target=work)

@@ -1,6 +1,6 @@
 """A pipe read ahead: nothing is lost, nothing waits for a full buffer, and what is ahead has an end."""
 
-import fcntl
+import importlib
 import io
 import os
 import re
@@ -9,7 +9,6 @@ import signal
 import struct
 import subprocess
 import sys
-import termios
 import threading
 import time
 from pathlib import Path
@@ -22,12 +21,15 @@ from hypothesis import strategies as st
 from test_cli import SUMMARY
 from test_transcribe import SAMPLE, SAMPLE_TEXT
 
-from cohere_lite import live
 from cohere_lite.cli.run import main
 from cohere_lite.cli.stdin import ReadAhead
 
+stdin = importlib.import_module("cohere_lite.cli.stdin")  # also where all modules are one file
+pytestmark = pytest.mark.usefixtures("sigint")
 SPEECH = SAMPLE.read_bytes()[44:]
 SILENCE = bytes(2 * 16000)  # a second
+fcntl = pytest.importorskip("fcntl", reason="pipes and signals as POSIX has them")
+termios = pytest.importorskip("termios", reason="pipes and signals as POSIX has them")
 
 
 @settings(deadline=None, max_examples=50)
@@ -50,7 +52,7 @@ def test_gives_what_it_read(blocks: list[bytes], size: int) -> None:
 def test_what_is_there_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that stays open: 3 bytes come, though 100 are asked for. `end` ends it, without an end of the file, but
     for what is written on the same occasion."""
-    monkeypatch.setattr(live, "_LAST_WORDS_S", 60)
+    monkeypatch.setattr(stdin, "_LAST_WORDS_S", 60)
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as file, open(writing, "wb", buffering=0) as sink:
         ahead = ReadAhead(file, "pipe")  # type: ignore[arg-type]
@@ -72,8 +74,8 @@ def test_what_is_there_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_end_keeps_what_is_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: 3 bytes may be ahead; the second block waits until the first is taken, and the end comes before that."""
-    monkeypatch.setattr(live, "_MAX_AHEAD_BYTES", 2)
-    monkeypatch.setattr(live, "_LAST_WORDS_S", 60)
+    monkeypatch.setattr(stdin, "_MAX_AHEAD_BYTES", 2)
+    monkeypatch.setattr(stdin, "_LAST_WORDS_S", 60)
     parts, over = [b"abc", b"def"], threading.Event()
 
     class Parts(io.RawIOBase):
@@ -93,23 +95,27 @@ def test_end_keeps_what_is_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     over.set()
 
 
-def test_a_pipe_that_does_not_block() -> None:
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_a_pipe_that_does_not_block(buffering: int) -> None:
     """It has nothing for a while, which is not its end."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
-    with open(reading, "rb", buffering=0) as file, open(writing, "wb", buffering=0) as sink:
+    with open(reading, "rb", buffering=buffering) as file, open(writing, "wb", buffering=0) as sink:
         ahead = ReadAhead(file, "pipe")  # type: ignore[arg-type]
         for part in (b"abc", b"def"):
             time.sleep(0.05)
             sink.write(part)
-            assert ahead.read(100) == part
+            found = b""
+            while len(found) < len(part):
+                found += ahead.read(100) or pytest.fail("the pipe is open")
+            assert found == part
         sink.close()
         assert ahead.read(100) == b""
 
 
 def test_what_is_ahead_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: 10 bytes may be ahead, so reading stops after the 4th block of 3; all of it comes in the end."""
-    monkeypatch.setattr(live, "_MAX_AHEAD_BYTES", 10)
+    monkeypatch.setattr(stdin, "_MAX_AHEAD_BYTES", 10)
     taken: list[int] = []
 
     class Counter(io.RawIOBase):
@@ -284,7 +290,7 @@ def test_other_formats_from_a_pipe(style: str) -> None:
     ("data", "message"),
     [
         (b"", r"error: standard input: empty \(0 bytes\)"),
-        (header(), r"error: standard input holds 0\.0 ms of sound; 10 ms is the least"),
+        (header(), r"error: standard input: holds 0\.0 ms of sound; 10 ms is the least"),
         (
             b"fLaC\0\0\0\x22" + bytes(100),
             r"error: standard input: a FLAC file; for a pipe, convert before it: ffmpeg",

@@ -1,4 +1,7 @@
-"""The command's options: what there is to say, and what that means for each recording."""
+"""The command's options, and what they mean for each recording.
+
+--help and --version must not wait for numpy and onnxruntime: what needs them is imported in the function that does.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +9,83 @@ import argparse
 import glob
 import os
 import re
-import stat
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..audio import RAW_FORMATS, check_stretch, parse_raw
-from ..cut import Pauses
 from ..errors import OptionError
-from ..model import PROVIDERS
-from ..output import FORMATS, output_paths
+from ..extras.formats import FORMATS
 
 STDIN = "-"
 _SUBTITLES = ("srt", "vtt")
 
+_EPILOG = """\
+what goes where:
+  The text goes to standard output, everything else to standard error: warnings
+  and errors, on a terminal the progress, at the end a summary.
+
+  txt       a line per recording; on a terminal and for "-", a line per piece of
+            it; with --channels split, lines "[channel] text"
+  json      an object in a line per recording: text, segments with times, tokens
+            and log-probabilities, warnings, model (pydoc cohere_lite.Segment)
+  srt, vtt  subtitles: two lines of 42 columns at most, never overlapping
+  tsv       start and end in milliseconds, and text, of each piece
+
+  --output-dir writes talks/a.wav to FOLDER/a.txt (.json, ...), and "-" to
+  FOLDER/stdin.txt. Refused before any work begins: two recordings that would
+  get the same file, a file that exists (unless --force is given), and a file
+  that is one of the recordings.
+
+  Ctrl-C and failures leave what was recognised before, in valid files. For "-"
+  the first Ctrl-C ends the recording, and what was said last is still printed.
+
+exit code:
+  0    every recording was transcribed
+  1    a recording, the model or an output failed; the other recordings were
+       still tried
+  2    an option is wrong
+  130  Ctrl-C
+  141  whoever read the output is gone
+
+examples:
+  python -m cohere_lite --model FOLDER -l fr *.wav
+  python -m cohere_lite --model FOLDER --format srt --output-dir subs talk.mp4
+  arecord -q -f S16_LE -r 16000 -t wav | python -m cohere_lite --model FOLDER -
+
+Without --model, a small built-in demonstration model is used. To make the full
+one:
+  pip install 'cohere-lite[export]'
+  python -m cohere_lite.export --help
+"""
+
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """argv: None for the command's. Exits with code 2 where argparse can tell that something is wrong."""
-    args = _parser().parse_args(argv)
+    """argv: None for the process's. Exits with code 2 where argparse can tell that something is wrong."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if not args.files and not args.verbose:
+        parser.error("name a FILE, or - for a pipe (--help for more)")
     if sys.platform == "win32":  # where the shell leaves patterns to the program
         args.files = [found for file in args.files for found in _matching(file)]
     return args
 
 
 def _parser() -> argparse.ArgumentParser:
+    # Numbers and names that are written out here are those of other files; tests/test_cli.py compares them.
     parser = argparse.ArgumentParser(
         prog="python -m cohere_lite",
+        usage="%(prog)s [option ...] FILE ...",
         description="Print what is said in audio files.",
-        epilog="Without --model, a small built-in demonstration model is used.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # "--output a.txt" would make a folder of that name
     )
     add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help="WAV file; other kinds with ffmpeg or soundfile; - for a pipe")
-    add("-l", "--language", default="en", metavar="CODE", help="language spoken (default: en)")
+    add("files", nargs="*", metavar="FILE", help="WAV file; other kinds with ffmpeg or soundfile; - for a pipe")
+    add("-l", "--language", default="en", metavar="CODE", help="language spoken; it is not detected (default: en)")
     add("--no-punctuation", action="store_true", help="without capitals and punctuation marks")
     add("--itn", action="store_true", help="numbers as digits, where the model has learnt it")
     add("--prompt", choices=["full", "short"], default="full", help="short: for exports that need it")
@@ -52,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--raw",
         metavar="RATE:FORMAT:CHANNELS",
-        help=f"files are samples without a header, as 16000:s16le:1; formats: {', '.join(RAW_FORMATS)}",
+        help="files are samples without a header, as 16000:s16le:1; "
+        "formats: u8, s16le, s16be, s24le, s24be, s32le, s32be, f32le, f32be, f64le, f64be, alaw, mulaw",
     )
 
     add = parser.add_argument_group("where to cut").add_argument
@@ -62,32 +110,31 @@ def _parser() -> argparse.ArgumentParser:
         help="every 30 to 35 s as the reference does, or where the speaker pauses "
         "(default: chunks; pauses for a pipe, for subtitles and for split channels)",
     )
-    defaults = Pauses()
-    add("--min-pause", type=float, metavar="S", help=f"a pause is so long (default: {defaults.min_pause_s})")
-    add(
-        "--max-phrase",
-        type=float,
-        metavar="S",
-        help=f"cut after so long at the latest (default: {defaults.max_phrase_s:g})",
-    )
-    add(
-        "--threshold",
-        type=float,
-        metavar="DB",
-        help=f"speech is so much louder than the noise floor (default: {defaults.threshold_db:g})",
-    )
+    add("--min-pause", type=float, metavar="S", help="length of a pause (default: 0.6)")
+    add("--max-phrase", type=float, metavar="S", help="cut after so long at the latest (default: 30)")
+    add("--threshold", type=float, metavar="DB", help="speech is so much louder than the noise floor (default: 4.5)")
     add("--keep-silence", action="store_true", help="ask the model even where nothing stands out from the noise")
 
     add = parser.add_argument_group("output").add_argument
-    add("--format", choices=FORMATS, default="txt", help="(default: txt, a line per file)")
+    add("--format", choices=FORMATS, default="txt", help="see below (default: txt)")
     add("--output-dir", type=Path, metavar="FOLDER", help="write a file per recording there, not to standard output")
     add("--force", action="store_true", help="overwrite files in the output folder")
-    add("--quiet", action="store_true", help="nothing on stderr but warnings and errors")
-    add("--verbose", action="store_true", help="more on stderr: the model, and every segment")
+    add("--quiet", action="store_true", help="nothing on standard error but warnings and errors")
+    add(
+        "--verbose",
+        action="store_true",
+        help="more on standard error: versions, machine, model and every segment; please add it to a bug report "
+        "(without a FILE: versions, machine and model alone)",
+    )
 
     add = parser.add_argument_group("model").add_argument
     add("--model", metavar="FOLDER", help="with encoder, decoder (.onnx) and tokens.txt; or OWNER/NAME on the hub")
-    add("--provider", default="cpu", metavar="NAME", help=f"{', '.join(PROVIDERS)} (default: cpu)")
+    add(
+        "--provider",
+        default="cpu",
+        metavar="NAME",
+        help="cpu, cuda, tensorrt, coreml, directml, openvino (default: cpu)",
+    )
     add("--threads", type=int, metavar="N", help="CPU threads (default: the cores available)")
     add("--no-spin", action="store_true", help="threads sleep while they wait: for cores with other work")
     add("--batch-size", type=int, metavar="N", help="pieces of long audio decoded at once (default: 4)")
@@ -110,8 +157,32 @@ def _matching(pattern: str) -> list[str]:
     return [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern)) or [pattern]
 
 
-def check(args: argparse.Namespace) -> None:
-    """Raises OptionError for what would otherwise show only once the model is loaded, or not at all."""
+@dataclass(frozen=True)
+class Job:
+    """What to do with one recording.
+
+    file, raw: what to read;  options: of Transcriber.segments;  style: of the text;  path: where to write it, None for
+    standard output;  overwrite: whether `path` may exist
+    """
+
+    file: str
+    raw: str | None
+    options: dict[str, Any]
+    style: str
+    path: Path | None
+    overwrite: bool
+
+    @property
+    def name(self) -> str:
+        """Of the recording, for messages."""
+        return "standard input" if self.file == STDIN else self.file
+
+
+def jobs(args: argparse.Namespace) -> list[Job]:
+    """One for each file. Raises OptionError for all that can be known to be wrong before the model is loaded."""
+    from ..audio import check_stretch
+    from ..extras.raw import parse_raw
+
     if args.files.count(STDIN) > 1:
         raise OptionError("standard input can be read only once")
     if args.raw is not None:
@@ -119,48 +190,21 @@ def check(args: argparse.Namespace) -> None:
     check_stretch(args.start, args.end)
     if args.channel is not None and args.channels == "split":
         raise OptionError("--channel asks for one channel, --channels split for all of them: use one of the two")
+    if args.output_dir is None and len(args.files) > 1 and args.format not in ("txt", "json"):
+        raise OptionError(f"{args.format} of more than one file needs --output-dir: each is a file of its own")
+    options = [_segment_options(args, file) for file in args.files]
+    paths: list[Path] | list[None] = [None] * len(args.files)
+    if args.output_dir is not None:
+        paths = output_paths(args.files, args.output_dir, args.format, args.force)
+    return [
+        Job(file, args.raw, how, args.format, path, args.force)
+        for file, how, path in zip(args.files, options, paths, strict=True)
+    ]
 
 
-def destinations(args: argparse.Namespace) -> list[Path | None]:
-    """What to write the transcript of each file to, in a folder that is there then; None for standard output."""
-    if args.output_dir is None:
-        if len(args.files) > 1 and args.format not in ("txt", "json"):
-            raise OptionError(f"{args.format} of more than one file needs --output-dir: each is a file of its own")
-        return [None] * len(args.files)
-    paths = output_paths(args.files, args.output_dir, args.format)
-    there = [path for path in paths if os.path.lexists(path)]
-    recordings = {_identity(file) for file in args.files} - {None}
-    taken: dict[tuple[int, int] | str, Path] = {}
-    for path in paths:
-        identity = _identity(path)
-        if identity in recordings:
-            raise OptionError(f"{path} is one of the recordings: another --output-dir or --format")
-        if identity and (other := taken.setdefault(identity, path)) is not path:
-            raise OptionError(f"{other} and {path} are one file: another --output-dir, or remove one of them")
-    if there and not args.force:
-        raise OptionError(
-            f"{', '.join(map(str, there[:3]))}{' ...' if there[3:] else ''} exists already; --force overwrites"
-        )
-    try:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"--output-dir: {error}") from error
-    return [*paths]
+def _segment_options(args: argparse.Namespace, file: str) -> dict[str, Any]:
+    from ..extras.phrases import Pauses
 
-
-def _identity(path: str | Path) -> tuple[int, int] | str | None:
-    """The same for all names of a file, there or not; None if it is none, or cannot be seen."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return os.path.realpath(path)
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
-
-
-def segment_options(args: argparse.Namespace, file: str) -> dict[str, Any]:
-    """For Transcriber.segments."""
     given = {"min_pause_s": args.min_pause, "max_phrase_s": args.max_phrase, "threshold_db": args.threshold}
     given = {name: value for name, value in given.items() if value is not None}
     piecemeal = file == STDIN or args.format in _SUBTITLES or args.channels == "split" or bool(given)
@@ -178,3 +222,38 @@ def segment_options(args: argparse.Namespace, file: str) -> dict[str, Any]:
         "pauses": Pauses(**given) if cut == "pauses" else None,
         "skip_silence": not args.keep_silence,
     }
+
+
+def output_paths(files: Sequence[str], folder: Path, suffix: str, force: bool) -> list[Path]:
+    """A file for each recording, in a folder that exists then: talks/a.wav -> FOLDER/a.txt.
+
+    Raises OptionError if two would be the same (also where capitals make no difference), if one is a recording, or if
+    one exists and force does not allow to overwrite it.
+    """
+    paths = [folder / f"{'stdin' if file == STDIN else Path(file).stem}.{suffix}" for file in files]
+    users: dict[str, str] = {}
+    for file, path in zip(files, paths, strict=True):
+        if other := users.get(path.name.casefold()):
+            raise OptionError(f"{other} and {file} would both be written to {path}: use an --output-dir for each")
+        users[path.name.casefold()] = file
+    recordings = {_file_id(file) for file in files} - {None}
+    if one := next((path for path in paths if _file_id(path) in recordings), None):
+        raise OptionError(f"{one} is one of the recordings: use another --output-dir or --format")
+    existing = [str(path) for path in paths if os.path.lexists(path)]
+    if existing and not force:
+        more = " ..." if existing[3:] else ""
+        raise OptionError(f"{', '.join(existing[:3])}{more} exists already: use another --output-dir, or --force")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"--output-dir: {error}") from error
+    return paths
+
+
+def _file_id(path: str | Path) -> tuple[int, int] | None:
+    """The same for all names of a file; None where there is no file."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return None
+    return found.st_dev, found.st_ino

@@ -1,51 +1,130 @@
-"""How far the work is: a line on the terminal while it goes on, a summary at its end."""
+"""The terminal: progress, and Ctrl-C."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import current_thread, main_thread
+from typing import TYPE_CHECKING
 
-from ..output import one_line, text_columns
-from ..transcribe import Segment
+from ..errors import AudioError, logger
+from ..extras.formats import one_line, text_columns
+from ..transcript import clock
+
+if TYPE_CHECKING:  # --help must not wait for numpy
+    from ..transcript import Segment
 
 _SHORT_WORK_S = 4  # work that takes less shows no progress
 
 
+class CtrlC:
+    """The first Ctrl-C ends waiting and recognising, but never a write; the second one ends everything at once.
+
+    pressed: whether Ctrl-C was pressed;  end_pipe: if set, the first Ctrl-C calls this and raises nothing
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+        self.end_pipe: Callable[[], object] | None = None
+        self._may_raise = False
+        self._is_due = False  # pressed where it must not raise: will be raised as soon as it may
+
+    def __enter__(self) -> CtrlC:
+        # Not if the calling program handles it, nor in any other than the main thread, where there are no signals.
+        self._is_ours = current_thread() is main_thread()
+        self._is_ours &= signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._is_ours:
+            signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _press(self, *_: object) -> None:
+        is_second, self.pressed = self.pressed, True
+        if is_second or (self._may_raise and not self.end_pipe):
+            raise KeyboardInterrupt
+        if self.end_pipe:
+            self.end_pipe()
+        else:
+            self._is_due = True
+
+    @contextmanager
+    def raises(self) -> Iterator[None]:
+        """In this block Ctrl-C raises KeyboardInterrupt; one pressed earlier raises on entry."""
+        self._may_raise = True
+        try:
+            if self._is_due:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._may_raise = False
+
+    def ends(self, segments: Generator[Segment]) -> Iterator[Segment]:
+        """The segments up to Ctrl-C, which is raised inside their generator, so that it can give what is ready."""
+        is_told = False
+        try:
+            while True:
+                self._may_raise = True
+                if self._is_due:
+                    self._is_due = False
+                    segment = segments.throw(KeyboardInterrupt())
+                else:
+                    segment = next(segments)
+                self._may_raise = False
+                if self.pressed and self.end_pipe and not is_told:  # up to 32 MB of the pipe may have been read
+                    logger.info("finishing what was recorded; Ctrl-C again to stop at once")
+                    is_told = True
+                yield segment
+        except (StopIteration, KeyboardInterrupt):
+            pass
+        finally:
+            self._may_raise = False
+
+
+def is_terminal(stream: object) -> bool:
+    """False also of None, and of what a program with windows puts in place of a stream."""
+    isatty = getattr(stream, "isatty", None)
+    return isatty is not None and isatty()
+
+
 def spent_since(began: float) -> float:
-    """Seconds, more than 0 also where the clock is slow to tick (Windows: 16 ms)."""
+    """Seconds, more than 0 even if the clock has not ticked yet (on Windows it ticks every 16 ms)."""
     return max(time.monotonic() - began, 1e-3)
 
 
 class Progress:
-    """Counts the seconds of audio that are done, and those that are left as far as they are known.
+    """Counts the seconds of audio that are done, and the seconds that are left where the length is known.
 
-    n_begun: files so far, the present one included;  n_failed: of them;  here_s: seconds done of the present one
+    n_begun: files begun, the current one included;  n_failed: files that failed
     """
 
     def __init__(self, files: Sequence[str], lengths_s: Sequence[float | None], shown: bool) -> None:
-        """lengths_s: of what is transcribed of each file, None if unknown; they matter only if shown."""
+        """lengths_s: seconds to transcribe of each file, None if unknown; used only if progress is shown."""
         self._files = files
         self._lengths_s = lengths_s
         self._shown = shown
         self._began = time.monotonic()
         self._done_s = 0.0  # of all files
-        self._columns = 0  # of the line that is there
+        self._columns = 0  # of the line that is shown
         self.n_begun = 0
         self.n_failed = 0
-        self.here_s = 0.0
+        self._here_s = 0.0
 
     def watch(self, segments: Iterable[Segment], start_s: float, length_s: float | None) -> Iterator[Segment]:
-        """The segments of the present file; start_s: where they begin; length_s: of all of them, None if unknown.
+        """The segments of the current file, which begin at start_s and take length_s in all (None if unknown).
 
-        The line is there only while the next segment is waited for, so that the text may go to the same terminal."""
-        self.here_s = 0.0
+        The line is shown only while the next segment is awaited, so that text can go to the same terminal."""
+        self._here_s = 0.0
         for segment in segments:
-            new_s = max(0.0, segment.end - start_s - self.here_s)
-            self.here_s += new_s
+            new_s = max(0.0, segment.end - start_s - self._here_s)
+            self._here_s += new_s
             self._done_s += new_s
             self._erase()
             yield segment
@@ -68,11 +147,11 @@ class Progress:
         speed = self._done_s / spent_s
         if not self._shown or not speed:
             return
-        here = f"{clock(self.here_s)} of {clock(length_s)}" if length_s else clock(self.here_s)
+        here = f"{clock(self._here_s)} of {clock(length_s)}" if length_s else clock(self._here_s)
         parts = [here, f"{speed:.1f}x real time"]
         left_s = 0.0
         if length_s:
-            left_s = (length_s - self.here_s) / speed
+            left_s = (length_s - self._here_s) / speed
             parts.append(f"{clock(left_s)} left")
         name = self._files[self.n_begun - 1]
         if len(self._files) > 1:
@@ -85,7 +164,7 @@ class Progress:
             name = name.encode("utf-8", "backslashreplace").decode()  # as stderr writes it
             line = one_line(f"{name}: {', '.join(parts)}")
             columns = _terminal_columns()
-            while text_columns(line) >= columns:  # of a long line the end: a second line would stay
+            while text_columns(line) >= columns:  # keep the end: what runs into a second row could not be erased
                 line = line[1:]
             _write_to_terminal(line)
             self._columns = text_columns(line)
@@ -96,8 +175,27 @@ class Progress:
             self._columns = 0
 
 
+def wav_stretch_s(file: str, start_s: float, end_s: float | None) -> float | None:
+    """Seconds of a WAV file that will be transcribed, by its header; None for pipes, and for other files, which take
+    long to open."""
+    from ..wav import open_wav
+
+    try:
+        if os.path.isfile(file):
+            with open(file, "rb") as opened:
+                return stretch_s(open_wav(opened).duration, start_s, end_s)
+    except (OSError, AudioError):
+        pass  # reported when its turn comes
+    return None
+
+
+def stretch_s(length_s: float | None, start_s: float, end_s: float | None) -> float | None:
+    """Seconds between start and end in a recording of length_s; None if only its end will tell."""
+    return None if length_s is None else max(0.0, min(length_s, length_s if end_s is None else end_s) - start_s)
+
+
 def _terminal_columns() -> int:
-    """Of the one that stderr goes to; shutil asks stdout's, which may be a file."""
+    """Of the terminal behind stderr; shutil asks for that of stdout, which may be a file."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except OSError:
@@ -105,13 +203,6 @@ def _terminal_columns() -> int:
 
 
 def _write_to_terminal(text: str) -> None:
-    with suppress(OSError):  # it is gone
+    with suppress(OSError):  # the terminal is gone
         sys.stderr.write(text)
         sys.stderr.flush()
-
-
-def clock(seconds: float) -> str:
-    """0:07, 12:34, 3:00:00."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -10,20 +10,21 @@ from itertools import accumulate, chain, pairwise
 from math import inf
 from typing import NamedTuple
 
-from ..output import milliseconds, one_line, speaker, text_columns
-from ..transcribe import Segment
+from ..transcript import Segment
+from .formats import milliseconds, one_line, speaker, text_columns
 
 # Netflix Timed Text Style Guide: two lines and 5/6 s at least (General Requirements), 42 characters a line (English).
 _LINE_COLUMNS = 42  # of Latin letters; Chinese, Japanese and Korean characters take two
 _READABLE_MS = 833
 
-# Around these a line may end. Korean is not among them: it has spaces. Nor is the inside of a word in Katakana.
+# A line may end before and after these characters. Korean is left out, since it has spaces; words in Katakana stay
+# whole (_UNBROKEN).
 _UNSPACED_SCRIPTS = r"\u2e80-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
 _NOT_LAST = re.escape("([{“‘«「『（［｛〈《【〔")
 _NOT_FIRST = re.escape(
     ",.:;!?)]}%”’»…、。，．・：；！？」』）］｝〉》】〕ー々ゝゞヽヾぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ"
 )
-# What stays in one line, with the space before it; French has spaces inside of guillemets and before "!", too.
+# Text that must stay in one line, with the space before it. French has spaces inside guillemets and before "!", too.
 _UNBROKEN = re.compile(
     rf" ?(?:« |[{_NOT_LAST}])*(?:[ァ-ヺー]+|[{_UNSPACED_SCRIPTS}]|[^ {_UNSPACED_SCRIPTS}]+)[{_NOT_FIRST}]*"
     rf"(?: [!?:;%»][{_NOT_FIRST}]*(?= |$))?"
@@ -32,6 +33,7 @@ _SENTENCE_ENDS, _CLAUSE_ENDS, _CLOSING_QUOTES = ".!?…。！？؟", ",;:、，�
 
 
 def subtitles(segments: Iterable[Segment], style: str) -> Iterator[str]:
+    """The text of an "srt" or "vtt" file in parts, each as soon as it is known."""
     if style == "vtt":
         yield "WEBVTT\n\n"
     for number, cue in enumerate(_timeline(segments), 1):
@@ -56,19 +58,19 @@ class _Cue(NamedTuple):
 
 
 def _timeline(segments: Iterable[Segment]) -> Iterator[_Cue]:
-    """Cues in order, each ending before the next one starts.
+    """Cues in order; none ends after the next one starts.
 
-    One during which another channel's starts is over then; if that left it too short to read, the two are one cue. So
-    are those that start in the same millisecond.
+    A cue ends early where another channel's cue starts. If that leaves it too little time to be read, the two become
+    one cue. So do cues that start in the same millisecond.
     """
     waiting: list[_Cue] = []  # by start
-    # with each segment, the time before which nothing that is still to come starts
+    # With each segment comes the time (ms) before which no later segment's cue starts.
     arriving = ((milliseconds(now.end if now.channel is None else now.start), _cues_of(now)) for now in segments)
     for settled, cues in chain(arriving, [(inf, [])]):
         waiting = sorted([*waiting, *cues], key=lambda cue: cue.start)
         while waiting:
             cue = waiting[0]
-            # of a later one, something that is still to come may be before it
+            # Before a cue that starts later than `settled`, a later segment may still put another one.
             following = waiting[1] if waiting[1:] and waiting[1].start <= settled else None
             if following and following.start < min(cue.end, cue.start + _READABLE_MS):
                 waiting[:2] = [_Cue(cue.start, max(cue.end, following.end), cue.texts + following.texts)]
@@ -80,9 +82,9 @@ def _timeline(segments: Iterable[Segment]) -> Iterator[_Cue]:
 
 
 def _cues_of(segment: Segment) -> list[_Cue]:
-    """Consecutive cues, whose shares of the segment's time are those of the characters: an estimate, since the model
-    gives no times inside of a segment."""
-    # A line with an arrow would be taken for the times of a cue. There is always room for "[0] " in front.
+    """Consecutive cues, which share the segment's time in proportion to their characters: an estimate, since the model
+    gives no times inside a segment."""
+    # Players take a line with "-->" for the times of a cue. Each line leaves room for "[0] " in front.
     columns = _LINE_COLUMNS - len(speaker(segment.channel))
     texts = _laid_out(one_line(segment.text).replace("-->", "- ->"), columns)
     start, duration = milliseconds(segment.start), milliseconds(segment.end) - milliseconds(segment.start)
@@ -95,12 +97,12 @@ def _cues_of(segment: Segment) -> list[_Cue]:
 
 
 def _laid_out(text: str, columns: int) -> list[str]:
-    """A text, its spaces single and between words, as texts of one or two lines: few, of similar length, and rather
-    from one sentence to the next."""
+    """A text with single spaces between words -> texts of one or two lines each: few, of similar length, and ending
+    where sentences do if possible."""
     pieces = [
         part
         for piece in _UNBROKEN.findall(text)
-        # a word too long for a line: after any character
+        # a word that is too long for a line may be cut after any character
         for part in ([piece] if text_columns(piece.lstrip()) <= columns else re.findall(" ?[^ ]", piece))
     ]
     n = len(pieces)
@@ -108,8 +110,9 @@ def _laid_out(text: str, columns: int) -> list[str]:
     space = [piece[0] == " " for piece in pieces]
     line_end = [bisect_right(at, at[i] + space[i] + columns) - 1 for i in range(n)] + [n]  # of the longest line from i
 
-    # best[i]: the least cost of the first i pieces as cues, and where the last of them begins. A cue costs the square
-    # of its empty columns, which evens them out; one that ends inside of a sentence, those of an empty line on top.
+    # best[i]: the least cost of the first i pieces as cues, and where the last cue begins. A cue costs the square of
+    # its empty columns, which makes cues similar; if it ends inside a sentence, an empty line's square on top; after a
+    # comma, half of that.
     best = [(0.0, 0)] + [(inf, 0)] * n
     for start in range(n):
         for end in range(start + 1, line_end[line_end[start]] + 1):
@@ -131,7 +134,7 @@ def _laid_out(text: str, columns: int) -> list[str]:
 
 
 def _timestamp(ms: int) -> str:
-    """HH:MM:SS.mmm, the hours with more digits if need be."""
+    """HH:MM:SS.mmm; more digits for 100 hours and longer."""
     seconds, ms = divmod(ms, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)

@@ -4,15 +4,16 @@ import json
 import re
 import unicodedata
 from itertools import accumulate, pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cohere_lite.cut import join
-from cohere_lite.output import FORMATS, output_paths, render
-from cohere_lite.transcribe import Segment
+from cohere_lite.errors import OptionError
+from cohere_lite.extras.formats import render, render_json
+from cohere_lite.transcribe import Segment, Transcript
+
+STYLES = ("txt", "lines", "tsv", "srt", "vtt")
 
 
 def spoken(start, end, text, channel=None, **fields):
@@ -24,8 +25,8 @@ def silence(start, end, channel=None):
     return spoken(start, end, "", channel, tokens=(), avg_logprob=None, silent=True)
 
 
-def rendered(style, segments, language="en", facts=dict):
-    return "".join(render(style, segments, language, facts))
+def rendered(style, segments, language="en"):
+    return "".join(render(style, segments, language))
 
 
 class Source:
@@ -43,7 +44,7 @@ class Source:
 def taken_before(style, segments):
     """Of each part of the text, how many segments were asked for before it came."""
     source = Source(segments)
-    return [(part, source.n_taken) for part in render(style, source, "en", dict)]
+    return [(part, source.n_taken) for part in render(style, source, "en")]
 
 
 # Any text: what breaks formats, and what scripts there are.
@@ -104,18 +105,12 @@ def test_txt():
     assert rendered("txt", segments) == "One. Two.\n"
     assert rendered("txt", [spoken(0, 1, "一。"), spoken(1, 2, "二。")], "zh") == "一。二。\n"
     assert rendered("txt", [silence(0, 1)]) == "\n"
-    assert rendered("txt", [spoken(0, 1, "One\r\n\ntwo\u2028three.")]) == "One  two three.\n"
 
 
 @PATIENT
-@given(st.lists(TEXTS, min_size=1, max_size=6), st.sampled_from(["en", "ja"]))
-def test_txt_is_what_join_gives(texts, language):
-    segments = [spoken(i, i + 1, text) for i, text in enumerate(texts)]
-    line = rendered("txt", segments, language)
-    assert line.splitlines() == [line[:-1]]
-    assert seen(line) == seen(join(texts, language))
-    if len(join(texts, language).splitlines()) < 2:
-        assert line == join(texts, language) + "\n"
+@given(RECORDINGS, st.sampled_from(["en", "ja"]))
+def test_what_is_streamed_is_what_the_transcript_says(segments, language):
+    assert rendered("txt", segments, language).removesuffix("\n") == Transcript.of(segments, language).text
 
 
 def test_txt_comes_with_the_segments():
@@ -127,7 +122,6 @@ def test_lines():
     """By hand: a line for each segment with text, as soon as it is there."""
     segments = [spoken(0, 1, "One. "), silence(1, 2), spoken(2, 3, "Two.")]
     assert taken_before("lines", segments) == [("One.\n", 1), ("Two.\n", 3)]
-    assert rendered("lines", [spoken(0, 1, "One\ntwo.")]) == "One two.\n"
 
 
 @pytest.mark.parametrize("style", ["txt", "lines"])
@@ -160,38 +154,46 @@ def test_tsv_has_a_row_for_each_text(segments):
 # ---- json
 
 
+def as_json(segments, seconds=0.8, **of):
+    return render_json(Transcript.of(segments, "de", **of), file="a.wav", model={"name": "m"}, seconds=seconds)
+
+
 def test_json():
-    """By hand, every character. The facts are asked for at the end."""
-    source = Source([spoken(0.0, 1.23456, "Grüße\n", avg_logprob=-0.123456), silence(1.23456, 2.0)])
-    parts = list(render("json", source, "de", lambda: {"file": "a.wav", "segments taken": source.n_taken}))
-    assert parts == [
-        '{"version": 1, "text": "Grüße", "language": "de", "truncated": false, "file": "a.wav", "segments taken": 2, '
-        '"segments": [{"start": 0.0, "end": 1.235, "text": "Grüße\\n", "tokens": [7, 8], "avg_logprob": -0.1235, '
+    """By hand, every character: 2 s of audio in 0.8 s of work."""
+    segments = [spoken(0.0, 1.23456, "Grüße ", avg_logprob=-0.123456), silence(1.23456, 2.0)]
+    assert as_json(segments, warnings=["short"], complete=False) == (
+        '{"version": 1, "text": "Grüße", "language": "de", "truncated": false, "file": "a.wav", "duration": 2.0, '
+        '"complete": false, "warnings": ["short"], "model": {"name": "m"}, "timing": {"seconds": 0.8, "speed": 2.5}, '
+        '"segments": [{"start": 0.0, "end": 1.235, "text": "Grüße ", "tokens": [7, 8], "avg_logprob": -0.1235, '
         '"channel": null, "silent": false, "truncated": false, "looped": false}, '
         '{"start": 1.235, "end": 2.0, "text": "", "tokens": [], "avg_logprob": null, '
         '"channel": null, "silent": true, "truncated": false, "looped": false}]}\n'
-    ]
+    )
 
 
-def test_json_is_truncated_if_a_segment_is():
-    segments = [spoken(0, 1, "One"), spoken(1, 2, "two", truncated=True), spoken(2, 3, "three.")]
-    assert json.loads(rendered("json", segments))["truncated"] is True
+def test_json_says_what_is_wrong_with_a_segment():
+    """By hand."""
+    told = json.loads(as_json([spoken(3, 4, "One"), spoken(4, 65, "two", truncated=True)], warnings=["short"]))
+    warning = "0:04 to 1:05: the model reached its limit of tokens; words are missing"
+    assert (told["truncated"], told["warnings"], told["duration"]) == (True, ["short", warning], 62)
 
 
 @PATIENT
 @given(RECORDINGS)
-def test_json_is_one_line_and_says_what_txt_says(segments):
-    text = rendered("json", segments)
+def test_json_is_one_line_and_keeps_the_text(segments):
+    text = as_json(segments)
     assert text.index("\n") == len(text) - 1
-    told = json.loads(text)
-    assert list(told) == ["version", "text", "language", "truncated", "segments"]
-    assert told["text"] == rendered("txt", segments).removesuffix("\n")
-    assert [segment["text"] for segment in told["segments"]] == [segment.text for segment in segments]
+    assert [segment["text"] for segment in json.loads(text)["segments"]] == [segment.text for segment in segments]
 
 
 def test_json_has_no_word_for_nan():
     with pytest.raises(ValueError, match="JSON compliant"):
-        rendered("json", [spoken(0, 1, "")], facts=lambda: {"speed": float("nan")})
+        as_json([spoken(0, 1, "")], seconds=float("nan"))
+
+
+def test_a_style_that_is_none():
+    with pytest.raises(OptionError, match="style 'docx' is not known; known: txt, lines, tsv, srt, vtt"):
+        render("docx", [], "en")
 
 
 # ---- srt, vtt: by hand
@@ -481,7 +483,7 @@ def test_words_stay_whole(words):
 
 
 @PATIENT
-@given(RECORDINGS, st.sampled_from(FORMATS))
+@given(RECORDINGS, st.sampled_from(STYLES))
 def test_any_text_can_be_written(segments, style):
     assert rendered(style, segments).encode().decode() == rendered(style, segments)
 
@@ -516,40 +518,3 @@ def test_vtt_of_another_parser(segments):
     for cue, (_, _, lines) in zip(found, ours, strict=True):
         channel = unescaped("\n".join(lines))[0][0]
         assert cue.voice == (None if channel is None else f"Channel {channel}")
-
-
-# ---- output_paths
-
-
-@pytest.mark.parametrize(
-    ("files", "names"),
-    [
-        (["a.wav", "b"], ["a", "b"]),
-        (["talks/my talk.2024.wav", ".wav", "dir/c.wav/"], ["my talk.2024", ".wav", "c"]),
-        (["-", "stdin.wav"], ["stdin", "stdin.wav"]),
-        (["a.wav", "a.mp3", "b.wav"], ["a.wav", "a.mp3", "b"]),
-        (["x/a.wav", "y/a.wav", "x/a.wav"], ["a.wav", "a.wav-2", "a.wav-3"]),
-        (["A.wav", "a.mp3"], ["A.wav", "a.mp3"]),
-        (["A.wav", "a.WAV"], ["A.wav", "a.WAV-2"]),
-        (["STRASSE.wav", "straße.wav"], ["STRASSE.wav", "straße.wav-2"]),
-        (["\xe9.wav", "e\u0301.wav"], ["\xe9.wav", "e\u0301.wav-2"]),
-        (["a.wav", "a.mp3", "a.wav.flac"], ["a.wav", "a.mp3", "a.wav.flac"]),
-        (["a.wav", "a.wav", "a.wav-2.mp3"], ["a.wav", "a.wav-2", "a.wav-2.mp3"]),
-        (["/", "", "..", "../.."], ["recording", "recording-2", "..", "..-2"]),
-    ],
-)
-def test_output_paths(files, names):
-    """By hand."""
-    assert output_paths(files, Path("out"), "srt") == [Path("out", f"{name}.srt") for name in names]
-
-
-@given(st.lists(st.one_of(st.text("aAsSßé\u0301e.-2/ ", max_size=5), st.text(max_size=5), st.just("-")), max_size=12))
-@example(["-", "stdin", "STDIN.wav"])
-def test_output_paths_are_different_and_in_the_folder(files):
-    folder = Path("some/folder")
-    paths = output_paths(files, folder, "vtt")
-    assert len(paths) == len(files)
-    for fold in (str.casefold, str.upper):
-        for form in ("NFC", "NFD"):
-            assert len({fold(unicodedata.normalize(form, str(path))) for path in paths}) == len(paths)
-    assert all(path.parent == folder and re.fullmatch(r"(?s).+\.vtt", path.name) for path in paths)

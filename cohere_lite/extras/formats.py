@@ -1,0 +1,123 @@
+"""A Transcript, or its Segments as they come -> text for people, for players or for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+from unicodedata import east_asian_width
+
+from ..errors import OptionError
+from ..transcript import join
+
+if TYPE_CHECKING:  # the command's --help needs this file, and must not wait for numpy
+    from ..transcript import Segment, Transcript
+
+FORMATS = ("txt", "json", "srt", "vtt", "tsv")
+
+
+def render(style: str, segments: Iterable[Segment], language: str) -> Iterator[str]:
+    """The text of a recording in parts, each as soon as it is known; a few segments at most are held.
+
+    segments: as they come, or those of a Transcript;  language: of the Transcript
+
+    txt:      Transcript.text and a newline
+    lines:    a line for each segment that has text, "[channel] " before it if the channels were split
+    tsv:      a header, then start and end in milliseconds, the channel if they were split, and the text; segments
+              without text are left out
+    srt, vtt: subtitles that never overlap. SRT has no escapes: players may take "<b>" for a tag
+
+    Raises OptionError for another style, and for subtitles in a copy without extras/subtitles.py.
+    """
+    if style == "txt":
+        return _running_text(segments, language)
+    if style == "lines":
+        return _lines(segments)
+    if style == "tsv":
+        return _tsv(segments)
+    if style not in ("srt", "vtt"):
+        raise OptionError(f"style {style!r} is not known; known: txt, lines, tsv, srt, vtt")
+    try:
+        from .subtitles import subtitles
+    except ImportError as error:
+        raise OptionError(f"{style} needs cohere_lite/extras/subtitles.py, which is not in this copy") from error
+    return subtitles(segments, style)
+
+
+def render_json(transcript: Transcript, *, file: str, model: dict[str, str], seconds: float) -> str:
+    """A Transcript as one JSON object in one line. Read it by names: fields may be added; when one goes, or changes its
+    type, unit or meaning, `version` changes.
+
+    file: as the caller named it;  model: Transcriber.facts;  seconds: of work, more than 0
+    """
+    segments = [
+        asdict(segment)
+        | {"start": round(segment.start, 3), "end": round(segment.end, 3)}
+        | {"avg_logprob": None if segment.avg_logprob is None else round(segment.avg_logprob, 4)}
+        for segment in transcript.segments
+    ]
+    record = {
+        "version": 1,
+        "text": transcript.text,
+        "language": transcript.language,
+        "truncated": transcript.truncated,
+        "file": file,
+        "duration": round(transcript.duration, 3),
+        "complete": transcript.complete,
+        "warnings": transcript.warnings,
+        "model": model,
+        "timing": {"seconds": round(seconds, 3), "speed": round(transcript.duration / seconds, 2)},
+        "segments": segments,
+    }
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _running_text(segments: Iterable[Segment], language: str) -> Iterator[str]:
+    begun = ""  # stands for the text so far: join asks only whether there is any
+    split = False
+    for segment in segments:
+        split = segment.channel is not None
+        if split:
+            yield from _lines([segment])
+        elif added := join([begun, segment.text], language)[len(begun) :]:
+            begun = "."
+            yield added
+    if not split:
+        yield "\n"
+
+
+def _lines(segments: Iterable[Segment]) -> Iterator[str]:
+    for segment in segments:
+        if text := segment.text.strip():
+            yield f"{speaker(segment.channel)}{text}\n"
+
+
+def _tsv(segments: Iterable[Segment]) -> Iterator[str]:
+    for number, segment in enumerate(segments):
+        channel = [] if segment.channel is None else [segment.channel]
+        if number == 0:
+            yield "start\tend\tchannel\ttext\n" if channel else "start\tend\ttext\n"
+        if text := one_line(segment.text):
+            yield "\t".join(map(str, [milliseconds(segment.start), milliseconds(segment.end), *channel, text])) + "\n"
+
+
+def speaker(channel: int | None) -> str:
+    """ "[0] " to put before the text of a channel; "" if the channels are not split."""
+    return "" if channel is None else f"[{channel}] "
+
+
+def text_columns(text: str) -> int:
+    """How wide a text is where letters have a fixed width."""
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def one_line(text: str) -> str:
+    """White space, line breaks and control characters as single spaces between words."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text).split())
+
+
+def milliseconds(seconds: float) -> int:
+    """Whole ones, as tsv and subtitles have them."""
+    return round(seconds * 1000)
