@@ -1,13 +1,13 @@
 """tools/bench: what is compared computes the same model, and the report says what was measured."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cohere_lite.decode import Decoder
 from cohere_lite.export.__main__ import export
-from cohere_lite.model import load_model
+from tools.bench import front
 from tools.bench.__main__ import cell, child, print_report, summary
 from tools.bench.models import Models
 from tools.bench.runtimes import Lite, rows
@@ -15,6 +15,8 @@ from tools.bench.worker import measure
 from tools.random_checkpoint import Shape, write_random_checkpoint
 
 PROMPT = [18, 4, 5, 12, 13, 13, 6, 9, 10, 11]
+PARTS = ("mel_11_s", "resample_minute", "command", "reference_mel_11_s")
+ROOT = Path(__file__).parents[1]
 MEL = np.random.default_rng(0).standard_normal((128, 250), np.float32)
 
 
@@ -27,12 +29,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return models
 
 
-def logits(folder: Path) -> np.ndarray:
-    decoder = Decoder(load_model(folder))
-    decoder.start([MEL])
-    return np.array([decoder.step([fed])[0].copy() for fed in (PROMPT, [30], [31])])
+def logits(runtime: Lite) -> np.ndarray:
+    runtime.encode({"mel": MEL[None]})
+    return np.array([runtime.step(fed)[0].copy() for fed in (PROMPT, [30], [31])])
 
 
+@pytest.mark.slow
 @pytest.mark.reference
 def test_the_cards_files_compute_the_model(models: Models, tmp_path: Path) -> None:
     """By construction: traced from transformers and quantised by the card's recipe, against our FP32 export. By record
@@ -40,9 +42,8 @@ def test_the_cards_files_compute_the_model(models: Models, tmp_path: Path) -> No
     pytest.importorskip("torch")
     from tools.bench.card import write_card_model
 
-    write_card_model(models.checkpoint, tmp_path / "card", tmp_path / "scratch")
-    assert load_model(tmp_path / "card").contract == "static"
-    exact, found = logits(models.folder("fp32")), logits(tmp_path / "card")
+    write_card_model(models.checkpoint, models.folder("card"), tmp_path / "scratch")
+    exact, found = (logits(Lite(models, name, cache=False)) for name in ("fp32", "card"))
     assert np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2)) < 0.15
 
 
@@ -53,6 +54,27 @@ def test_every_column_is_measured(models: Models) -> None:
     # by construction: a clip is the features, the encoder, the prompt and 34 more steps
     assert found["clip_10_s"] > found["token_10_s"]
     assert found["private_mb"] < found["peak_mb"]
+
+
+def test_the_parts_around_the_model_are_measured() -> None:
+    """On 0.1 s of sound, once."""
+    found = front.measure(MEL.reshape(-1)[:1600], np.zeros(4410, np.float32), repeats=1)
+    assert {"mel_11_s", "resample_minute", "command"} <= set(found) <= {*PARTS}
+    assert min(found.values()) > 0
+
+
+def test_every_tool_runs_in_ci() -> None:
+    """Or a change of the package breaks one, and nobody sees it: every module of tools/ that is a command, except those
+    that another one starts."""
+    gate = (ROOT / ".ci" / "run").read_text()
+    commands = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+        for path in sorted((ROOT / "tools").rglob("*.py"))
+        if "__main__" in path.read_text()
+    ]
+    assert len(commands) >= 8
+    started = {f"tools.bench.{name}" for name in ("card", "floors", "front", "worker")} | {"tools.fuzz.engine"}
+    assert [c for c in commands if c not in started and not re.search(rf"-m {re.escape(c)} ", gate)] == []
 
 
 def test_what_cannot_run_says_why(models: Models) -> None:
@@ -79,7 +101,7 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
                 "cohere_lite, int8": row(
                     encoder_10_s=0.75, token_10_s=0.0075, clip_10_s=1.0, tokens_per_s=100, tokens_per_s_batch=250
                 ),
-                "sherpa-onnx, sherpa layout": row(token_10_s=0.02, clip_10_s=3.0),
+                "sherpa-onnx, our static files": row(token_10_s=0.02, clip_10_s=3.0),
             },
             "skipped": {"onnx-asr": "no export for it"},
             "floors": row(encoder_10_s=0.5, encoder_30_s=1.5, token_int8=0.005, token_int4=0.003, bytes_per_s=2e10)
@@ -92,7 +114,7 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
         "| 48 encoder layers | 10 s | token at 10 s, ms | 10 s clip, 35 tokens, s | tokens/s, 30 s pieces | 8 at once |"
     )
     assert "| cohere_lite, int8 | 750 | 7.5 | 1.00 | 100 | 250 |" in lines
-    assert "| sherpa-onnx, sherpa layout |  | 20.0 | 3.00 |  |  |" in lines
+    assert "| sherpa-onnx, our static files |  | 20.0 | 3.00 |  |  |" in lines
     assert "skipped: onnx-asr: no export for it" in lines
     assert cell({"clip_30_s": summary([4.5])}, "ten_minutes_s", 1, 0) == "~90"  # 20 pieces of 30 s
     assert cell({"clip_30_s": summary([4.5]), "ten_minutes_s": summary([70.4])}, "ten_minutes_s", 1, 0) == "70"
@@ -102,7 +124,7 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
         "card's script / cohere_lite, clip_10_s: 4.50",
         "cohere_lite / floor, token at 10 s: 1.50",
         "cohere_lite / floor, encoder_10_s: 1.50",
-        "sherpa-onnx, sherpa layout / cohere_lite, clip_10_s: 3.00",
+        "sherpa-onnx, our static files / cohere_lite, clip_10_s: 3.00",
         "8 pieces at once / one by one, tokens/s: 2.50",
         "reference / cohere_lite, features: 1.2",
     ):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from decoding import Decoder
 
 from cohere_lite import Transcriber, mel
-from cohere_lite.decode import Decoder
 from cohere_lite.export.__main__ import export
 from cohere_lite.mel import log_mel
 from cohere_lite.model import DEMO_FOLDER, load_model
@@ -58,6 +58,7 @@ def test_word_error_rate(recordings: dict, language: str) -> None:
     assert jiwer.wer(said, heard) <= MAX_WER
 
 
+@pytest.mark.slow
 @pytest.mark.reference
 @needs_espeak
 def test_fp32_tokens_equal_transformers_generate(recordings: dict, tmp_path: Path) -> None:
@@ -77,13 +78,14 @@ def test_fp32_tokens_equal_transformers_generate(recordings: dict, tmp_path: Pat
                     torch.from_numpy(features.T[None].copy()),
                     decoder_input_ids=torch.tensor([prompt]),
                     decoder_start_token_id=prompt[0],  # or generate puts its own start token before the prompt
-                    max_length=decoder.max_positions,
+                    max_length=decoder.contract.max_positions,
                     do_sample=False,
                 )[0].tolist()
             decoded = decoder.decode([features], prompt)[0]
             assert [*prompt, *decoded.tokens, *([] if decoded.truncated else [3])] == ids, text
 
 
+@pytest.mark.slow
 @needs_espeak
 def test_batches_give_the_same_text(recordings: dict) -> None:
     """By construction, in INT8 as shipped, for every held-out recording: eight at once, and alone."""
@@ -96,6 +98,7 @@ def test_batches_give_the_same_text(recordings: dict) -> None:
         assert [decoded.tokens for decoded in together] == [decoded.tokens for decoded in alone]
 
 
+@pytest.mark.slow
 @pytest.mark.reference
 @needs_espeak
 @pytest.mark.parametrize("snr_db", [None, 10])
@@ -110,18 +113,19 @@ def test_no_speech_is_taken_for_silence_or_for_a_loop(snr_db: float | None) -> N
                 assert (segment.silent, segment.looped) == (False, False), text
 
 
+@pytest.mark.slow
 @pytest.mark.reference
 @needs_espeak
-def test_sherpa_onnx_reads_the_sherpa_layout(recordings: dict, tmp_path: Path, monkeypatch) -> None:
+def test_sherpa_onnx_reads_the_static_contract(recordings: dict, tmp_path: Path, monkeypatch) -> None:
     """By reference: what sherpa-onnx writes, letter for letter what we write in its way from the same files: a prompt
     without the leading "▁", at most 6 tokens a second, special tokens left in, features without dither.
 
     The tiny model has never seen such a prompt and stumbles on it, so the last differences between the features change
-    words in 3 recordings of 10. By record 85 of 120 are the same; with a wrong layout, none would be, and on a failure
+    words in 3 recordings of 10. By record 85 of 120 are the same; with a wrong export, none would be, and on a failure
     sherpa-onnx answers with an empty text."""
     monkeypatch.setattr(mel, "DITHER", 0.0)
     sherpa_onnx = pytest.importorskip("sherpa_onnx")
-    export(CHECKPOINT, tmp_path, layout="sherpa")
+    export(CHECKPOINT, tmp_path, contract="static")
     model = load_model(tmp_path)
     decoder = Decoder(model)
     same = 0

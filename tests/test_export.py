@@ -1,14 +1,17 @@
 """cohere_lite/export: the graphs compute what transformers computes, whatever the checkpoint's shape and style."""
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+from decoding import Decoder
 
 from cohere_lite import Transcriber
-from cohere_lite.decode import Decoder
 from cohere_lite.export.__main__ import export, main
 from cohere_lite.export.graph import Graph, block_size, quantize_blocks, quantize_columns
 from cohere_lite.model import load_model
@@ -35,6 +38,8 @@ SHAPES = {
     "narrow encoder, deep decoder": Shape(2, 48, 6, 80, 16, 5, 128, 5, 64, 4, 64, 64, 777),
     "real head sizes": Shape(3, 320, 2, 256, 32, 9, 128, 1, 256, 2, 128, 32, 500),
 }
+CHECKPOINT = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint"
+EXTRA = ["onnx", "safetensors", "ml_dtypes", "sentencepiece"]  # the packages of the extra `export`
 N_CLIPS = 50  # over all shapes, of 1 to 600 mel frames
 PROMPT = [18, 4, 5, 12, 13, 13, 6, 9, 10, 11]  # ids of tools.random_checkpoint's special tokens
 
@@ -56,19 +61,20 @@ def step_logits(decoder: Decoder, mel: np.ndarray, tokens: list[int]) -> np.ndar
     return np.array([decoder.step([fed])[0].copy() for fed in (PROMPT, *([token] for token in tokens))])
 
 
+@pytest.mark.slow
 @pytest.mark.reference
 @pytest.mark.parametrize("name", SHAPES)
 def test_fp32_equals_transformers(name: str, tmp_path: Path) -> None:
-    """By reference: logits within 1e-4 of the largest, greedy tokens the same, in both layouts."""
+    """By reference: logits within 1e-4 of the largest, greedy tokens the same, in both contracts."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     shape = SHAPES[name]
     write_random_checkpoint(tmp_path, shape, seed=len(name))
-    for layout in ("fast", "sherpa"):
-        export(tmp_path, tmp_path / layout, "fp32", layout)
+    for contract in ("fast", "static"):
+        export(tmp_path, tmp_path / contract, "fp32", contract)
     reference = transformers.CohereAsrForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32).eval()
     varied: set[int] = set()
-    decoders = {layout: Decoder(load_model(tmp_path / layout)) for layout in ("fast", "sherpa")}
+    decoders = {contract: Decoder(load_model(tmp_path / contract)) for contract in ("fast", "static")}
     lengths = np.random.default_rng(1).integers(1, 600, -(-N_CLIPS // len(SHAPES)))
     for seed, n_frames in enumerate([1, 8, 9, *lengths[3:]]):
         mel = features(int(n_frames), seed)
@@ -115,22 +121,22 @@ def test_names_and_config_of_both_styles_give_the_same_graph(checkpoint: Path, t
             assert (tmp_path / folder / "onnx" / file.name).read_bytes() == file.read_bytes(), (folder, file.name)
 
 
-@pytest.mark.parametrize("layout", ["fast", "sherpa"])
+@pytest.mark.parametrize("contract", ["fast", "static"])
 @pytest.mark.parametrize(
     ("precision", "pointwise", "limit"), [("int8", "int8", 0.08), ("int8", "fp32", 0.08), ("int4", None, 0.45)]
 )
 def test_quantised_stays_near_fp32(
-    checkpoint: Path, tmp_path: Path, layout: str, precision: str, pointwise: str | None, limit: float
+    checkpoint: Path, tmp_path: Path, contract: str, precision: str, pointwise: str | None, limit: float
 ) -> None:
     """By record: root mean square error of the logits 0.029 to 0.043 of theirs, with an INT4 decoder 0.29; with INT8
     scales 10 % too small it was 0.18."""
-    export(checkpoint, tmp_path / "fp32", "fp32", layout)
-    export(checkpoint, tmp_path / "quantised", precision, layout, pointwise)
+    export(checkpoint, tmp_path / "fp32", "fp32", contract)
+    export(checkpoint, tmp_path / "quantised", precision, contract, pointwise)
     exact, quantised = (
         step_logits(Decoder(load_model(tmp_path / p)), features(250), [30, 31]) for p in ("fp32", "quantised")
     )
     error = np.sqrt(np.mean((quantised - exact) ** 2) / np.mean(exact**2))
-    print(f"error {layout} {precision} {pointwise}: {error:.3f}")
+    print(f"error {contract} {precision} {pointwise}: {error:.3f}")
     assert 1e-4 < error < limit
 
 
@@ -250,7 +256,7 @@ def test_incomplete_checkpoint(checkpoint: Path, tmp_path: Path, capsys, break_i
 
 def test_a_clip_longer_than_the_position_table(checkpoint: Path, tmp_path: Path) -> None:
     """By formula: 10 s are 1000 mel frames, 125 encoder frames. The graph takes no more, and says so; the runtime does
-    not ask it to: by chunk.split, silence is cut 5 s before the limit."""
+    not ask it to: by cut.Chunks, silence is cut 5 s before the limit."""
     export(checkpoint, tmp_path, "fp32", max_audio_s=10)
     session = ort.InferenceSession(tmp_path / "encoder.fp32.onnx")
     assert session.run(["cross_value_0"], {"mel": features(1000)[None]})[0].shape[2] == 125
@@ -258,8 +264,54 @@ def test_a_clip_longer_than_the_position_table(checkpoint: Path, tmp_path: Path)
         session.run(None, {"mel": features(1001)[None]})
     transcript = Transcriber(tmp_path).transcribe(np.zeros(12 * 16000, np.float32), rate=16000)
     assert [(segment.start, segment.end) for segment in transcript.segments] == [(0, 5), (5, 12)]
-    with pytest.raises(ValueError, match="max_audio_s is 9; cutting long audio"):
-        export(checkpoint, tmp_path, max_audio_s=9)
+    for max_audio_s in (9, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"max_audio_s is {max_audio_s}; cutting long audio"):
+            export(checkpoint, tmp_path, max_audio_s=max_audio_s)
+
+
+@pytest.mark.parametrize("contract", ["fast", "static"])
+def test_a_contract_has_one_name(checkpoint: Path, tmp_path: Path, contract: str) -> None:
+    """By construction: what is asked for, what the files say and what the runtime finds."""
+    export(checkpoint, tmp_path, contract=contract)
+    for graph in tmp_path.glob("*.onnx"):
+        assert ort.InferenceSession(graph).get_modelmeta().custom_metadata_map["contract"] == contract
+    assert load_model(tmp_path).contract.name == contract
+
+
+def test_an_unknown_contract(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="contract is 'sherpa'; it must be one of fast, static"):
+        export(checkpoint, tmp_path / "onnx", contract="sherpa")
+    assert not (tmp_path / "onnx").exists()
+
+
+def without(packages: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process where these packages cannot be imported."""
+    code = f"import runpy, sys; sys.modules.update(dict.fromkeys({packages})); "
+    code += "runpy.run_module('cohere_lite.export', run_name='__main__')"
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.folder
+def test_help_needs_no_extra() -> None:
+    result = without([*EXTRA, "torch"], "--help")
+    assert result.stdout.startswith("usage: python -m cohere_lite.export ")
+    assert "--contract {fast,static}" in result.stdout
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.folder
+@pytest.mark.parametrize("package", EXTRA)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path: Path, package: str) -> None:
+    """The demonstration model's checkpoint needs all of them: bfloat16 weights, a SentencePiece tokenizer."""
+    for file in CHECKPOINT.iterdir():
+        if file.name != "tokens.txt":
+            shutil.copy(file, tmp_path)
+    result = without([package], str(tmp_path), str(tmp_path / "onnx"))
+    assert result.returncode == 1
+    assert package in result.stderr
+    assert result.stderr.endswith("the export needs: pip install 'cohere-lite[export]'\n")
+    assert len(result.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("onnx/*"))
 
 
 def test_nothing_is_left_of_an_export_that_fails(checkpoint: Path, tmp_path: Path, capsys) -> None:
@@ -272,5 +324,5 @@ def test_nothing_is_left_of_an_export_that_fails(checkpoint: Path, tmp_path: Pat
     shard = copy / "model-00001.safetensors"
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     assert main([str(copy), str(tmp_path / "onnx")]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
+    assert capsys.readouterr().err.startswith(f"error: {shard}: not a safetensors file, or damaged (")
     assert not (tmp_path / "onnx").exists()

@@ -1,6 +1,6 @@
 """Make tests/golden/: log-mel features by the live reference, `CohereAsrFeatureExtractor`.
 
-    python -m tools.golden
+    python -m tools.golden [FOLDER]
 
 Needs torch, transformers and the program espeak-ng. Writes mel.npz and manifest.json, which says what each array is and
 which versions made it. Inputs are stored as int16 (sample = value / 32768), so they do not depend on any version;
@@ -11,6 +11,7 @@ import io
 import json
 import platform
 import subprocess
+import sys
 import wave
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cohere_lite.resample import resample
+from cohere_lite.resample import Resampler
 
 FOLDER = Path(__file__).parents[1] / "tests" / "golden"
 
@@ -61,7 +62,8 @@ def _speech(text: str) -> NDArray[np.int16]:
     header_and_data = subprocess.run(command, check=True, capture_output=True).stdout
     with wave.open(io.BytesIO(header_and_data)) as file:
         samples = np.frombuffer(file.readframes(len(header_and_data)), "<i2").astype(np.float32)
-        return _to_int16(resample(samples / np.float32(32768), file.getframerate()))
+        resampler = Resampler(file.getframerate())
+        return _to_int16(np.concatenate([resampler.push(samples / np.float32(32768)), resampler.finish()]))
 
 
 def _music(n: int) -> NDArray[np.int16]:
@@ -75,7 +77,7 @@ def _to_int16(samples: NDArray[Any]) -> NDArray[np.int16]:
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
 
 
-def main() -> None:
+def main(folder: Path) -> None:
     import torch
     import transformers
 
@@ -114,12 +116,12 @@ def main() -> None:
         },
         "cases": RULES,
     }
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(FOLDER / "mel.npz", allow_pickle=False, **arrays)
-    (FOLDER / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    for path in sorted(FOLDER.iterdir()):
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / "mel.npz", allow_pickle=False, **arrays)
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    for path in sorted(folder.iterdir()):
         print(f"{path.name}: {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]) if sys.argv[1:] else FOLDER)

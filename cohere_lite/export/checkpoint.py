@@ -6,11 +6,14 @@ Reads config.json in both styles (the hub's original nested one and transformers
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 # Hub name -> transformers name, tried in this order on every name; source: the entry `cohere_asr` of
 # transformers 5.23, conversion_mapping.py. Names already in transformers' style pass through unchanged.
@@ -52,7 +55,7 @@ NOT_WEIGHTS = re.compile(r"preprocessor\.featurizer\.|\.num_batches_tracked$")
 
 @dataclass(frozen=True)
 class Dimensions:
-    """What the graphs need to know of a checkpoint; sizes in channels unless they say otherwise."""
+    """The sizes of a model, in channels unless they say otherwise."""
 
     n_mels: int
     subsampling_layers: int  # each halves the frame rate
@@ -72,13 +75,14 @@ class Checkpoint:
     """A folder with config.json and safetensors: tensors by transformers' names, read when asked for."""
 
     def __init__(self, folder: Path) -> None:
-        """FileNotFoundError or ValueError says what is wrong with the folder."""
+        """Raises FileNotFoundError or ValueError for a folder that is incomplete or damaged."""
+        self.folder = folder
         config_path = folder / "config.json"
         if not config_path.is_file():
             raise FileNotFoundError(f"{folder} has no config.json; a checkpoint has config.json and model.safetensors")
         self._places: dict[str, tuple[Path, str]] = {}  # our name -> (file, name in it)
         for path in _safetensors_files(folder):
-            with safe_open(path, framework="numpy") as file:
+            with _opened(path) as file:
                 for stored in file.keys():  # noqa: SIM118 - not a dict, cannot be iterated
                     if not NOT_WEIGHTS.search(stored):
                         self._places[_transformers_name(stored)] = (path, stored)
@@ -92,30 +96,32 @@ class Checkpoint:
         return name in self._places
 
     def names(self) -> list[str]:
+        """transformers' names of all weights, in alphabetical order."""
         return sorted(self._places)
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """As `tensor(name)` has it, without reading the tensor. Raises ValueError for an unknown name."""
         path, stored = self._find(name)
-        with safe_open(path, framework="numpy") as file:
+        with _opened(path) as file:
             return tuple(file.get_slice(stored).get_shape())
 
     def tensor(self, name: str) -> np.ndarray:
-        """float32, C-contiguous."""
+        """A weight as float32, C-contiguous. Raises ValueError for an unknown name."""
         path, stored = self._find(name)
         self._read.add(name)
         # Opened for each tensor: a file kept open stays mapped, and all that was read of it counts as our memory.
-        with safe_open(path, framework="numpy") as file:
+        with _opened(path) as file:
             return np.ascontiguousarray(file.get_tensor(stored).astype(np.float32))
 
     def linear(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Weight float32 (n_in, n_out), as a product x @ W wants it, and bias (n_out,), zeros where there is none."""
+        """Weight float32 (n_in, n_out), for the product x @ weight, and bias (n_out,), zeros where there is none."""
         weight = self.tensor(f"{name}.weight")
         weight = weight.reshape(weight.shape[0], -1).T  # a pointwise convolution is a product too
         bias = self.tensor(f"{name}.bias") if f"{name}.bias" in self else np.zeros(weight.shape[1], np.float32)
         return weight, bias
 
     def finish(self) -> None:
-        """Raise ValueError if the file holds weights that no graph used: a model we do not understand."""
+        """Raises ValueError if there are weights that no graph used: a model that this exporter does not understand."""
         unused = sorted(set(self._places) - self._read)
         if unused:
             raise ValueError(f"{len(unused)} tensors of the checkpoint were not used, e.g. {', '.join(unused[:5])}")
@@ -124,6 +130,15 @@ class Checkpoint:
         if name not in self._places:
             raise ValueError(f"the checkpoint has no tensor {name!r}; it has e.g. {', '.join(self.names()[:5])}")
         return self._places[name]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or damaged ({error})") from error
 
 
 def _safetensors_files(folder: Path) -> list[Path]:
@@ -143,7 +158,7 @@ def _transformers_name(stored: str) -> str:
 
 
 def _dimensions(config: dict, checkpoint: Checkpoint) -> Dimensions:
-    """Sizes come from the tensors themselves; config.json is asked only for what they do not show."""
+    """Sizes are read from the tensors; config.json is asked only for what the tensors do not show."""
     if "transf_decoder" in config:  # the hub's original style
         encoder, decoder = config["encoder"], config["transf_decoder"]["config_dict"]
         decoder_heads, decoder_act = decoder["num_attention_heads"], decoder.get("hidden_act", "relu")

@@ -1,9 +1,9 @@
-"""The Transformer decoder as a graph, in two layouts that differ in how they keep keys and values.
+"""The Transformer decoder as a graph, in two contracts that differ in how they keep keys and values.
 
 fast    One buffer per layer, past and present sharing it (GroupQueryAttention writes the new row in place); cross
         keys and values arrive by head; a length per clip masks the padding of a batch; logits of the last position
         only. A clip's numbers do not depend on the others in a batch.
-sherpa  The published contract, read by position by sherpa-onnx: all layers stacked in one tensor. Attention reads
+static  The published contract, read by position by sherpa-onnx: all layers stacked in one tensor. Attention reads
         only the filled part of the past, and one scatter per step writes the new rows, so a runtime may bind the
         same buffer as input and output: rows are written at positions >= offset and read only below.
 """
@@ -21,17 +21,17 @@ from .norms import add_and_norm, layer_norm
 Attention = Callable[[int, str], str]
 
 
-def write_decoder(graph: Graph, checkpoint: Checkpoint, layout: str) -> None:
-    """Add the whole decoder; inputs and outputs are those of the layout."""
+def write_decoder(graph: Graph, checkpoint: Checkpoint, contract: str) -> None:
+    """Add the whole decoder; inputs and outputs are those of the contract."""
     dims = checkpoint.dimensions
     tokens = graph.input("tokens", "int64", ["batch", "n_tokens"])
-    graph.output("logits", "float32", ["batch", 1 if layout == "fast" else "n_tokens", dims.vocab_size])
-    if layout == "fast":
+    graph.output("logits", "float32", ["batch", 1 if contract == "fast" else "n_tokens", dims.vocab_size])
+    if contract == "fast":
         offset = graph.input("offset", "int64", [])
         self_attention, cross_attention = _fast_attention(graph, checkpoint, tokens, offset)
     else:
         # sherpa-onnx feeds by position: tokens, self k, self v, cross k, cross v, offset
-        self_attention, cross_attention = _sherpa_attention(graph, checkpoint, tokens)
+        self_attention, cross_attention = _static_attention(graph, checkpoint, tokens)
         offset = "offset"
     embedding = _Embedding(graph, checkpoint)
     x = graph.node("Add", embedding.look_up(tokens), _positions(graph, checkpoint, tokens, offset))
@@ -53,7 +53,7 @@ def write_decoder(graph: Graph, checkpoint: Checkpoint, layout: str) -> None:
         last = i + 1 == dims.decoder_layers
         next_norm = "decoder.norm" if last else f"decoder.layers.{i + 1}.input_layernorm"
         sum_, x = add_and_norm(graph, checkpoint, next_norm, sum_, branch)
-    if layout == "fast":
+    if contract == "fast":
         x = graph.node("Slice", x, graph.constant([-1]), graph.constant([np.iinfo(np.int64).max]), graph.constant([1]))
     embedding.logits(x)
 
@@ -97,7 +97,7 @@ def _fast_attention(graph: Graph, checkpoint: Checkpoint, tokens: str, offset: s
     return self_attention, cross_attention
 
 
-def _sherpa_attention(graph: Graph, checkpoint: Checkpoint, tokens: str) -> tuple[Attention, Attention]:
+def _static_attention(graph: Graph, checkpoint: Checkpoint, tokens: str) -> tuple[Attention, Attention]:
     dims = checkpoint.dimensions
     layers, width, heads = dims.decoder_layers, dims.decoder_width, dims.decoder_heads
     head_dim = width // heads

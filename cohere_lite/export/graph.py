@@ -15,11 +15,11 @@ CONTRIB = "com.microsoft"  # onnxruntime's own operators
 INLINE_BYTES = 1024  # smaller tensors stay in the .onnx file: onnx's own default for external data
 ALIGNMENT = 64  # bytes: a cache line, so that vector loads never cross one more than they must
 
-# Matrix products, by what their weights are and how activations are quantised:
-#   fp32     not at all
-#   int8     one scale per output channel, and one for all activations: fastest for many rows at once
-#   int8b    scales per block of weights, and per row and block of activations: fastest for few rows, and a row's
-#   int4b    result does not depend on the others (clips decoded together must not change each other's text)
+# Matrix products, by the scales of their weights and activations:
+#   fp32     none: both are floats
+#   int8     one per output channel, and one for all activations: fastest for many rows at once
+#   int8b    one per block of weights, and one per row and block of activations: fastest for few rows, and a row's
+#   int4b    result does not depend on the other rows (clips decoded together must not change each other's text)
 BLOCK_BITS = {"int8b": 8, "int4b": 4}
 # Weights that share a scale: the largest of these that divides a row, to waste nothing on padding. Large blocks are
 # faster (4 bits, a decoder step: 5.2 ms with 128, 6.9 with 32), and the demonstration model's word error rates are
@@ -44,10 +44,12 @@ class Graph:
         self._constants: dict[tuple, str] = {}
 
     def input(self, name: str, dtype: str, shape: list[int | str]) -> str:
+        """Add an input of the graph; a size that varies is given as its name. Returns `name`."""
         self._inputs.append(helper.make_tensor_value_info(name, DTYPES[np.dtype(dtype)], shape))
         return name
 
     def output(self, name: str, dtype: str, shape: list[int | str]) -> str:
+        """Declare the value called `name` an output of the graph; shape as for `input`. Returns `name`."""
         self._outputs.append(helper.make_tensor_value_info(name, DTYPES[np.dtype(dtype)], shape))
         return name
 
@@ -56,7 +58,7 @@ class Graph:
         return self.nodes(op, *inputs, out=[out or self._new_name(op)], domain=domain, **attributes)[0]
 
     def nodes(self, op: str, *inputs: str, out: list[str] | int, domain: str = "", **attributes: Any) -> list[str]:
-        """Add a node with several outputs: their names ("" for one not wanted) or their number."""
+        """Add a node with several outputs. out: their names ("" leaves one out), or how many. Returns their names."""
         outputs = [f"{self._new_name(op)}_{i}" for i in range(out)] if isinstance(out, int) else out
         self._nodes.append(helper.make_node(op, list(inputs), outputs, domain=domain, **attributes))
         return outputs
@@ -104,7 +106,7 @@ class Graph:
     def block_product(
         self, x: str, weight: str, scale: str, bias: str, shape: tuple[int, ...], bits: int, out: str | None = None
     ) -> str:
-        """x (..., n_in) times what `quantize_blocks` made of a matrix (n_out, n_in); `shape`: (n_in, n_out)."""
+        """x (..., n_in) times a matrix (n_out, n_in) that `quantize_blocks` has stored; `shape`: (n_in, n_out)."""
         n_in, n_out = shape
         return self.node(
             "MatMulNBits",
@@ -119,6 +121,7 @@ class Graph:
         )
 
     def save(self, metadata: dict[str, str]) -> None:
+        """Write the .onnx file, with `metadata` in it; the weights are in the data file already."""
         self._data.close()
         graph = helper.make_graph(self._nodes, self._path.stem, self._inputs, self._outputs, self._initializers)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
@@ -138,20 +141,22 @@ def quantize_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def block_size(n_in: int) -> int:
+    """How many weights of a row of n_in share a scale."""
     return next((size for size in BLOCK_SIZES if n_in % size == 0), BLOCK_SIZES[-1])
 
 
 def quantize_blocks(weight: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """float32 (n_out, n_in) -> what MatMulNBits reads: uint8 (n_out, blocks, bytes of a block) and float32 scales
-    (n_out, blocks). The last block of a row may be filled up with zeros; numbers are stored plus 2**(bits - 1), which
-    is the zero point where none is given; 4-bit numbers in pairs, low half first."""
+    """float32 (n_out, n_in) -> the weights of MatMulNBits: uint8 (n_out, blocks, bytes of a block), and float32 scales
+    (n_out, blocks). The last block of a row is padded with zeros. Numbers are stored plus 2**(bits - 1), the operator's
+    default zero point; 4-bit numbers in pairs, low half first."""
     n_out, n_in = weight.shape
     size, middle = block_size(n_in), 2 ** (bits - 1)
     n_blocks = -(-n_in // size)
     blocks = np.zeros((n_out, n_blocks * size), np.float32)
     blocks[:, :n_in] = weight
     blocks = blocks.reshape(n_out, n_blocks, size)
-    # the largest number, with its sign, becomes -middle, the one value that has no counterpart: half a step gained
+    # The largest number becomes -middle, and the scale takes its sign: a step is largest / middle, where +(middle - 1)
+    # would make it largest / (middle - 1).
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2, keepdims=True), axis=2)
     scale = -largest / np.float32(middle)
     scale[scale == 0] = 1

@@ -7,7 +7,7 @@ Measures  every runtime in a process of its own, one after the other, and all of
           a slow spell of the machine hits all alike; medians over the rounds
           --quick: 2 of the 48 encoder layers, 10 s of audio, five rows, one round; a minute once the models are made
 Writes    a Markdown table to stdout, all numbers to --out (default: tools/bench/results.json, or quick.json)
-Needs     the extra `reference`; transcribe-cpp if you like
+Needs     pip install '.[export]' --group reference; transcribe-cpp if you like
 """
 
 import argparse
@@ -33,7 +33,7 @@ QUICK_ROWS = (
     "cohere_lite, int8",
     "cohere_lite, int4 decoder",
     "transformers, bfloat16",
-    "sherpa-onnx, sherpa layout",
+    "sherpa-onnx, our static files",
 )
 # key in the results, heading, factor, digits
 COLUMNS = [
@@ -110,7 +110,7 @@ def run(models: Models, names: list[str], rounds: int, quick: bool) -> dict:
                 add(measured[name], found)
     rows_ = {name: {key: summary(values) for key, values in found.items()} for name, found in measured.items() if found}
     return {
-        "encoder_layers": models.encoder_layers,
+        "encoder_layers": models.shape.encoder_layers,
         "rows": {name: row for name, row in rows_.items() if name not in skipped},
         "skipped": skipped,
         "floors": {key: summary(values) for key, values in floors.items()},

@@ -13,7 +13,6 @@ import numpy as np
 import onnxruntime as ort
 
 from cohere_lite.export.graph import Graph
-from tools.random_checkpoint import Shape
 
 from .models import Models
 from .runtimes import THREADS
@@ -26,7 +25,7 @@ REPEATS = 9
 
 def main() -> int:
     models = Models(Path(sys.argv[1]), ())
-    shape = Shape(encoder_layers=models.encoder_layers)
+    shape = models.shape
     width, ffn = shape.encoder_width, shape.encoder_ffn
     encoder = [(width, ffn), (ffn, width), (width, 3 * width), (width, width), (width, 2 * width), (width, width)]
     encoder += [(width, ffn), (ffn, width)]
@@ -46,8 +45,8 @@ def main() -> int:
 
 
 def products(kind: str, shapes: list[tuple[int, int]], row_counts: list[int]) -> list[float]:
-    """Seconds for x (rows, n_in) times a matrix of its own for each of the shapes, as cohere_lite/export writes products, for
-    each of the numbers of rows."""
+    """Seconds for x (rows, n_in) times a matrix of its own for each of the shapes, as cohere_lite/export writes
+    products, for each of the numbers of rows."""
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         graph = Graph(Path(folder) / "products.onnx", kind)

@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.random_checkpoint import Shape
+
 QUICK_LAYERS = 2  # of the encoder's 48
 
 
@@ -26,13 +28,23 @@ class Models:
         return self.root / "cache"
 
     def folder(self, name: str) -> Path:
-        """One of "int8", "int4", "sherpa", "card"."""
+        """One of "int8", "int4", "static", "card"."""
         return self.root / name
 
     @property
-    def encoder_layers(self) -> int:
+    def shape(self) -> Shape:
+        """The checkpoint's layers, widths and vocabulary; what else a shape has is the real model's here."""
         config = json.loads((self.checkpoint / "config.json").read_text())
-        return config["encoder_config"]["num_hidden_layers"]
+        encoder = config["encoder_config"]
+        return Shape(
+            encoder_layers=encoder["num_hidden_layers"],
+            encoder_width=encoder["hidden_size"],
+            encoder_ffn=encoder["intermediate_size"],
+            decoder_layers=config["num_hidden_layers"],
+            decoder_width=config["hidden_size"],
+            decoder_ffn=config["intermediate_size"],
+            vocab_size=config["vocab_size"],
+        )
 
 
 def make(root: Path, quick: bool, gguf: list[Path]) -> Models:
@@ -40,7 +52,7 @@ def make(root: Path, quick: bool, gguf: list[Path]) -> Models:
     tracer's and the quantiser's), 7 minutes."""
     models = Models(root / ("quick" if quick else "full"), tuple(gguf))
     layers = ["--encoder-layers", str(QUICK_LAYERS)] if quick else []
-    exports: dict[str, list[str]] = {"int8": [], "int4": ["--precision", "int4"], "sherpa": ["--layout", "sherpa"]}
+    exports: dict[str, list[str]] = {"int8": [], "int4": ["--precision", "int4"], "static": ["--contract", "static"]}
     steps: dict[Path, list] = {models.checkpoint: ["tools.random_checkpoint", models.checkpoint, *layers]}
     steps |= {
         models.folder(name): ["cohere_lite.export", models.checkpoint, models.folder(name), *options]

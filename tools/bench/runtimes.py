@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from cohere_lite.mel import log_mel
 from cohere_lite.tokens import read_tokens
 
 from .models import Models
@@ -32,22 +31,22 @@ class Lite:
     """cohere_lite; `cache`: keep prepared copies;  `long`: also to be measured on ten minutes of audio."""
 
     def __init__(self, models: Models, folder: str, cache: bool = True, long: bool = False) -> None:
-        from cohere_lite.decode import Decoder
         from cohere_lite.model import load_model
 
-        self.model = load_model(models.folder(folder), threads=THREADS, cache=models.cache if cache else "off")
+        model = load_model(models.folder(folder), threads=THREADS, cache=models.cache if cache else "off")
         self.long = long
-        self.decoder = Decoder(self.model)
-        self.prompt = self.model.vocabulary.prompt("en")
+        self.contract = model.contract
+        self.prompt = model.vocabulary.prompt("en")
+        self.features = self.contract.features
 
-    features = staticmethod(log_mel)
-
-    def encode(self, *clips: np.ndarray) -> None:
+    def encode(self, *clips: dict[str, np.ndarray]) -> None:
         self.clips = len(clips)
-        self.decoder.start(clips)
+        self.contract.release()  # what the last clips left may be as large as what is to come
+        self.contract.start([self.contract.encode_features(features, seconds=0) for features in clips])
 
-    def step(self, tokens: list[int]) -> None:
-        self.decoder.step([tokens] * self.clips)
+    def step(self, tokens: list[int]) -> np.ndarray:
+        """The logits, (clips, vocabulary)."""
+        return self.contract.step([tokens] * self.clips)
 
 
 class Card:
@@ -225,7 +224,7 @@ def rows(models: Models) -> dict[str, Callable[[], Any]]:
         "cohere_lite, int4 decoder": lambda: Lite(models, "int4"),
         "transformers, float32": lambda: Transformers(models, "float32"),
         "transformers, bfloat16": lambda: Transformers(models, "bfloat16"),
-        "sherpa-onnx, sherpa layout": lambda: Sherpa(models, "sherpa"),
+        "sherpa-onnx, our static files": lambda: Sherpa(models, "static"),
         "sherpa-onnx, card's files": lambda: Sherpa(models, "card"),
         "onnx-asr": _onnx_asr,
     }

@@ -47,14 +47,14 @@ IGNORED = -100  # as a label
 BLANK = 0  # of CTC
 
 
-def batches(utterances: list[Utterance], rng: np.random.Generator) -> list[list[Utterance]]:
-    """One epoch of batches in random order; what does not fill a batch waits for the next epoch."""
+def batches(utterances: list[Utterance], rng: np.random.Generator, frames: int) -> list[list[Utterance]]:
+    """One epoch of batches of `frames` mel frames in random order; what does not fill a batch waits for the next."""
     by_length: dict[int, list[Utterance]] = {}
     for i in rng.permutation(len(utterances)).tolist():
         by_length.setdefault(padded(utterances[i].frames), []).append(utterances[i])
     groups = []
     for length, same in by_length.items():
-        size = max(1, FRAMES_PER_BATCH // length)
+        size = max(1, frames // length)
         groups += [same[start : start + size] for start in range(0, len(same) - size + 1, size)]
     return [groups[i] for i in rng.permutation(len(groups))]
 
@@ -128,7 +128,14 @@ def rate(step: int) -> float:
     return LAST_RATE
 
 
-def train(utterances: list[Utterance], features: np.ndarray, tokenizer: SentencePieceProcessor, folder: Path):
+def train(
+    utterances: list[Utterance],
+    features: np.ndarray,
+    tokenizer: SentencePieceProcessor,
+    folder: Path,
+    steps: int = STEPS,
+    frames_per_batch: int = FRAMES_PER_BATCH,
+):
     """Train a new model; returns it in eval mode, and the history [{step, loss, ctc_loss, token_accuracy}].
 
     Saves folder/state.pt every SAVE_EVERY steps, and goes on from there when it exists.
@@ -163,13 +170,13 @@ def train(utterances: list[Utterance], features: np.ndarray, tokenizer: Sentence
 
     sums = np.zeros(3)
     model.train()
-    while step < STEPS:
+    while step < steps:
         rng = np.random.default_rng([SEED, epoch])
         if step < EASY_STEPS:
             epoch_utterances = list(easy.values())
         else:  # everything, and half of the clean ones without silence
             epoch_utterances = [easy[i] if i in easy and rng.random() < 0.5 else u for i, u in enumerate(utterances)]
-        for chosen in batches(epoch_utterances, rng):
+        for chosen in batches(epoch_utterances, rng, frames_per_batch):
             batch = collate(chosen, rng)
             ctc_weight = CTC_WEIGHT[step >= CTC_STEPS]
             with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -184,14 +191,14 @@ def train(utterances: list[Utterance], features: np.ndarray, tokenizer: Sentence
             if step % LOG_EVERY == 0:
                 loss, ctc, accuracy = (sums / LOG_EVERY).round(4).tolist()
                 history.append({"step": step, "loss": loss, "ctc_loss": ctc, "token_accuracy": accuracy})
-                print(f"step {step} of {STEPS}, {time.time() - begun:.0f} s: {json.dumps(history[-1])}", flush=True)
+                print(f"step {step} of {steps}, {time.time() - begun:.0f} s: {json.dumps(history[-1])}", flush=True)
                 sums[:] = 0
             if step % SAVE_EVERY == 0:
                 saved = {"step": step, "epoch": epoch + 1, "history": history, "model": model.state_dict()}
                 saved |= {"ctc": ctc_head.state_dict(), "optimizer": optimizer.state_dict()}
                 torch.save(saved | {"schedule": schedule.state_dict()}, folder / "state.tmp")
                 (folder / "state.tmp").replace(state)
-            if step in (EASY_STEPS, CYCLES[0][0], STEPS):
+            if step in (EASY_STEPS, CYCLES[0][0], steps):
                 break
         epoch += 1
     return model.eval(), history
