@@ -472,6 +472,7 @@ def test_waiting_keeps_no_core_busy(descriptor):
     writer.join()
 
 
+@pytest.mark.slow
 def test_a_file_without_descriptor_that_does_not_block():
     class Slow(Pipe):
         def readinto(self, into):

@@ -56,6 +56,7 @@ def test_every_column_is_measured(models: Models) -> None:
     assert found["private_mb"] < found["peak_mb"]
 
 
+@pytest.mark.slow
 def test_the_parts_around_the_model_are_measured() -> None:
     """On 0.1 s of sound, once."""
     found = front.measure(MEL.reshape(-1)[:1600], np.zeros(4410, np.float32), repeats=1)

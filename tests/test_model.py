@@ -153,6 +153,7 @@ def test_onnx_cut_short_anywhere(static: Path) -> None:
             load_model(static)
 
 
+@pytest.mark.slow
 def test_damaged_onnx(tmp_path: Path) -> None:
     """Random bytes changed, removed and inserted: read or refused, without another error."""
     path, random = tmp_path / "graph.onnx", Random(0)

@@ -217,6 +217,7 @@ def test_a_failure_keeps_what_was_before(demo: Transcriber) -> None:
     assert [text for text in texts if text] == [SAMPLE_TEXT] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pauses", [None, Pauses()])
 def test_memory_of_one_large_block(demo: Transcriber, pauses: Pauses | None) -> None:
     """As for a stream: 20 minutes of it take what 10 take; as float64 they would be 77 MB more."""
