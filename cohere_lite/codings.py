@@ -1,7 +1,7 @@
 """Sample codings: the bytes of a WAV file's data chunk -> frames, sample for sample what libsndfile gives.
 
-Here are those of which every sample stands for itself. extras/adpcm.py has ADPCM; GSM 6.10, G.72x and the like are left
-to converters.
+Here are integers and floats. extras/adpcm.py has ADPCM, A-law and mu-law; GSM 6.10, G.72x and the like are left to
+converters.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ def find_coding(format_tag: int, bits: int, channels: int, block_align: int, byt
     Raises NotWav for a coding that is not one of SUPPORTED.
     """
     advice = f"supported: WAV with {SUPPORTED}"
-    if format_tag in (IMA_ADPCM, MS_ADPCM):
+    if format_tag in (A_LAW, MU_LAW, IMA_ADPCM, MS_ADPCM):
         try:
             from .extras.adpcm import find_adpcm
 
             if coding := find_adpcm(format_tag, channels, block_align):
                 return coding
         except ImportError:
-            advice = "ADPCM needs cohere_lite/extras/adpcm.py, which is not in this copy"
-    sample_bytes = 1 if format_tag in (A_LAW, MU_LAW) else (bits + 7) // 8
+            advice = "ADPCM, A-law and mu-law need cohere_lite/extras/adpcm.py, which is not in this copy"
+    sample_bytes = (bits + 7) // 8
     if format_tag == PCM and bits == 24 and block_align == 4 * channels:
         sample_bytes = 4
     decode_samples = _SAMPLES.get((format_tag, sample_bytes))
@@ -88,20 +88,6 @@ def _widened(raw: bytes, byte_order: str) -> NDArray[np.uint8]:
     return wide
 
 
-def _g711(a_law: bool) -> NDArray[np.float64]:
-    """G.711, table 1 (A-law) or 2 (mu-law): sign, 3 bits of exponent, 4 of mantissa; A-law inverts every second bit,
-    mu-law all but the sign. float64 (256,)."""
-    code = np.arange(256) ^ (0x55 if a_law else 0x7F)
-    exponent, mantissa = code >> 4 & 7, code & 15
-    if a_law:
-        magnitude = np.where(exponent == 0, 2 * mantissa + 1, 2 * mantissa + 33 << np.maximum(exponent, 1) - 1) * 2
-    else:
-        magnitude = (2 * mantissa + 33 << exponent) - 33
-    return np.where(code & 0x80, magnitude, -magnitude) / 2**13
-
-
-_A_LAW, _MU_LAW = _g711(a_law=True), _g711(a_law=False)
-
 # (format tag, bytes per sample) -> whole samples, byte order -> float64 (n,). Integers are scaled by the container's
 # full scale, as libsndfile does: 16-bit by 2**15, and 20 bits kept in 24 by 2**23.
 _SAMPLES: dict[tuple[int, int], Callable[[bytes, str], NDArray[np.float64]]] = {
@@ -111,6 +97,4 @@ _SAMPLES: dict[tuple[int, int], Callable[[bytes, str], NDArray[np.float64]]] = {
     (PCM, 4): lambda raw, order: _scaled(raw, order + "i4", 2**31),
     (IEEE_FLOAT, 4): lambda raw, order: _scaled(raw, order + "f4", 1),
     (IEEE_FLOAT, 8): lambda raw, order: _scaled(raw, order + "f8", 1),
-    (A_LAW, 1): lambda raw, _: _A_LAW[np.frombuffer(raw, np.uint8)],
-    (MU_LAW, 1): lambda raw, _: _MU_LAW[np.frombuffer(raw, np.uint8)],
 }

@@ -70,6 +70,10 @@ def check_external_data(graph: GraphFile) -> None:
         path = graph.path.parent / location
         if not os.path.isfile(path):  # unlike Path.is_file, it is False for impossible names
             raise ModelFileNotFound(f"{graph.path} keeps its weights in {location!r}, which is not beside it")
+        real = path.resolve()
+        beside = graph.path.parent.resolve(), graph.path.resolve().parent  # the hub's cache has links, to one folder
+        if not any(folder in real.parents for folder in beside):
+            raise ModelError(f"{graph.path} keeps its weights in {location!r}, a link to {real}, outside of its folder")
         check_download(path, f"the weights of {graph.path.name}")
         if (size := path.stat().st_size) < needed:
             found = f"{path}: {size} bytes, but {graph.path.name} needs {needed}"

@@ -1,5 +1,6 @@
 """A model folder -> its two graphs, open, and its vocabulary."""
 
+import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -7,26 +8,38 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from .contracts import CONTRACTS, Contract
 from .cut import MAX_CHUNK_S, MIN_CHUNK_S
 from .errors import ModelError, ModelFileNotFound
 from .graphfile import GraphFile, check_external_data, read_graph_file
-from .session import Session, open_session, provider_names, session_options
+from .session import CPU_ONLY, Session, open_session, provider_names, session_options
 from .tokens import Vocabulary, read_tokens
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
-# The hub's own rule for names, less the exceptions that it names itself ("--", ".git").
-HUB_NAME = re.compile(r"\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
+# The hub's own rule for names, less the exceptions that it names itself ("--", ".git"); and ":" precision.
+HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b)(?::(\w+))?", re.ASCII)
+VOCABULARIES = ("tokens.txt", "vocabulary.txt", "vocab.txt", "tokenizer.json", "vocab.json")
+
+
+class Graphs(NamedTuple):
+    """Two graphs that belong together."""
+
+    contract: type[Contract]
+    encoder: GraphFile
+    decoder: GraphFile
 
 
 @dataclass(frozen=True)
 class Model:
-    """contract: the graphs, and how they are run;  max_chunk_s: longest piece of audio that the encoder takes."""
+    """contract: the graphs, and how they are run;  max_chunk_s: longest piece of audio that the encoder takes;
+    precision: of the graphs, as far as their files tell."""
 
     contract: Contract
     vocabulary: Vocabulary
     max_chunk_s: float
+    precision: str
 
 
 def load_model(
@@ -35,74 +48,99 @@ def load_model(
     threads: int | None = None,
     spin: bool = True,
     cache: str | PathLike[str] | None = None,
+    precision: str | None = None,
 ) -> Model:
-    """Open the two graphs and tokens.txt of a folder (None: the embedded demonstration model; "owner/name", where there
-    is no such folder: a model on the Hugging Face hub).
+    """Open the two graphs and the vocabulary of a folder, or of its subfolder onnx/ (None: the embedded demonstration
+    model; "owner/name" or "owner/name:precision", where there is no such folder: a model on the Hugging Face hub).
 
     providers: see extras/providers.py, the preferred one first;  threads: per session, None for the physical cores that
-    this process may use;  spin: see session.session_options;  cache: see extras/prepared.py.
+    this process may use;  spin: see session.session_options;  cache: see extras/prepared.py;  precision: see
+    extras/precisions.py.
 
-    Raises ModelError or ModelFileNotFound for a folder that is not a complete model, OptionError for a provider or
-    thread count that makes no sense, ProviderError if the first provider would not run.
+    Raises ModelError or ModelFileNotFound for a folder that is not a complete model, OptionError for a provider,
+    precision or thread count that makes no sense, ProviderError if the first provider would not run.
     """
     names = provider_names(providers)
     # the encoder's threads leave the cores to the decoder's, which wait for the next step
     encoder_options, decoder_options = (partial(session_options, threads, spin, stop) for stop in (True, False))
     encoder_options()  # raises what is to be said of the threads
-    folder, paths = _locate(model)
-    contract, encoder, decoder = _find_graphs(folder, paths)
-    for graph in (encoder, decoder):
+    folder, paths = _locate(model, precision, on_cpu=names == CPU_ONLY)
+    graphs, precision = _choose(folder, _find_graphs(folder, paths), precision, on_cpu=names == CPU_ONLY)
+    for graph in graphs[1:]:
         check_external_data(graph)
-    vocabulary = read_tokens(folder / "tokens.txt")
-    encoder_session = open_session(encoder, names, encoder_options, cache)
-    decoder_session = open_session(decoder, names, decoder_options, cache)
-    max_chunk_s = _max_chunk_s(encoder_session)
-    opened = contract(encoder_session, decoder_session)
-    if (known := opened.vocabulary_size) != len(vocabulary):
-        listed = f"{folder}: tokens.txt lists {len(vocabulary)} tokens"
+    vocabulary_path = _beside(graphs.encoder.path, VOCABULARIES)
+    if vocabulary_path is None:
+        others = f"{', '.join(VOCABULARIES[1:-1])} or {VOCABULARIES[-1]}"
+        raise ModelFileNotFound(f"{folder} has no {VOCABULARIES[0]}, nor {others}: the model's tokens come with it")
+    vocabulary = read_tokens(vocabulary_path)
+    _check_vocabulary(vocabulary, graphs.contract.name)
+    encoder = open_session(graphs.encoder, names, encoder_options, cache)
+    decoder = open_session(graphs.decoder, names, decoder_options, cache)
+    max_chunk_s = _max_chunk_s(encoder)
+    contract = graphs.contract(encoder, decoder, _config(graphs.encoder.path))
+    if (known := contract.vocabulary_size) != len(vocabulary):
+        listed = f"{folder}: {vocabulary.name} lists {len(vocabulary)} tokens"
         raise ModelError(f"{listed}, the decoder knows {known}: files of different models")
-    return Model(opened, vocabulary, max_chunk_s)
+    return Model(contract, vocabulary, max_chunk_s, precision)
 
 
-def _locate(model: str | PathLike[str] | None) -> tuple[Path, list[Path]]:
+def _locate(model: str | PathLike[str] | None, precision: str | None, on_cpu: bool) -> tuple[Path, list[Path]]:
     """The model's folder, and the .onnx files in it that may be its graphs."""
     if model is None and not DEMO_FOLDER.is_dir():
         raise ModelFileNotFound("this copy of the package comes without the demonstration model: name a model folder")
     folder = DEMO_FOLDER if model is None else Path(model)
-    if isinstance(model, str) and HUB_NAME.fullmatch(model) and not folder.exists():
+    if isinstance(model, str) and (named := HUB_NAME.fullmatch(model)) and not folder.exists():
         try:
             from .extras.hub import download_model
         except ImportError:
             missing = "from the Hugging Face hub needs cohere_lite/extras/hub.py, which is not in this copy"
             raise ModelFileNotFound(f"there is no folder {model}; to fetch it {missing}") from None
-        paths = download_model(model)
+        paths = download_model(named[1], precision or named[2], on_cpu)
         return paths[0].parent, paths
     if not folder.is_dir():
         found = f"{folder} is a file" if folder.exists() else f"{folder} does not exist"
         raise ModelFileNotFound(f"{found}; a model is a folder with an encoder, a decoder (.onnx) and tokens.txt")
-    paths = sorted(path for path in folder.glob("*.onnx") if not path.name.startswith("."))  # "._x": macOS's shadows
+    paths = sorted([*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")])
+    paths = [path for path in paths if not path.name.startswith(".")]  # "._x": macOS's shadows
     if not paths:
         held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise ModelFileNotFound(f"{folder} holds no .onnx file; it holds {held}")
-    if not (folder / "tokens.txt").is_file():
-        raise ModelFileNotFound(f"{folder} has no tokens.txt, the list of the model's tokens; it comes with the model")
     return folder, paths
 
 
-def _find_graphs(folder: Path, paths: list[Path]) -> tuple[type[Contract], GraphFile, GraphFile]:
-    """The contract whose two graphs are there."""
+def _beside(graph: Path, names: Sequence[str]) -> Path | None:
+    """The first of these files beside a graph, else one level up."""
+    paths = [folder / name for folder in (graph.parent, graph.absolute().parent.parent) for name in names]
+    return next(filter(Path.is_file, paths), None)
+
+
+def _check_vocabulary(vocabulary: Vocabulary, contract: str) -> None:
+    """Raises ModelError for that of another model, whose graphs may look the same."""
+    if not vocabulary.languages:
+        raise ModelError(f"{vocabulary.name} has no language, such as '<|en|>'; is it from a Cohere Transcribe model?")
+    vocabulary.prompt(vocabulary.languages[0])
+    if contract == "mems" and "<0x00>" not in vocabulary.pieces:
+        raise ModelError(f"{vocabulary.name} has no '<0x00>', a byte: Canary's, whose graphs look the same")
+
+
+def _config(graph: Path) -> dict[str, Any]:
+    path = _beside(graph, ["config.json"])
+    try:
+        return dict(json.loads(path.read_bytes())) if path else {}
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path}: not a JSON object ({error})") from error
+
+
+def _find_graphs(folder: Path, paths: list[Path]) -> list[Graphs]:
+    """Every encoder with every decoder of its contract, in one folder."""
     graphs = [read_graph_file(path) for path in paths]
-    pairs = []
+    found = []
     for contract in CONTRACTS:
         encoders = [graph for graph in graphs if graph.has(*contract.encoder_graph)]
-        decoders = [graph for graph in graphs if graph.has(*contract.decoder_graph)]
-        for role, found in (("encoder", encoders), ("decoder", decoders)):
-            if len(found) > 1:
-                names = ", ".join(graph.path.name for graph in found)
-                raise ModelError(f"{folder} has more than one {role}: {names}; keep one pair in a folder")
-        pairs += [(contract, *pair) for pair in zip(encoders, decoders, strict=False)]
-    if pairs:
-        return pairs[0]
+        decoders = [graph for graph in graphs if is_decoder(graph, contract)]
+        found += [Graphs(contract, e, d) for e in encoders for d in decoders if e.path.parent == d.path.parent]
+    if found:
+        return found
     try:
         from .extras.describe import describe
     except ImportError:
@@ -110,6 +148,25 @@ def _find_graphs(folder: Path, paths: list[Path]) -> tuple[type[Contract], Graph
     else:
         held = "; ".join(map(describe, graphs))
     raise ModelError(f"{folder} has no encoder and decoder that belong together: {held}")
+
+
+def is_decoder(graph: GraphFile, contract: type[Contract]) -> bool:
+    """Whether it is the contract's, and not that of one that asks for more."""
+    more = [other for other in CONTRACTS if other.decoder_graph[0] > contract.decoder_graph[0]]
+    return graph.has(*contract.decoder_graph) and not any(graph.has(*other.decoder_graph) for other in more)
+
+
+def _choose(folder: Path, found: list[Graphs], precision: str | None, on_cpu: bool) -> tuple[Graphs, str]:
+    """One of them, and its precision."""
+    try:
+        from .extras.precisions import choose_model
+    except ImportError:
+        if precision is None and len(found) == 1:
+            return found[0], "unknown"
+        raise ModelError(
+            f"{folder}: to choose a model needs cohere_lite/extras/precisions.py, which is not in this copy"
+        ) from None
+    return choose_model(folder, found, precision, on_cpu)
 
 
 def _max_chunk_s(encoder: Session) -> float:

@@ -4,7 +4,7 @@ Since 1.29 its packages send events to their maker and keep an identifier in the
 unless a variable is set before the first import (its Privacy.md). Whatever somebody set it to stays."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -89,16 +89,26 @@ class Session:
         """Run on what is bound. Raises ModelError."""
         self._run(self._binding)
 
-    def call(self, feeds: dict[str, NDArray], devices: dict[str, str]) -> dict[str, OrtValue]:
-        """Run once on these inputs; new values of the outputs that are named, each on its device."""
+    def call(
+        self, feeds: Mapping[str, ArrayLike | OrtValue], outputs: Mapping[str, str | OrtValue]
+    ) -> dict[str, OrtValue]:
+        """Run once on these inputs, arrays in the type that the graph takes; the outputs that are named, each written
+        where its value says, or made anew on its device."""
         binding = self._session.io_binding()
-        held = {name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(feed)) for name, feed in feeds.items()}
-        for name, value in held.items():
-            binding.bind_ortvalue_input(name, value)
-        for name, device in devices.items():
-            binding.bind_output(name, device)
+        held: list[OrtValue] = []
+        for name, feed in feeds.items():
+            if not isinstance(feed, OrtValue):
+                # not ascontiguousarray, which gives a number an axis
+                feed = OrtValue.ortvalue_from_numpy(np.asarray(feed, self.inputs[name].dtype, order="C"))
+            held.append(feed)
+            binding.bind_ortvalue_input(name, feed)
+        for name, output in outputs.items():
+            if isinstance(output, str):
+                binding.bind_output(name, output)
+            else:
+                binding.bind_ortvalue_output(name, output)
         self._run(binding)
-        return dict(zip(devices, binding.get_outputs(), strict=True))
+        return dict(zip(outputs, binding.get_outputs(), strict=True))
 
     def _run(self, binding: ort.IOBinding) -> None:
         try:
@@ -158,7 +168,8 @@ def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionO
         raise OptionError(f"threads is {threads}; it must be 1 to {most} on this machine")
     options = ort.SessionOptions()
     options.intra_op_num_threads = _physical_cores() if threads is None else threads
-    options.log_severity_level = 3  # errors only: warnings of graph optimisation mean nothing to a user
+    # fatal ones only: warnings of graph optimisation mean nothing to a user, and errors are raised
+    options.log_severity_level = 4
     # A plan of memory per input shape pays for fixed shapes only: with clips of all lengths it took no less time, and
     # 515 instead of 303 MB for the full-size encoder (30 s of audio, onnxruntime 1.32).
     options.enable_mem_pattern = False

@@ -1,10 +1,11 @@
-"""tokens.txt -> prompt ids for the decoder, and text from the ids that it answers with. The pieces are SentencePiece's:
-"▁" stands for a space, "<0xNN>" for one byte of UTF-8, "<|...|>" for a special token."""
+"""tokens.txt and the like -> prompt ids for the decoder, and text from the ids that it answers with. The pieces are
+SentencePiece's: "▁" stands for a space, "<0xNN>" for one byte of UTF-8, "<|...|>" for a special token."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -24,9 +25,10 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The pieces of a model, in the order of their ids."""
+    """The pieces of a model, in the order of their ids.  name: of the file that lists them, for messages"""
 
     pieces: tuple[str, ...] = field(repr=False)
+    name: str = field(default="tokens.txt", repr=False)
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -46,7 +48,7 @@ class Vocabulary:
         ids = self._ids.get(piece, [])
         if len(ids) != 1:
             found = f"{piece!r} more than once: {ids}" if ids else f"no {piece!r}"
-            raise ModelError(f"tokens.txt has {found}; is it from a Cohere Transcribe model?")
+            raise ModelError(f"{self.name} has {found}; is it from a Cohere Transcribe model?")
         return ids[0]
 
     @cached_property
@@ -96,7 +98,7 @@ class Vocabulary:
         text, pending = "", bytearray()  # pending: bytes since the last piece of another kind
         for token in ids:
             if not 0 <= token < len(self.pieces):
-                raise ModelError(f"the decoder gave token {token}, but tokens.txt ends at {len(self.pieces) - 1}")
+                raise ModelError(f"the decoder gave token {token}, but {self.name} ends at {len(self.pieces) - 1}")
             piece = self.pieces[token]
             if byte := _BYTE.fullmatch(piece):
                 pending.append(int(byte[1], 16))
@@ -114,24 +116,45 @@ def _utf8(data: bytearray) -> str:
 
 
 def read_tokens(path: str | PathLike[str]) -> Vocabulary:
-    """Read tokens.txt: UTF-8, a piece, a space and its id on each line, ids 0 to n - 1 in any order. Raises ModelError,
-    with the line, if that is not what the file holds."""
-    check_download(Path(path), "a list of tokens")
+    """Read tokens.txt and the like: UTF-8, a piece, a space and its id on each line, ids 0 to n - 1 in any order;
+    or, by its name, tokenizer.json (Hugging Face's) or vocab.json (pieces and their ids, or a list of pieces).
+
+    Raises ModelError, with the line, if that is not what the file holds."""
+    path = Path(path)
+    check_download(path, "a list of tokens")
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ModelError(f"{path} is not UTF-8 text: {error}") from error
-
     pieces: dict[int, str] = {}
+    for piece, i, place in _json_pieces(path, text) if path.suffix == ".json" else _line_pieces(path, text):
+        if i in pieces and (place or pieces[i] != piece):
+            raise ModelError(f"{path}{place}: id {i} is there for a second time")
+        pieces[i] = piece
+    for i in range(len(pieces)):
+        if i not in pieces:
+            raise ModelError(f"{path} has {len(pieces)} tokens, but none for id {i}: ids must run from 0 without gaps")
+    return Vocabulary(tuple(pieces[i] for i in range(len(pieces))), path.name)
+
+
+def _json_pieces(path: Path, text: str) -> Iterator[tuple[str, int, str]]:
+    """tokenizer.json repeats some pieces of model.vocab among added_tokens."""
+    try:
+        listed, added = json.loads(text), []
+        if "added_tokens" in listed:
+            listed, added = listed["model"]["vocab"], listed["added_tokens"]
+        if not isinstance(listed, dict):  # a list of pieces or, in a Unigram tokenizer.json, of pieces and their scores
+            listed = {piece if isinstance(piece, str) else piece[0]: i for i, piece in enumerate([*listed])}
+        for piece, i in [*listed.items(), *((token["content"], token["id"]) for token in added)]:
+            yield piece, int(i), ""
+    except (ValueError, LookupError, TypeError) as error:
+        raise ModelError(f"{path}: not a list of tokens as Hugging Face writes them ({error!r})") from error
+
+
+def _line_pieces(path: Path, text: str) -> Iterator[tuple[str, int, str]]:
     # Not splitlines(): a piece may be a character that it takes for the end of a line, such as U+2028.
     for number, line in enumerate(text.rstrip().split("\n"), start=1):
         piece, _, digits = line.removesuffix("\r").rpartition(" ")  # a piece may hold spaces itself
         if not piece or not digits.isdecimal() or len(digits) > 9:
             raise ModelError(f'{path}, line {number}: {line[:60]!r} is not a piece and its id, as in "▁the 42"')
-        if int(digits) in pieces:
-            raise ModelError(f"{path}, line {number}: id {digits} is there for a second time")
-        pieces[int(digits)] = piece
-    for i in range(len(pieces)):
-        if i not in pieces:
-            raise ModelError(f"{path} has {len(pieces)} lines, but none for id {i}: ids must run from 0 without gaps")
-    return Vocabulary(tuple(pieces[i] for i in range(len(pieces))))
+        yield piece, int(digits), f", line {number}"

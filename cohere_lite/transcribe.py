@@ -57,6 +57,7 @@ class Transcriber:
         spin: bool = True,
         cache: str | PathLike[str] | None = None,
         batch_size: int | None = None,
+        precision: str | None = None,
     ) -> None:
         """model: a folder with an encoder and a decoder (.onnx) and tokens.txt; or, where there is none, the
         "owner/name" of a model on the Hugging Face hub (needs huggingface_hub); None for the embedded demonstration
@@ -69,12 +70,14 @@ class Transcriber:
         system's place for caches. A model's first start writes one, later ones load it in a fraction of the time.
         batch_size: pieces of a long recording that are decoded side by side, 1 or more; each takes 60 MB at the real
         size. None: 4 where the model allows it, which are exports of the "fast" contract, on the CPU.
+        precision: which of several models in a folder or on the hub: "int8", "q4", "q4f16", "fp16", "fp32", ...; None
+        for the best one for the provider (on a CPU int8, then q4).
 
         Raises ModelError, ModelFileNotFound, OptionError, ProviderError.
         """
         if batch_size is not None and batch_size < 1:
             raise OptionError(f"batch_size is {batch_size}; it must be 1 or more")
-        self._model = load_model(model, providers, threads, spin, cache)
+        self._model = load_model(model, providers, threads, spin, cache, precision)
         takes_batches = self._model.contract.takes_batches
         if (batch_size or 1) > 1 and not takes_batches:
             raise OptionError(
@@ -86,6 +89,7 @@ class Transcriber:
         self.facts = {
             "name": "demonstration" if model is None else fspath(model),
             "contract": self._model.contract.name,
+            "precision": self._model.precision,
             "provider": providers[0],
             "onnxruntime": ort.__version__,
         }  # what a record of a transcription should say of the model

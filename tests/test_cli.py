@@ -74,7 +74,8 @@ def test_verbose(scripted: Path) -> None:
         f"cohere_lite {__version__}, Python {platform.python_version()}, numpy {np.__version__}, "
         f"onnxruntime {onnxruntime.__version__}, {platform.platform()}, {os.cpu_count()} processors, "
     )
-    assert f"name {scripted}, contract static, provider cpu, onnxruntime {onnxruntime.__version__}, loaded in" in model
+    facts = f"name {scripted}, contract static, precision fp32, provider cpu, onnxruntime {onnxruntime.__version__}"
+    assert f"{facts}, loaded in" in model
     assert segment == f"{SAMPLE}: 0.00 to 2.48 s: 2 tokens, logprob {-np.log(1 + 17 * np.exp(-2)):.3f}"
     assert re.fullmatch(SUMMARY, summary + "\n")
     alone = run("--model", scripted, "--verbose", "--threads", "1")
@@ -91,6 +92,7 @@ def test_json(scripted: Path) -> None:
     assert record["model"] == {
         "name": str(scripted),
         "contract": "static",
+        "precision": "fp32",
         "provider": "cpu",
         "onnxruntime": onnxruntime.__version__,
     }

@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from scripted import END, A, B, C, write_model
+from scripted_contracts import write_mems, write_merged
 
 from cohere_lite import ModelError, OptionError, Transcriber
 from cohere_lite.contracts import CONTRACTS
@@ -28,7 +30,7 @@ def scripted(folder: Path, **how: str) -> Path:
 
 
 def test_names_are_told_apart() -> None:
-    assert [contract.name for contract in CONTRACTS] == ["fast", "static", "audio"]
+    assert [contract.name for contract in CONTRACTS] == ["fast", "static", "audio", "merged", "pinned", "mems"]
 
 
 @pytest.mark.parametrize(("encoder_input", "name"), [("mel", "static"), ("audio", "audio")])
@@ -83,7 +85,7 @@ def test_batches_only_where_rows_can_be_moved(tmp_path: Path) -> None:
         decoder = SimpleNamespace(inputs=on_a_gpu, outputs=contract.decoder.outputs, path=contract.decoder.path)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(contract), "_allocate", lambda *_: None)
-            assert not type(contract)(contract.encoder, decoder).takes_batches  # type: ignore[arg-type]
+            assert not type(contract)(contract.encoder, decoder, {}).takes_batches  # type: ignore[arg-type]
 
 
 def test_clips_can_be_decoded_again() -> None:
@@ -180,3 +182,158 @@ def test_an_offset_with_an_axis(tmp_path: Path) -> None:
 
     transcriber = Transcriber(changed(scripted(tmp_path), "decoder.onnx", with_axis))
     assert transcriber.transcribe(SAMPLES, rate=16000, skip_silence=False).text == "a b"
+
+
+KINDS = {
+    "merged": write_merged,
+    "merged-fp16": partial(write_merged, dtype="float16"),
+    "merged-fused": partial(write_merged, fused=True),
+    "merged-fused-fp16": partial(write_merged, fused=True, dtype="float16"),
+    "pinned": partial(write_merged, pinned=True),
+    "pinned-fp16": partial(write_merged, pinned=True, dtype="float16"),
+    "mems": write_mems,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_other_contracts_are_fed_what_they_take(tmp_path: Path, kind: str) -> None:
+    """By hand: the scripted decoders say "c" for ever if rows of the caches are not those of all positions before, or
+    masks, lengths, positions or the cross-attention's keys and values are not those of this clip's first step."""
+    transcriber = Transcriber(KINDS[kind](tmp_path / "model", [C] * 9 + [A, B, A, END]))
+    assert transcriber.facts["contract"] == kind.partition("-")[0]
+    contract = transcriber._model.contract
+    assert contract.max_positions == 14  # config.json's, or the pinned caches'
+    if kind != "mems":  # whose graph lays the new rows of each layer after the old ones
+        assert contract._caches.in_place == ("fused" in kind or "pinned" in kind)  # type: ignore[attr-defined]
+    for samples in SAMPLES, SAMPLES[::-1], SAMPLES[:3000] * 0.1:
+        assert transcriber.transcribe(samples, rate=16000, skip_silence=False).text == "a b a"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_other_contracts_stop_at_their_limit(tmp_path: Path, kind: str) -> None:
+    """By hand: 14 positions less 10 of the prompt are 5 answers, of which the last is fed no more."""
+    transcriber = Transcriber(KINDS[kind](tmp_path / "model", [C] * 9 + [A, B, A, B]))
+    (segment,) = transcriber.transcribe(SAMPLES, rate=16000, skip_silence=False).segments
+    assert (segment.text.split()[:4], len(segment.tokens), segment.truncated) == (["a", "b", "a", "b"], 5, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_other_contracts_allocate_their_caches_once(tmp_path: Path, kind: str) -> None:
+    """By address: whatever is fed or received lies in the two buffers that are there from the start."""
+    contract = load_model(KINDS[kind](tmp_path / "model", [C] * 9 + [A, B, A, END])).contract
+    caches = contract._caches  # type: ignore[attr-defined]
+    starts = {array.ctypes.data for arrays in caches._arrays for array in arrays.values()}
+    contract.start([contract.encode(SAMPLES)])
+    for tokens in [[0] * 10], [[0]], [[0]]:
+        contract.step(tokens)
+        for length in 3, 7, 14:
+            values = [*caches.inputs(length).values(), *caches.outputs(length).values()]
+            assert {value.data_ptr() for value in values} <= starts
+
+
+def test_nothing_of_a_clip_stays(tmp_path: Path) -> None:
+    for kind, write in KINDS.items():
+        model = load_model(write(tmp_path / kind, [C] * 9 + [A, B, A, END]))
+        clip = model.contract.encode(SAMPLES)
+        alive = [weakref.ref(value) for value in clip.values.values()]
+        decode(model.contract, [clip], model.vocabulary.prompt("en"), model.vocabulary.end_of_text)
+        del clip
+        gc.collect()
+        assert not any(value() for value in alive), kind
+
+
+def test_a_cross_bias_that_the_encoder_does_not_give(tmp_path: Path) -> None:
+    """By WinSTT's definition, where its padding does not fit: 0 for each encoder frame, of which there are 3 here."""
+    folder = write_merged(tmp_path / "model", [C] * 9 + [A, END])
+
+    def need(graph: onnx.GraphProto) -> None:
+        graph.input.append(helper.make_tensor_value_info("cross_bias", TensorProto.FLOAT, [1, 1, 1, "frames"]))
+        graph.node.append(helper.make_node("Size", ["cross_bias"], ["n_frames"]))
+        graph.node.append(helper.make_node("ReduceL1", ["cross_bias"], ["sum"], keepdims=0))
+        graph.output.append(helper.make_tensor_value_info("n_frames", TensorProto.INT64, []))
+        graph.output.append(helper.make_tensor_value_info("sum", TensorProto.FLOAT, []))
+
+    contract = load_model(changed(folder / "onnx", "decoder_model_merged.onnx", need)).contract
+    contract.start([contract.encode(SAMPLES)])
+    given = contract.decoder.call(  # type: ignore[attr-defined]
+        {"cross_bias": contract._clip["cross_bias"], "position_ids": [[0]], "num_logits_to_keep": 1, "input_ids": [[0]]}  # type: ignore[attr-defined]
+        | {"attention_mask": [[1]], "encoder_hidden_states": np.zeros((1, 3, 2))}
+        | dict.fromkeys([name for name in contract.decoder.inputs if name.startswith("past")], np.zeros((1, 2, 0, 8))),
+        {"n_frames": "cpu", "sum": "cpu"},
+    )
+    assert [int(given[name].numpy()) for name in ("n_frames", "sum")] == [3, 0]
+
+
+def test_an_encoder_of_another_type_than_the_decoder(tmp_path: Path) -> None:
+    """Encoder and decoder of different precisions: here the decoder takes float16, rounded to 11 bits."""
+    folder = scripted(tmp_path, encoder_input="audio")
+
+    def half(graph: onnx.GraphProto) -> None:
+        for value in graph.input:
+            if value.name.startswith("n_layer_cross"):
+                value.type.tensor_type.elem_type = TensorProto.FLOAT16
+
+    transcriber = Transcriber(changed(folder, "decoder.onnx", half))
+    clip = transcriber._model.contract.encode(SAMPLES * np.float32(0.1) + 0.3)
+    value = clip.values["n_layer_cross_k"].numpy()
+    assert value.dtype == np.float16
+    mean = (SAMPLES * np.float32(0.1) + 0.3).mean()
+    np.testing.assert_allclose(value.ravel(), [mean, mean], rtol=2**-11)
+    assert transcriber.transcribe(SAMPLES, rate=16000, skip_silence=False).text == "a b"
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_an_encoder_that_gives_no_numbers(tmp_path: Path, number: float) -> None:
+    """Seen in front ends inside of the graph: said, and never printed as words, which this decoder would have."""
+
+    def spoil(graph: onnx.GraphProto) -> None:
+        graph.initializer.append(onnx.numpy_helper.from_array(np.float32(number), "spoil"))
+        graph.node[-1].op_type = "Add"
+        graph.node[-1].input.append("spoil")
+
+    transcriber = Transcriber(changed(scripted(tmp_path, encoder_input="audio"), "encoder.onnx", spoil))
+    with pytest.raises(ModelError, match=r"encoder\.onnx gave NaN for 0\.50 s of audio"):
+        transcriber.transcribe(SAMPLES, rate=16000, skip_silence=False)
+
+
+@pytest.mark.parametrize(
+    ("write", "shape"),
+    [
+        (scripted, ["b", 80, "t"]),
+        (partial(write_merged, script=[A]), ["b", 128, 3000]),
+        (partial(write_mems, script=[A]), [1, 64, "t"]),
+    ],
+)
+def test_features_of_another_model(tmp_path: Path, write: Callable[..., Path], shape: list[int | str]) -> None:
+    """Whisper's graphs have the names of "static" (sherpa-onnx's) or "merged" (Optimum's), Canary's those of "mems"."""
+    folder = write(tmp_path / "model")
+    (path,) = [path for path in folder.rglob("*.onnx") if "encoder" in path.name]
+    encoder = onnx.load(path)
+    for dim, size in zip(encoder.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
+        dim.Clear()
+        setattr(dim, "dim_value" if isinstance(size, int) else "dim_param", size)
+    del encoder.graph.output[0].type.tensor_type.shape.dim[:]
+    onnx.save(encoder, path)
+    with pytest.raises(ModelError, match=r"takes \w+ \[.*\], another model's: Cohere Transcribe has 128 mel bins"):
+        load_model(folder)
+
+
+def test_caches_of_whisper(tmp_path: Path) -> None:
+    """sherpa-onnx's Whisper has the same names; its caches are not by head: (layers, B, positions, width)."""
+
+    def flat(graph: onnx.GraphProto) -> None:
+        for value in [*graph.input, *graph.output]:
+            if "self" in value.name:
+                del value.type.tensor_type.shape.dim[2]
+
+    with pytest.raises(ModelError, match=r"takes caches \[1, 'batch', 16, 2\], and not one by head: another model's"):
+        load_model(changed(scripted(tmp_path), "decoder.onnx", flat))
+
+
+def test_canary(tmp_path: Path) -> None:
+    """Its graphs have the names of "mems", its vocabulary the same special tokens; but no pieces for bytes."""
+    folder = write_mems(tmp_path / "model", [A])
+    vocab = folder / "vocab.txt"
+    vocab.write_text(vocab.read_text(encoding="utf-8").replace("<0x00>", "▁c"), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"vocab\.txt has no '<0x00>', a byte: Canary's"):
+        load_model(folder)

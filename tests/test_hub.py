@@ -202,7 +202,7 @@ def test_in_a_sub_folder(hub: HubServer, tmp_path: Path) -> None:
     """As some repositories have it, beside files for other programs; in capitals, too."""
     hub.files = {f"onnx/int8/{name}": content for name, content in hub.files.items()}
     hub.files["onnx/int8/Cohere-ENCODER.INT8.onnx"] = hub.files.pop(f"onnx/int8/{GRAPHS[0]}")
-    hub.files |= dict.fromkeys(["encoder.int8.onnx", "decoder.int8.onnx", "vocab.json"], b"of another program")
+    hub.files |= dict.fromkeys(["encoder.int8.onnx", "decoder.int8.onnx", "merges.txt"], b"of another program")
     assert run(tmp_path, hub.url) == TRANSCRIBED
     assert all(name.startswith("onnx/int8/") for name, _ in hub.fetched)
 
@@ -213,14 +213,14 @@ def test_in_a_sub_folder(hub: HubServer, tmp_path: Path) -> None:
     [
         (
             ["README.md", ".gitattributes", "model.safetensors", "tokens.txt"],
-            "no encoder and decoder (.onnx) beside a tokens.txt; it holds README.md, model.safetensors, tokens.txt: "
-            "a checkpoint, to be exported first (pip install 'cohere-lite[export]', python -m cohere_lite.export)",
+            "no encoder and decoder (.onnx) beside a list of tokens; it holds README.md, model.safetensors, tokens.txt"
+            ": a checkpoint, to be exported first (pip install 'cohere-lite[export]', python -m cohere_lite.export)",
         ),
         ([*GRAPHS, "onnx/tokens.txt"], "it holds decoder.int8.onnx, encoder.int8.onnx, onnx/tokens.txt\n"),
         ([], "it holds nothing\n"),
         (
-            ["encoder.fp16.onnx", "encoder.onnx", "decoder.onnx", "tokens.txt"],
-            "has more than one model: decoder.onnx, encoder.fp16.onnx, encoder.onnx; fetch one",
+            ["encoder.fp16.onnx", "encoder-fp16.onnx", "decoder.onnx", "tokens.txt"],
+            "has more than one model: decoder.onnx, encoder-fp16.onnx, encoder.fp16.onnx; fetch one",
         ),
         (
             [f"{folder}/{name}" for folder in "ab" for name in NEEDED],

@@ -109,8 +109,11 @@ def test_halves_of_two_contracts(static: Path, exported: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "outputs", "found"),
     [
-        (["input_features"], ["last_hidden_state"], "an Optimum export"),
-        (["audio_signal", "length"], ["encoder_embeddings"], "an onnx-asr export"),
+        (["input_features"], ["last_hidden_state"], "model.onnx is an encoder of the 'merged' contract"),
+        (["audio_signal", "length"], ["encoder_embeddings", "encoder_mask"], "is an encoder of the 'mems' contract"),
+        (["audio_signal", "length"], ["outputs", "encoded_lengths"], "a transducer .*, and not supported"),
+        (["input_features", "length"], ["hidden_states_out"], "eschmidbauer's export, .*, and not supported"),
+        (["decoder_input_ids"], ["logits", "self_key_0"], "vernacula's export, .*, and not supported"),
         (["image"], ["cat", "dog"], "takes image and gives cat, dog: unknown"),
     ],
 )
@@ -335,3 +338,44 @@ def test_the_longest_piece(static: Path, said: str, longest: float) -> None:
     model.metadata_props.add(key="max_audio_s", value=said)
     onnx.save(model, static / "encoder.onnx")
     assert load_model(static).max_chunk_s == longest
+
+
+def test_weights_that_are_a_link_elsewhere(exported: Path, tmp_path: Path) -> None:
+    """Links within the folder, and links of both files to one folder, as in the hub's cache, are right."""
+    data = "encoder.fp32.onnx.data"
+    for links, elsewhere in (([data], True), ([data, "encoder.fp32.onnx"], False)):
+        blobs = tmp_path / f"blobs{len(links)}"
+        blobs.mkdir()
+        folder = copy(exported, tmp_path / f"model{len(links)}")
+        for name in links:
+            (folder / name).rename(blobs / name)
+            (folder / name).symlink_to(blobs / name)
+        if elsewhere:
+            with pytest.raises(
+                ModelError, match=rf"keeps its weights in '{data}', a link to .*, outside of its folder"
+            ):
+                load_model(folder)
+        else:
+            assert load_model(folder).contract.name == "fast"
+    folder = copy(exported, tmp_path / "within")
+    (folder / data).rename(folder / "weights")
+    (folder / data).symlink_to("weights")
+    assert load_model(folder).contract.name == "fast"
+
+
+def test_a_vocabulary_of_another_model(static: Path) -> None:
+    """Whisper's has languages, but no startofcontext; a translator's has neither."""
+    tokens = static / "tokens.txt"
+    text = tokens.read_text(encoding="utf-8")
+    tokens.write_text(text.replace("<|startofcontext|>", "<|startoflm|>"), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"tokens\.txt has no '<\|startofcontext\|>'; is it from a Cohere"):
+        load_model(static)
+    tokens.write_text(text.replace("<|", "<<"), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"tokens\.txt has no language, such as '<\|en\|>'; is it from a Cohere"):
+        load_model(static)
+
+
+def test_a_config_that_is_none(static: Path) -> None:
+    (static / "config.json").write_text("[")
+    with pytest.raises(ModelError, match=r"config\.json: not a JSON object"):
+        load_model(static)

@@ -1,6 +1,8 @@
 """tokens.txt, the prompt, and text from ids: hand-made vocabularies, and the live SentencePiece."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,7 +85,7 @@ def test_read_tokens(tmp_path, content, pieces):
         (b"<unk> 0\nthe " + b"1" * 5000, "line 2: 'the 1"),  # int() refuses more than 4300 digits
         (b"<unk> 0\n 1\n", "line 2"),
         (b"<unk> 0\nthe 1\na 1\n", "line 3: id 1 is there for a second time"),
-        (b"<unk> 0\nthe 2\n", "2 lines, but none for id 1"),
+        (b"<unk> 0\nthe 2\n", "2 tokens, but none for id 1"),
         (b"Entry not found", "the hub's message .* a failed download"),
         (b"<!DOCTYPE html>\n<html>\n", "an HTML page, 23 bytes: a failed download"),
         (
@@ -274,3 +276,45 @@ def test_trained_languages_are_the_reference_s_and_the_card_s():
     pytest.importorskip("torch")
     processing = pytest.importorskip("transformers.models.cohere_asr.processing_cohere_asr")
     assert set(TRAINED_LANGUAGES) == processing.LANGUAGES | {"ru", "tr"}
+
+
+ADDED = [{"id": 0, "content": "<unk>", "special": True}, {"id": 3, "content": "<|en|>"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {"the": 2, "<unk>": 0, "▁": 1}}, "added_tokens": ADDED}),
+        ("tokenizer.json", {"model": {"vocab": [["<unk>", 0.0], ["▁", -1.5], ["the", -2]]}, "added_tokens": ADDED}),
+        ("vocab.json", {"<|en|>": 3, "the": 2, "<unk>": 0, "▁": 1}),
+        ("vocab.json", ["<unk>", "▁", "the", "<|en|>"]),
+        ("vocabulary.txt", "<unk> 0\n▁ 1\nthe 2\n<|en|> 3\n"),
+    ],
+)
+def test_the_other_lists_of_tokens(tmp_path: Path, name: str, listed: object) -> None:
+    """By hand. Hugging Face's tokenizers write the first two (BPE and Unigram), vernacula's exporter the last list."""
+    path = tmp_path / name
+    path.write_text(listed if isinstance(listed, str) else json.dumps(listed), encoding="utf-8")
+    vocabulary = read_tokens(path)
+    assert vocabulary.pieces == ("<unk>", "▁", "the", "<|en|>")
+    with pytest.raises(ModelError, match=rf"{name} has no '<\|endoftext\|>'"):
+        _ = vocabulary.end_of_text
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ("{", "not a list of tokens"),
+        ("7", "not a list of tokens"),
+        ("[1, 2]", "not a list of tokens"),
+        ('{"a": 0, "b": 0}', "id 0 is there for a second time"),
+        ('{"a": 0, "b": "x"}', "not a list of tokens"),
+        ('{"a": 1}', "1 tokens, but none for id 0"),
+        ('{"added_tokens": []}', "not a list of tokens"),
+        ('{"added_tokens": [{"id": 0, "content": "b"}], "model": {"vocab": {"a": 0}}}', "id 0 is there for a second"),
+    ],
+)
+def test_json_that_is_none(tmp_path: Path, listed: str, message: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(listed)
+    with pytest.raises(ModelError, match=rf"tokenizer\.json.*({message})"):
+        read_tokens(tmp_path / "tokenizer.json")

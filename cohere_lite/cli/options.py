@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("model").add_argument
     add("--model", metavar="FOLDER", help="with encoder, decoder (.onnx) and tokens.txt; or OWNER/NAME on the hub")
+    add("--precision", metavar="NAME", help="of several: int8, q4, q4f16, fp16, fp32 ... (default: best on a CPU)")
     add(
         "--provider",
         default="cpu",

@@ -143,6 +143,7 @@ def _load(args: argparse.Namespace) -> Transcriber:
         spin=not args.no_spin,
         cache=args.cache,
         batch_size=args.batch_size,
+        precision=args.precision,
     )
     facts = ", ".join(f"{name} {value}" for name, value in transcriber.facts.items())
     logger.debug("%s, loaded in %.1f s", facts, time.monotonic() - began)

@@ -18,6 +18,7 @@ class AudioContract(StaticContract):
 
     name = "audio"
     encoder_graph = {"audio"}, {"n_layer_cross_k", "n_layer_cross_v"}
+    encoder_input = "audio"
 
     def features(self, samples: NDArray[np.float32]) -> dict[str, NDArray]:
         """audio (1, n)."""

@@ -5,20 +5,22 @@ one, with one class, that overrides what is not as here: the encoder takes `mel`
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ModelError
-from ..mel import SAMPLE_RATE, log_mel
+from ..mel import N_MELS, SAMPLE_RATE, log_mel
 from ..session import OrtValue, Session
+
+MAX_POSITIONS = 1024  # of Cohere Transcribe 03-2026, where neither graph nor config.json tells
 
 
 class Clip(NamedTuple):
     """A piece of audio that went through the encoder. seconds: its length;  values: what the encoder gave, by the names
-    of its outputs, in the memory where the decoder reads it."""
+    of the decoder's inputs, in the memory where the decoder reads it."""
 
     seconds: float
     values: dict[str, OrtValue]
@@ -28,6 +30,8 @@ class Contract:
     """A model's two graphs, and the state that moves: caches, and the few numbers fed at each step.
 
     encoder_graph, decoder_graph: inputs and outputs by which the graphs are told from others
+    also_fed: more inputs of the decoder, which not every file has
+    renamed: the decoder's names of the encoder's outputs, where they differ
     max_positions: the model's limit, prompt and text together, in tokens
     takes_batches: whether `start` takes several clips
     """
@@ -35,23 +39,38 @@ class Contract:
     name: str
     encoder_graph: tuple[set[str], set[str]]
     decoder_graph: tuple[set[str], set[str]]
+    also_fed: frozenset[str] = frozenset()
+    encoder_input, mel_axis = "mel", 1
+    renamed: ClassVar[Mapping[str, str]] = {}
     max_positions: int
     takes_batches = False
 
-    def __init__(self, encoder: Session, decoder: Session) -> None:
-        """Raises ModelError for graphs that keep the names of the contract but not what it says of types and shapes."""
+    def __init__(self, encoder: Session, decoder: Session, config: Mapping[str, Any]) -> None:
+        """config: config.json, where there is one. Raises ModelError for graphs that keep the names of the contract but
+        not what it says of types and shapes."""
         self.encoder = encoder
         self.decoder = decoder
-        for session, (fed, _) in ((encoder, self.encoder_graph), (decoder, self.decoder_graph)):
-            if more := [name for name in session.inputs if re.sub(r"\d+$", "0", name) not in fed]:
+        self._decoder_names = {self.renamed.get(name, name): name for name in encoder.outputs}  # -> the encoder's
+        for session, known in (
+            (encoder, self.encoder_graph[0]),
+            (decoder, self.decoder_graph[0] | self.also_fed | {*self._decoder_names}),
+        ):
+            if more := [
+                name for name in session.inputs if name not in known and re.sub(r"\d+", "0", name) not in known
+            ]:
                 raise ModelError(f"{session.path} takes {', '.join(more)}, too: not the {self.name!r} contract's")
-        if types := {str(value.dtype) for value in encoder.inputs.values() if value.dtype.kind != "f"}:
-            raise ModelError(f"{encoder.path} takes {', '.join(types)}, and not float")
+        fed = encoder.inputs[self.encoder_input]
+        if fed.dtype.kind != "f":
+            raise ModelError(f"{encoder.path} takes {fed.dtype}, and not float")
+        n_mels = fed.shape[self.mel_axis] if len(fed.shape) == 3 else N_MELS
+        if isinstance(n_mels, int) and n_mels != N_MELS:
+            shape = f"{self.encoder_input} {[*fed.shape]}"
+            raise ModelError(f"{encoder.path} takes {shape}, another model's: Cohere Transcribe has {N_MELS} mel bins")
         self.vocabulary_size = fixed_size(decoder, "logits", -1)
 
     def features(self, samples: NDArray[np.float32]) -> dict[str, NDArray]:
         """What the encoder takes for a piece of audio, float32 (n,) at 16 kHz, by the names of its inputs."""
-        return {"mel": log_mel(samples)[None]}
+        return {self.encoder_input: log_mel(samples)[None]}
 
     def encode(self, samples: NDArray[np.float32]) -> Clip:
         """Run the encoder on a piece of audio, float32 (n,), n >= 160, 16 kHz, finite. Raises ModelError."""
@@ -59,9 +78,19 @@ class Contract:
 
     def encode_features(self, features: dict[str, NDArray], seconds: float) -> Clip:
         """Run the encoder on what it takes, in the type in which it takes it."""
-        features = {name: value.astype(self.encoder.inputs[name].dtype, copy=False) for name, value in features.items()}
-        devices = {name: value.device for name, value in self.decoder.inputs.items() if name in self.encoder.outputs}
-        return Clip(seconds, self.encoder.call(features, devices))
+        taken = {name: value for name, value in self.decoder.inputs.items() if name in self._decoder_names}
+        given = self.encoder.call(features, {self._decoder_names[name]: value.device for name, value in taken.items()})
+        values = {name: given[self._decoder_names[name]] for name in taken}
+        for name, value in values.items():
+            if self.encoder.outputs[self._decoder_names[name]].dtype != taken[name].dtype:
+                values[name] = OrtValue.ortvalue_from_numpy(value.numpy().astype(taken[name].dtype), taken[name].device)
+            if taken[name].device == "cpu" and not np.isfinite(value.numpy().max()):  # -inf is a mask's
+                # INT8 products make numbers of NaN again, and the decoder words of these.
+                raise ModelError(
+                    f"{self.encoder.path.name} gave NaN for {seconds:.2f} s of audio: a damaged model, or one whose "
+                    "front end or precision fails on such audio (seen: clips of one frame, a mel matrix in 4 bits)"
+                )
+        return Clip(seconds, values)
 
     def start(self, clips: Sequence[Clip]) -> None:
         """Begin with new clips, one or more, to be decoded side by side. One clip's values are bound as they are."""

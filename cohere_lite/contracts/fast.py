@@ -13,7 +13,8 @@ bound as past and as present, and never cleared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,8 @@ class FastContract(Contract):
         {"logits", "present_key_0", "present_value_0"},
     )
 
-    def __init__(self, encoder: Session, decoder: Session) -> None:
-        super().__init__(encoder, decoder)
+    def __init__(self, encoder: Session, decoder: Session, config: Mapping[str, Any]) -> None:
+        super().__init__(encoder, decoder, config)
         self._past_type = decoder.inputs["past_key_0"]
         self._past_names = [name for name in decoder.inputs if name.startswith("past_")]
         self._heads, self.max_positions, self._head_dim = (fixed_size(decoder, "past_key_0", i) for i in (1, 2, 3))

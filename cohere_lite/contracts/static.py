@@ -13,12 +13,15 @@ load. Otherwise two buffers take turns, and are cleared for each clip as the pub
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import ModelError
 from ..session import OrtValue, Session
+from .caches import Caches, noise, try_in_place
 from .contract import Clip, Contract, fixed_size
 
 
@@ -32,66 +35,32 @@ class StaticContract(Contract):
         {"logits", "out_n_layer_self_k_cache", "out_n_layer_self_v_cache"},
     )
 
-    def __init__(self, encoder: Session, decoder: Session) -> None:
-        super().__init__(encoder, decoder)
+    def __init__(self, encoder: Session, decoder: Session, config: Mapping[str, Any]) -> None:
+        super().__init__(encoder, decoder, config)
+        if len(cache := decoder.inputs["in_n_layer_self_k_cache"].shape) != 5:
+            raise ModelError(
+                f"{decoder.path} takes caches {[*cache]}, and not one by head: another model's (Whisper's?)"
+            )
         layers, heads, self.max_positions, head_dim = (
             fixed_size(decoder, "in_n_layer_self_k_cache", axis) for axis in (0, 2, 3, 4)
         )
-        self._cache = decoder.inputs["in_n_layer_self_k_cache"]
-        self._cache_shape = (layers, 1, heads, self.max_positions, head_dim)
-        self._buffers = self._new_buffers(2)
-        self.in_place = False  # while it is tried
-        if self._same_in_place():
-            self.in_place, self._buffers = True, self._buffers[:1] * 2
+        names = {f"in_n_layer_self_{part}_cache": f"out_n_layer_self_{part}_cache" for part in "kv"}
+        self._caches = Caches(decoder, names, (layers, 1, heads, self.max_positions, head_dim), axis=3)
+        cross = noise((layers, 1, 8, fixed_size(decoder, "n_layer_cross_k", -1)))
+        values = {name: cross.astype(decoder.inputs[name].dtype) for name in ("n_layer_cross_k", "n_layer_cross_v")}
+        clip = Clip(0.64, {name: OrtValue.ortvalue_from_numpy(value) for name, value in values.items()})
+        try_in_place(self, self._caches, clip)
+        self.in_place = self._caches.in_place
 
     def start(self, clips: Sequence[Clip]) -> None:
         """Begin with a new clip, the only one."""
         super().start(clips)
-        if not self.in_place:
-            for buffer in self._buffers:
-                for value in buffer.values():
-                    value.update_inplace(np.zeros(self._cache_shape, self._cache.dtype))
+        if not self._caches.in_place:
+            self._caches.fill(np.zeros)
 
     def step(self, tokens: ArrayLike) -> NDArray[np.float32]:
         """Feed tokens (1, n); the logits that follow the last, float32 (1, vocabulary_size)."""
-        source, target = self._buffers
-        for part in "kv":
-            self.decoder.bind(f"in_n_layer_self_{part}_cache", source[part])
-            self.decoder.bind(f"out_n_layer_self_{part}_cache", target[part])
-        self._buffers = [target, source]
+        for name, value in (self._caches.inputs(self.max_positions) | self._caches.outputs(self.max_positions)).items():
+            self.decoder.bind(name, value)
+        self._caches.turn()
         return super().step(tokens)
-
-    def _new_buffers(self, count: int) -> list[dict[str, OrtValue]]:
-        zeros, device = np.zeros(self._cache_shape, self._cache.dtype), self._cache.device
-        return [{part: OrtValue.ortvalue_from_numpy(zeros.copy(), device) for part in "kv"} for _ in range(count)]
-
-    def _same_in_place(self) -> bool:
-        """Whether a few steps give the same logits, to the last bit, with two clean buffers and with one full of
-        another clip's numbers."""
-        random = np.random.default_rng(0)
-
-        def noise(shape: tuple[int, ...], name: str) -> NDArray:
-            return random.standard_normal(shape, np.float32).astype(self.decoder.inputs[name].dtype)
-
-        n_frames = 8
-        shape = (self._cache_shape[0], 1, n_frames, fixed_size(self.decoder, "n_layer_cross_k", -1))
-        cross = {
-            name: OrtValue.ortvalue_from_numpy(noise(shape, name)) for name in ("n_layer_cross_k", "n_layer_cross_v")
-        }
-        clip = Clip(n_frames / 12.5, cross)
-        steps = [[[0, 1, 2]], [[3]], [[1]], [[2]]]
-        clean = self._buffers
-
-        self.start([clip])
-        expected = [self.step(tokens).copy() for tokens in steps]
-
-        dirty = self._new_buffers(1)[0]
-        for value in dirty.values():
-            value.update_inplace(noise(self._cache_shape, "in_n_layer_self_k_cache"))
-        self._buffers = [dirty, dirty]
-        self.in_place = True  # start does not clear
-        self.start([clip])
-        found = [self.step(tokens).copy() for tokens in steps]
-        self.in_place, self._buffers = False, clean
-        self.release()
-        return bool(np.array_equal(expected, found))

@@ -1,7 +1,7 @@
-"""ADPCM, sample for sample what libsndfile gives: 4 bits a sample, which say how far it lies from what the samples
-before it predict.
+"""The codings of telephones and games, sample for sample what libsndfile gives. A-law and mu-law: a table of 256 values.
+ADPCM: 4 bits a sample, which say how far it lies from what the samples before it predict.
 
-Every block begins afresh, so the blocks are decoded side by side, in a loop over the samples of one.
+Every ADPCM block begins afresh, so the blocks are decoded side by side, in a loop over the samples of one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codings import IMA_ADPCM, MS_ADPCM, Coding
+from ..codings import A_LAW, IMA_ADPCM, MS_ADPCM, MU_LAW, Coding
 
 
 def find_adpcm(format_tag: int, channels: int, block_align: int) -> Coding | None:
-    """format_tag: IMA_ADPCM or MS_ADPCM. None for more than 2 channels, and for blocks shorter than their head."""
+    """format_tag: A_LAW, MU_LAW, IMA_ADPCM or MS_ADPCM. None for ADPCM of more than 2 channels, and in blocks shorter
+    than their head."""
+    if format_tag in _G711:
+        table = _G711[format_tag]
+        return Coding(channels, 1, lambda raw: table[_whole(raw, channels)].reshape(-1, channels))
     decode_blocks, head_bytes, head_frames, codes_at_once = _ADPCM[format_tag]
     head_bytes *= channels
     if channels > 2 or block_align < head_bytes:
@@ -30,6 +34,26 @@ def find_adpcm(format_tag: int, channels: int, block_align: int) -> Coding | Non
         return np.concatenate([np.zeros((0, channels)), *frames]) / 2**15
 
     return Coding(block_align, head_frames + codes - codes % codes_at_once, decode)
+
+
+def _whole(raw: bytes, channels: int) -> NDArray[np.uint8]:
+    """The bytes of the whole frames, a sample each."""
+    return np.frombuffer(raw, np.uint8)[: len(raw) - len(raw) % channels]
+
+
+def _g711(a_law: bool) -> NDArray[np.float64]:
+    """G.711, table 1 (A-law) or 2 (mu-law): sign, 3 bits of exponent, 4 of mantissa; A-law inverts every second bit,
+    mu-law all but the sign. float64 (256,)."""
+    code = np.arange(256) ^ (0x55 if a_law else 0x7F)
+    exponent, mantissa = code >> 4 & 7, code & 15
+    if a_law:
+        magnitude = np.where(exponent == 0, 2 * mantissa + 1, 2 * mantissa + 33 << np.maximum(exponent, 1) - 1) * 2
+    else:
+        magnitude = (2 * mantissa + 33 << exponent) - 33
+    return np.where(code & 0x80, magnitude, -magnitude) / 2**13
+
+
+_G711 = {A_LAW: _g711(a_law=True), MU_LAW: _g711(a_law=False)}
 
 
 # Numbers in the blocks are little-endian even in big-endian files, as libsndfile writes them.
