@@ -119,8 +119,8 @@ def _check_vocabulary(vocabulary: Vocabulary, contract: str) -> None:
     if not vocabulary.languages:
         raise ModelError(f"{vocabulary.name} has no language, such as '<|en|>'; is it from a Cohere Transcribe model?")
     vocabulary.prompt(vocabulary.languages[0])
-    if contract == "mems" and "<0x00>" not in vocabulary.pieces:
-        raise ModelError(f"{vocabulary.name} has no '<0x00>', a byte: Canary's, whose graphs look the same")
+    if contract == "mems" and "<|spkchange|>" in vocabulary.pieces and "<0x00>" not in vocabulary.pieces:
+        raise ModelError(f"{vocabulary.name} has no pieces for bytes ('<0x00>'): Canary's, whose graphs look the same")
 
 
 def _config(graph: Path) -> dict[str, Any]:

@@ -239,7 +239,7 @@ def write_mems(folder: Path, script: Sequence[int]) -> Path:
     constants = _script(script, len(script) + 1) | {"i2": np.array(2), "mem_shape": np.array([2, 1, 1, 2])}
     onnx.save(_model(nodes, inputs, results, constants), folder / "decoder-model.int8.onnx")
     lines = "".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES))
-    (folder / "vocab.txt").write_text(lines.replace("▁c", "<0x00>"), encoding="utf-8")  # Canary's has no bytes
+    (folder / "vocab.txt").write_text(lines.replace("<pad>", "<0x00>"), encoding="utf-8")
     (folder / "config.json").write_text(json.dumps({"max_sequence_length": len(script) + 1}))
     return folder
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import COMMAND
 from hub_server import COMMIT, NAME, HubServer
+from scripted import END, A, B, C
+from scripted_contracts import write_merged
 from test_transcribe import SAMPLE, SAMPLE_TEXT
 
 from cohere_lite.errors import ModelError, ModelFileNotFound
@@ -54,10 +56,10 @@ def run(tmp_path: Path, url: str, name: str = NAME, **more: str) -> tuple[int, s
     return result.returncode, result.stdout, result.stderr
 
 
-def refused(result: tuple[int, str, str]) -> str:
+def refused(result: tuple[int, str, str], code: int = 1) -> str:
     """The message: one line, and nothing else."""
-    code, text, message = result
-    assert (code, text, message.count("\n")) == (1, "", 1)
+    found, text, message = result
+    assert (found, text, message.count("\n")) == (code, "", 1)
     assert message.startswith("error: ")
     return message
 
@@ -205,6 +207,35 @@ def test_in_a_sub_folder(hub: HubServer, tmp_path: Path) -> None:
     hub.files |= dict.fromkeys(["encoder.int8.onnx", "decoder.int8.onnx", "merges.txt"], b"of another program")
     assert run(tmp_path, hub.url) == TRANSCRIBED
     assert all(name.startswith("onnx/int8/") for name, _ in hub.fetched)
+
+
+@pytest.fixture
+def community(hub: HubServer, tmp_path: Path) -> dict[str, list[str]]:
+    """A repository of onnx-community's layout, with three precisions; the files that each needs."""
+    folder = write_merged(tmp_path / "community", [C] * 9 + [A, B, END])
+    hub.files = {name: (folder / name).read_bytes() for name in ("config.json", "tokenizer.json")}
+    needed = {}
+    for suffix in "", "_quantized", "_q4":
+        graphs = [f"onnx/{graph}{suffix}.onnx" for graph in ("encoder_model", "decoder_model_merged")]
+        for graph in graphs:
+            hub.files[graph] = (folder / graph.replace(suffix, "")).read_bytes()
+        needed[suffix] = sorted([*graphs, "config.json", "tokenizer.json"])
+    hub.files |= dict.fromkeys(["README.md", "generation_config.json", "onnx/encoder_model.onnx_data"], b"not needed")
+    return needed
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    ("asked", "used"), [("", "_quantized"), (":q4", "_q4"), (":int4", "_q4"), (":fp32", ""), (":int8", "_quantized")]
+)
+def test_a_precision_of_several(hub: HubServer, community, tmp_path: Path, asked: str, used: str) -> None:
+    """INT8 by default, or the one that is named; and only that one is fetched."""
+    result = (0, "a b\n", "")
+    assert run(tmp_path, hub.url, NAME + asked) == result
+    assert sorted({name for name, _ in hub.fetched}) == community[used]
+    assert run(tmp_path, hub.url, NAME + asked, HF_HUB_OFFLINE="1") == result
+    message = refused(run(tmp_path, hub.url, f"{NAME}:q4f16"), code=2)
+    assert message == f"error: {NAME} has no precision 'q4f16'; it has fp32, int8, q4\n"
 
 
 @pytest.mark.reference

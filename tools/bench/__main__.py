@@ -30,6 +30,13 @@ PACKAGES = ("onnxruntime", "numpy", "torch", "transformers", "sherpa-onnx", "tra
 # what --quick compares, one of each kind
 QUICK_ROWS = (
     "card's script, card's files",
+    "cohere_lite, card's files converted",
+    "transcribe-rs's loop, audio int8",
+    "cohere_lite, audio int8",
+    "transformers.js's loop, merged q4",
+    "cohere_lite, merged q4",
+    "onnx-asr, mems int8",
+    "cohere_lite, mems int8",
     "cohere_lite, int8",
     "cohere_lite, int4 decoder",
     "transformers, bfloat16",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tools.random_checkpoint import Shape
 
+# tools/published has what they are
+PUBLISHED = ("card", "audio-int8", "merged-q4", "merged-int8", "mems-int8")
 QUICK_LAYERS = 2  # of the encoder's 48
 
 
@@ -28,7 +30,7 @@ class Models:
         return self.root / "cache"
 
     def folder(self, name: str) -> Path:
-        """One of "int8", "int4", "static", "card"."""
+        """One of "int8", "int4", "static", those of PUBLISHED, and these again as NAME-fast, converted."""
         return self.root / name
 
     @property
@@ -58,7 +60,10 @@ def make(root: Path, quick: bool, gguf: list[Path]) -> Models:
         models.folder(name): ["cohere_lite.export", models.checkpoint, models.folder(name), *options]
         for name, options in exports.items()
     }
-    steps[models.folder("card")] = ["tools.bench.card", models.checkpoint, models.folder("card")]
+    for kind in PUBLISHED:
+        steps[models.folder(kind)] = ["tools.published", models.checkpoint, models.folder(kind), kind]
+        fast = models.folder(f"{kind}-fast")
+        steps[fast] = ["cohere_lite.export", models.folder(kind), fast]
     for folder, (module, *arguments) in steps.items():
         done = folder / ".complete"
         if not done.exists():

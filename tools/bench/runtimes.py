@@ -49,41 +49,102 @@ class Lite:
         return self.contract.step([tokens] * self.clips)
 
 
-class Card:
-    """The published script: the reference's feature extractor, onnxruntime with default options, caches as arrays that
-    are passed in and come back at every step."""
+class StaticLoop:
+    """The published scripts for the contracts "static" (the card's, with the reference's feature extractor) and "audio"
+    (transcribe-rs's): onnxruntime with default options, caches as arrays that are passed in and come back each step."""
 
-    def __init__(self, models: Models) -> None:
-        import onnxruntime as ort
-
-        folder = models.folder("card")
-        self.extractor = reference_extractor()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = THREADS
-        self.encoder, self.decoder = (
-            ort.InferenceSession(str(folder / f"cohere-{part}.int8.onnx"), options) for part in ("encoder", "decoder")
-        )
-        self.prompt = read_tokens(folder / "tokens.txt").prompt("en")
+    def __init__(self, models: Models, folder: str) -> None:
+        self.encoder, self.decoder = sessions(models.folder(folder))
+        self.takes_audio = self.encoder.get_inputs()[0].name == "audio"
+        self.extractor = None if self.takes_audio else reference_extractor()
+        self.prompt = read_tokens(models.folder(folder) / "tokens.txt").prompt("en")
         self.cache_shape = next(i.shape for i in self.decoder.get_inputs() if "self_k" in i.name)
         self.cache_shape[1] = 1
 
-    def features(self, samples: np.ndarray) -> np.ndarray:
+    def features(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+        if self.extractor is None:
+            return {"audio": samples[None]}
         features = self.extractor(samples, sampling_rate=RATE, return_tensors="np")["input_features"]
-        return np.ascontiguousarray(features.transpose(0, 2, 1)[:, :, : len(samples) // 160])
+        return {"mel": np.ascontiguousarray(features.transpose(0, 2, 1)[:, :, : len(samples) // 160])}
 
-    def encode(self, mel: np.ndarray) -> None:
-        self.cross = dict(
-            zip(("n_layer_cross_k", "n_layer_cross_v"), self.encoder.run(None, {"mel": mel}), strict=True)
-        )
+    def encode(self, features: dict[str, np.ndarray]) -> None:
+        self.cross = dict(zip(("n_layer_cross_k", "n_layer_cross_v"), self.encoder.run(None, features), strict=True))
         self.past = [np.zeros(self.cache_shape, np.float32) for _ in "kv"]
         self.offset = 0
 
-    def step(self, tokens: list[int]) -> None:
+    def step(self, tokens: list[int]) -> int:
         past = {f"in_n_layer_self_{part}_cache": value for part, value in zip("kv", self.past, strict=True)}
         feed = {"tokens": np.array([tokens]), "offset": np.array(self.offset)} | past | self.cross
         logits, *self.past = self.decoder.run(None, feed)
-        logits[0, -1].argmax()
         self.offset += len(tokens)
+        return likeliest(logits)
+
+
+class MergedLoop:
+    """What transformers.js does with the contract "merged", in Python: the caches that a step gives are fed to the
+    next; the cross-attention's are those of the first."""
+
+    def __init__(self, models: Models, folder: str) -> None:
+        self.encoder, self.decoder = sessions(models.folder(folder) / "onnx")
+        self.extractor = reference_extractor()
+        self.prompt = read_tokens(models.folder(folder) / "tokenizer.json").prompt("en")
+        self.outputs = [output.name for output in self.decoder.get_outputs()]
+
+    def features(self, samples: np.ndarray) -> np.ndarray:
+        features = self.extractor(samples, sampling_rate=RATE, return_tensors="np")["input_features"]
+        return np.ascontiguousarray(features[:, : len(samples) // 160])
+
+    def encode(self, features: np.ndarray) -> None:
+        (self.states,) = self.encoder.run(["last_hidden_state"], {"input_features": features})
+        self.past = {
+            value.name: np.zeros([1, value.shape[1], 0, value.shape[3]], np.float32)
+            for value in self.decoder.get_inputs()
+            if value.name.startswith("past_key_values")
+        }
+        self.offset = 0
+
+    def step(self, tokens: list[int]) -> int:
+        total = self.offset + len(tokens)
+        feed = {"input_ids": np.array([tokens]), "attention_mask": np.ones((1, total), np.int64)}
+        feed |= {"position_ids": np.arange(self.offset, total)[None], "num_logits_to_keep": np.array(1)}
+        feed |= {"encoder_hidden_states": self.states} | self.past
+        given = dict(zip(self.outputs, self.decoder.run(self.outputs, feed), strict=True))
+        self.past |= {
+            name.replace("present", "past_key_values"): value
+            for name, value in given.items()
+            if ".decoder." in name or (".encoder." in name and self.offset == 0)
+        }
+        self.offset = total
+        return likeliest(given["logits"])
+
+
+class OnnxAsr:
+    """onnx-asr: the steps of its own greedy loop."""
+
+    def __init__(self, models: Models, folder: str) -> None:
+        try:
+            import onnx_asr
+            import onnxruntime as ort
+        except ImportError as error:
+            raise Skip(str(error)) from error
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = THREADS
+        self.model: Any = onnx_asr.load_model(
+            "nemo-conformer-aed", models.folder(folder), quantization="int8", sess_options=options
+        ).asr
+        self.prompt = self.model._transcribe_input[0].tolist()
+
+    def features(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.model._preprocessor(samples[None], np.array([len(samples)]))
+
+    def encode(self, features: tuple[np.ndarray, np.ndarray]) -> None:
+        self.encoded = self.model._encode(*features)
+        layers, width = (self.model._decoder.get_inputs()[3].shape[axis] for axis in (0, 3))
+        self.mems = np.empty((layers, 1, 0, width), np.float32)
+
+    def step(self, tokens: list[int]) -> int:
+        logits, self.mems = self.model._decode(np.array([tokens]), *self.encoded, self.mems)
+        return likeliest(logits)
 
 
 class Transformers:
@@ -206,6 +267,21 @@ class TranscribeCpp:
         return (float(np.median(rest)) + decode[4] - per_token * (said[4] - 1)) / 1e3, per_token / 1e3
 
 
+def likeliest(logits: np.ndarray) -> int:
+    """The token that a greedy decoder goes on with; logits (1, n, vocabulary)."""
+    return int(logits[0, -1].argmax())
+
+
+def sessions(folder: Path) -> list[Any]:
+    """The encoder's and the decoder's, as published scripts open them."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    paths = [next(folder.glob(f"*{part}*.onnx")) for part in ("encoder", "decoder")]
+    return [ort.InferenceSession(str(path), options) for path in paths]
+
+
 def reference_extractor() -> Any:
     try:
         from transformers import CohereAsrFeatureExtractor
@@ -217,8 +293,21 @@ def reference_extractor() -> Any:
 def rows(models: Models) -> dict[str, Callable[[], Any]]:
     """Name in the table -> opens the runtime, or raises Skip."""
     found: dict[str, Callable[[], Any]] = {
-        "card's script, card's files": lambda: Card(models),
+        "card's script, card's files": lambda: StaticLoop(models, "card"),
         "cohere_lite, card's files": lambda: Lite(models, "card"),
+        "cohere_lite, card's files converted": lambda: Lite(models, "card-fast"),
+        "transcribe-rs's loop, audio int8": lambda: StaticLoop(models, "audio-int8"),
+        "cohere_lite, audio int8": lambda: Lite(models, "audio-int8"),
+        "cohere_lite, audio int8 converted": lambda: Lite(models, "audio-int8-fast"),
+        "transformers.js's loop, merged q4": lambda: MergedLoop(models, "merged-q4"),
+        "cohere_lite, merged q4": lambda: Lite(models, "merged-q4"),
+        "cohere_lite, merged q4 converted": lambda: Lite(models, "merged-q4-fast"),
+        "transformers.js's loop, merged int8": lambda: MergedLoop(models, "merged-int8"),
+        "cohere_lite, merged int8": lambda: Lite(models, "merged-int8"),
+        "cohere_lite, merged int8 converted": lambda: Lite(models, "merged-int8-fast"),
+        "onnx-asr, mems int8": lambda: OnnxAsr(models, "mems-int8"),
+        "cohere_lite, mems int8": lambda: Lite(models, "mems-int8"),
+        "cohere_lite, mems int8 converted": lambda: Lite(models, "mems-int8-fast"),
         "cohere_lite, int8": lambda: Lite(models, "int8", long=True),
         "cohere_lite, int8, no cache": lambda: Lite(models, "int8", cache=False),
         "cohere_lite, int4 decoder": lambda: Lite(models, "int4"),
@@ -226,17 +315,12 @@ def rows(models: Models) -> dict[str, Callable[[], Any]]:
         "transformers, bfloat16": lambda: Transformers(models, "bfloat16"),
         "sherpa-onnx, our static files": lambda: Sherpa(models, "static"),
         "sherpa-onnx, card's files": lambda: Sherpa(models, "card"),
-        "onnx-asr": _onnx_asr,
     }
     for path in models.gguf:
         found[f"transcribe.cpp, {path.stem}"] = partial(TranscribeCpp, models, path)
     if not models.gguf:
         found["transcribe.cpp"] = _no_gguf
     return found
-
-
-def _onnx_asr() -> None:
-    raise Skip("reads a contract (decoder_mems) that neither cohere_lite/export nor the card writes")
 
 
 def _no_gguf() -> None:
