@@ -31,6 +31,17 @@ class Graphs(NamedTuple):
     decoder: GraphFile
 
 
+class ModelFiles(NamedTuple):
+    """What a folder holds, before anything is opened. config: config.json, {} where there is none;  precision: of the
+    graphs, as far as their files tell."""
+
+    folder: Path
+    graphs: Graphs
+    vocabulary: Vocabulary
+    config: dict[str, Any]
+    precision: str
+
+
 @dataclass(frozen=True)
 class Model:
     """contract: the graphs, and how they are run;  max_chunk_s: longest piece of audio that the encoder takes;
@@ -64,24 +75,30 @@ def load_model(
     # the encoder's threads leave the cores to the decoder's, which wait for the next step
     encoder_options, decoder_options = (partial(session_options, threads, spin, stop) for stop in (True, False))
     encoder_options()  # raises what is to be said of the threads
-    folder, paths = _locate(model, precision, on_cpu=names == CPU_ONLY)
-    graphs, precision = _choose(folder, _find_graphs(folder, paths), precision, on_cpu=names == CPU_ONLY)
-    for graph in graphs[1:]:
+    files = find_model(model, precision, on_cpu=names == CPU_ONLY)
+    encoder = open_session(files.graphs.encoder, names, encoder_options, cache)
+    decoder = open_session(files.graphs.decoder, names, decoder_options, cache)
+    max_chunk_s = _max_chunk_s(encoder)
+    contract = files.graphs.contract(encoder, decoder, files.config)
+    if (known := contract.vocabulary_size) != len(files.vocabulary):
+        listed = f"{files.folder}: {files.vocabulary.name} lists {len(files.vocabulary)} tokens"
+        raise ModelError(f"{listed}, the decoder knows {known}: files of different models")
+    return Model(contract, files.vocabulary, max_chunk_s, files.precision)
+
+
+def find_model(model: str | PathLike[str] | None, precision: str | None = None, on_cpu: bool = True) -> ModelFiles:
+    """The files of a model, complete. Arguments and errors: see load_model."""
+    folder, paths = _locate(model, precision, on_cpu)
+    graphs, precision = _choose(folder, _find_graphs(folder, paths), precision, on_cpu)
+    for graph in (graphs.encoder, graphs.decoder):
         check_external_data(graph)
-    vocabulary_path = _beside(graphs.encoder.path, VOCABULARIES)
-    if vocabulary_path is None:
+    path = _beside(graphs.encoder.path, VOCABULARIES)
+    if path is None:
         others = f"{', '.join(VOCABULARIES[1:-1])} or {VOCABULARIES[-1]}"
         raise ModelFileNotFound(f"{folder} has no {VOCABULARIES[0]}, nor {others}: the model's tokens come with it")
-    vocabulary = read_tokens(vocabulary_path)
+    vocabulary = read_tokens(path)
     _check_vocabulary(vocabulary, graphs.contract.name)
-    encoder = open_session(graphs.encoder, names, encoder_options, cache)
-    decoder = open_session(graphs.decoder, names, decoder_options, cache)
-    max_chunk_s = _max_chunk_s(encoder)
-    contract = graphs.contract(encoder, decoder, _config(graphs.encoder.path))
-    if (known := contract.vocabulary_size) != len(vocabulary):
-        listed = f"{folder}: {vocabulary.name} lists {len(vocabulary)} tokens"
-        raise ModelError(f"{listed}, the decoder knows {known}: files of different models")
-    return Model(contract, vocabulary, max_chunk_s, precision)
+    return ModelFiles(folder, graphs, vocabulary, _config(graphs.encoder.path), precision)
 
 
 def _locate(model: str | PathLike[str] | None, precision: str | None, on_cpu: bool) -> tuple[Path, list[Path]]:

@@ -132,7 +132,7 @@ class OnnxAsr:
         self.model: Any = onnx_asr.load_model(
             "nemo-conformer-aed", models.folder(folder), quantization="int8", sess_options=options
         ).asr
-        self.prompt = self.model._transcribe_input[0].tolist()
+        self.prompt = self.model._transcribe_input[0].tolist()  # type: ignore[attr-defined]
 
     def features(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.model._preprocessor(samples[None], np.array([len(samples)]))
