@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from .vocabulary import write_tokens
+
 # Hub name -> transformers name, tried in this order on every name; source: the entry `cohere_asr` of
 # transformers 5.23, conversion_mapping.py. Names already in transformers' style pass through unchanged.
 RENAMINGS = [
@@ -77,6 +79,7 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         """Raises FileNotFoundError or ValueError for a folder that is incomplete or damaged."""
         self.folder = folder
+        self.decoder_precision: str | None = None  # floats, to be quantised as asked for
         config_path = folder / "config.json"
         if not config_path.is_file():
             raise FileNotFoundError(f"{folder} has no config.json; a checkpoint has config.json and model.safetensors")
@@ -119,6 +122,31 @@ class Checkpoint:
         weight = weight.reshape(weight.shape[0], -1).T  # a pointwise convolution is a product too
         bias = self.tensor(f"{name}.bias") if f"{name}.bias" in self else np.zeros(weight.shape[1], np.float32)
         return weight, bias
+
+    def matrix(self, name: str) -> np.ndarray:
+        """The weights called `name`, (n_in, n_out); of a table, a column for each of its rows."""
+        return self.tensor(f"{name}.weight").T
+
+    def scale(self, name: str) -> float:
+        """What the model multiplies the result of a product by: attention's scale, for the queries, and so on."""
+        dims = self.dimensions
+        if name.endswith(".linear2"):
+            return 0.5  # the Conformer adds half of each feed-forward
+        if name.endswith(".q_proj"):
+            encoder = name.startswith("encoder.")
+            width, heads = (
+                (dims.encoder_width, dims.encoder_heads) if encoder else (dims.decoder_width, dims.decoder_heads)
+            )
+            return (width // heads) ** -0.5
+        return dims.encoder_input_scale if name == "encoder.subsampling.linear" else 1.0
+
+    def relative_keys(self, name: str, sinusoids: np.ndarray) -> np.ndarray:
+        """The keys of relative positions in an attention, float32 (positions, width). sinusoids: of the same shape."""
+        return sinusoids @ self.linear(f"{name}.relative_k_proj")[0]
+
+    def write_tokens(self, out: Path) -> None:
+        """Write tokens.txt. Raises ValueError or OSError."""
+        write_tokens(self.folder, out, self.dimensions.vocab_size)
 
     def finish(self) -> None:
         """Raises ValueError if there are weights that no graph used: a model that this exporter does not understand."""

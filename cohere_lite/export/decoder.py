@@ -9,19 +9,21 @@ static  The published contract, read by position by sherpa-onnx: all layers stac
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
-from .checkpoint import Checkpoint
-from .graph import BLOCK_BITS, CONTRIB, Graph, quantize_blocks, quantize_columns
+from .graph import BLOCK_BITS, CONTRIB, Graph, StoredBlocks
+from .matrix import Blocks, Columns, Matrix, dense, same, scaled, side_by_side
 from .norms import add_and_norm, layer_norm
+from .source import Source
 
 # (layer, query/key/value (B, n, 3 width)) -> (B, n, width), and (layer, query (B, n, width)) -> (B, n, width)
 Attention = Callable[[int, str], str]
 
 
-def write_decoder(graph: Graph, checkpoint: Checkpoint, contract: str) -> None:
+def write_decoder(graph: Graph, checkpoint: Source, contract: str) -> None:
     """Add the whole decoder; inputs and outputs are those of the contract."""
     dims = checkpoint.dimensions
     tokens = graph.input("tokens", "int64", ["batch", "n_tokens"])
@@ -58,7 +60,7 @@ def write_decoder(graph: Graph, checkpoint: Checkpoint, contract: str) -> None:
     embedding.logits(x)
 
 
-def _fast_attention(graph: Graph, checkpoint: Checkpoint, tokens: str, offset: str) -> tuple[Attention, Attention]:
+def _fast_attention(graph: Graph, checkpoint: Source, tokens: str, offset: str) -> tuple[Attention, Attention]:
     dims = checkpoint.dimensions
     heads, head_dim = dims.decoder_heads, dims.decoder_width // dims.decoder_heads
     encoder_length = graph.input("encoder_length", "int64", ["batch"])
@@ -97,7 +99,7 @@ def _fast_attention(graph: Graph, checkpoint: Checkpoint, tokens: str, offset: s
     return self_attention, cross_attention
 
 
-def _static_attention(graph: Graph, checkpoint: Checkpoint, tokens: str) -> tuple[Attention, Attention]:
+def _static_attention(graph: Graph, checkpoint: Source, tokens: str) -> tuple[Attention, Attention]:
     dims = checkpoint.dimensions
     layers, width, heads = dims.decoder_layers, dims.decoder_width, dims.decoder_heads
     head_dim = width // heads
@@ -171,41 +173,80 @@ class _Embedding:
     """The token table, looked up and, tied to it, multiplied as the output matrix: the file holds it once.
 
     float: columns (width, vocabulary). INT8: the same with a scale per token, or rows in blocks, each with its scale.
-    Four bits are too few for the output matrix: it stays INT8."""
+    Four bits are too few for the output matrix: it stays INT8, unless it comes in 4-bit blocks."""
 
-    def __init__(self, graph: Graph, checkpoint: Checkpoint) -> None:
+    def __init__(self, graph: Graph, checkpoint: Source) -> None:
         self.graph = graph
         self.product = "int8b" if graph.product in BLOCK_BITS else graph.product
-        table = checkpoint.tensor("decoder.embed_tokens.weight")
-        output = checkpoint.tensor("proj_out.weight") if "proj_out.weight" in checkpoint else table
-        self.vocab_size, self.width = table.shape
+        table = self._converted(checkpoint.matrix("decoder.embed_tokens"))
+        output = self._converted(checkpoint.matrix("proj_out")) if "proj_out.weight" in checkpoint else table
+        self.width, _ = table.shape
         self.bias = graph.weight("proj_out.bias", checkpoint.tensor("proj_out.bias"))
-        self.output, self.output_scale = self._store("proj_out", output)
-        tied = np.array_equal(output, table)
-        self.table, self.table_scale = (
-            (self.output, self.output_scale) if tied else self._store("decoder.embed_tokens", table)
+        self.output: Any = self._store("proj_out", output)
+        self.table: Any = self.output if same(output, table) else self._store("decoder.embed_tokens", table)
+
+    def _converted(self, matrix: Matrix) -> Matrix:
+        """A column, or a row of blocks, for each token."""
+        if self.product == "fp32":
+            return dense(matrix)
+        return (
+            self.graph.in_columns(matrix, "embeddings") if self.product == "int8" else self.graph.in_blocks(matrix, 8)
         )
 
-    def _store(self, name: str, table: np.ndarray) -> tuple[str, str]:
-        if self.product == "fp32":
-            return self.graph.weight(f"{name}.weight", table.T), ""
-        quantized, scale = quantize_columns(table.T) if self.product == "int8" else quantize_blocks(table, 8)
-        return self.graph.weight(f"{name}.weight", quantized), self.graph.weight(f"{name}.scale", scale)
+    def _store(self, name: str, matrix: Matrix) -> str | list[str] | StoredBlocks:
+        if isinstance(matrix, Columns):
+            return self.graph.store_columns(name, matrix)
+        if isinstance(matrix, Blocks):
+            return self.graph.store_blocks(name, matrix)
+        return self.graph.weight(f"{name}.weight", matrix)
 
     def look_up(self, tokens: str) -> str:
         """tokens int64 (B, n) -> float32 (B, n, width)."""
         graph = self.graph
         if self.product == "int8b":
-            blocks = graph.node("Cast", graph.node("Gather", self.table, tokens), to=TensorProto.FLOAT)
-            blocks = graph.node("Sub", blocks, graph.constant(128, "float32"))
-            scale = graph.node("Unsqueeze", graph.node("Gather", self.table_scale, tokens), graph.constant([3]))
-            rows = graph.node("Reshape", graph.node("Mul", blocks, scale), graph.constant([0, 0, -1]))
-            return graph.node("Slice", rows, graph.constant([0]), graph.constant([self.width]), graph.constant([2]))
-        rows = graph.node("Transpose", graph.node("Gather", self.table, tokens, axis=1), perm=[1, 2, 0])
+            return self._look_up_blocks(self.table, tokens)
         if self.product == "fp32":
-            return rows
-        scale = graph.node("Unsqueeze", graph.node("Gather", self.table_scale, tokens), graph.constant([2]))
-        return graph.node("Mul", graph.node("Cast", rows, to=TensorProto.FLOAT), scale)
+            return graph.node("Transpose", graph.node("Gather", self.table, tokens, axis=1), perm=[1, 2, 0])
+        numbers, scale, zero = self.table
+        rows = graph.node("Transpose", graph.node("Gather", numbers, tokens, axis=1), perm=[1, 2, 0])
+        rows = graph.node("Cast", rows, to=TensorProto.FLOAT)
+        if zero:
+            shift = graph.node("Cast", graph.node("Gather", zero, tokens), to=TensorProto.FLOAT)
+            rows = graph.node("Sub", rows, graph.node("Unsqueeze", shift, graph.constant([2])))
+        return graph.node(
+            "Mul", rows, graph.node("Unsqueeze", graph.node("Gather", scale, tokens), graph.constant([2]))
+        )
+
+    def _look_up_blocks(self, table: StoredBlocks, tokens: str) -> str:
+        graph = self.graph
+
+        def rows(name: str) -> str:
+            numbers = graph.node("Cast", graph.node("Gather", name, tokens), to=TensorProto.FLOAT)
+            return self._halves(numbers) if table.bits == 4 else numbers
+
+        blocks = rows(table.weight)
+        if table.zero:
+            n_blocks = graph.constant([-(-table.n_in // table.size)])
+            zero = graph.node("Slice", rows(table.zero), graph.constant([0]), n_blocks, graph.constant([2]))
+            middle = graph.node("Unsqueeze", zero, graph.constant([3]))
+        else:
+            middle = graph.constant(2 ** (table.bits - 1), "float32")
+        blocks = graph.node("Sub", blocks, middle)
+        scale = graph.node("Unsqueeze", graph.node("Gather", table.scale, tokens), graph.constant([3]))
+        scaled_rows = graph.node("Mul", blocks, scale)
+        flat = graph.node("Reshape", scaled_rows, graph.constant([0, 0, -1]))
+        return graph.node("Slice", flat, graph.constant([0]), graph.constant([self.width]), graph.constant([2]))
+
+    def _halves(self, pairs: str) -> str:
+        """Bytes as floats (..., n) -> the two 4-bit numbers in each, low half first (..., 2 n)."""
+        graph = self.graph
+        high = graph.node("Floor", graph.node("Mul", pairs, graph.constant(1 / 16, "float32")))
+        low = graph.node("Sub", pairs, graph.node("Mul", high, graph.constant(16, "float32")))
+        parts = [graph.node("Unsqueeze", half, graph.constant([-1])) for half in (low, high)]
+        shape = graph.node("Shape", pairs)
+        ahead = graph.node("Slice", shape, graph.constant([0]), graph.constant([-1]))
+        flat = graph.node("Concat", ahead, graph.constant([-1]), axis=0)
+        return graph.node("Reshape", graph.node("Concat", *parts, axis=-1), flat)
 
     def logits(self, x: str) -> None:
         """x float32 (B, n, width) -> the output "logits" (B, n, vocabulary)."""
@@ -213,14 +254,12 @@ class _Embedding:
         if self.product == "fp32":
             graph.node("Add", graph.node("MatMul", x, self.output), self.bias, out="logits")
         elif self.product == "int8":
-            weights = [self.output, self.output_scale, "", self.bias]
-            graph.node("DynamicQuantizeMatMul", x, *weights, domain=CONTRIB, out="logits")
+            graph.column_product(x, self.output, self.bias, out="logits")
         else:
-            shape = (self.width, self.vocab_size)
-            graph.block_product(x, self.output, self.output_scale, self.bias, shape, 8, out="logits")
+            graph.block_product(x, self.output, self.bias, out="logits")
 
 
-def _positions(graph: Graph, checkpoint: Checkpoint, tokens: str, offset: str) -> str:
+def _positions(graph: Graph, checkpoint: Source, tokens: str, offset: str) -> str:
     """Rows offset .. offset + n of the position table, (n, width)."""
     table = graph.weight("decoder.pos_emb.weight", checkpoint.tensor("decoder.pos_emb.weight"))
     start = graph.node("Reshape", offset, graph.constant([1]))
@@ -228,16 +267,15 @@ def _positions(graph: Graph, checkpoint: Checkpoint, tokens: str, offset: str) -
     return graph.node("Slice", table, start, graph.node("Add", start, n_tokens), graph.constant([0]))
 
 
-def _linear(graph: Graph, checkpoint: Checkpoint, name: str, x: str) -> str:
+def _linear(graph: Graph, checkpoint: Source, name: str, x: str) -> str:
     return graph.linear(name, x, *checkpoint.linear(name))
 
 
-def _scaled_queries(checkpoint: Checkpoint, name: str, parts: str) -> tuple[np.ndarray, np.ndarray]:
+def _scaled_queries(checkpoint: Source, name: str, parts: str) -> tuple[Matrix, np.ndarray]:
     """The projections called `parts`, side by side, the queries' (first) multiplied by the attention's scale: with any
     other scale than 1, onnxruntime's attention does not use its kernels for a single row (30 s of audio: 8.2 instead
     of 7.2 ms a step)."""
-    dims = checkpoint.dimensions
     weights, biases = map(list, zip(*(checkpoint.linear(f"{name}.{part}_proj") for part in parts), strict=True))
-    scale = np.float32((dims.decoder_width // dims.decoder_heads) ** -0.5)
-    weights[0], biases[0] = weights[0] * scale, biases[0] * scale
-    return np.concatenate(weights, axis=1), np.concatenate(biases)
+    scale = np.float32(checkpoint.scale(f"{name}.q_proj"))
+    weights[0], biases[0] = scaled(weights[0], scale), biases[0] * scale
+    return side_by_side(weights), np.concatenate(biases)

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from .checkpoint import Checkpoint
-from .graph import CONTRIB, Graph, quantize_columns
+from .graph import CONTRIB, Graph
+from .matrix import dense, scaled, side_by_side
 from .norms import add_and_norm, layer_norm
+from .source import Source
 
 BATCH_NORM_EPSILON = 1e-5  # torch.nn.BatchNorm1d's default, which the reference keeps
 
 
-def write_encoder(graph: Graph, checkpoint: Checkpoint, max_encoder_frames: int, pointwise: str, contract: str) -> None:
+def write_encoder(graph: Graph, checkpoint: Source, max_encoder_frames: int, pointwise: str, contract: str) -> None:
     """Add the whole encoder. `max_encoder_frames` (80 ms each in the real model) bounds the length of a clip;
     `pointwise` is the precision of the Conformer's pointwise convolutions, "fp32" or "int8". Six INT8 layers of the
     real width with random weights are 3.2 % off FP32 with "int8" there, 3.1 % with "fp32", in 258 and 346 MB; 30 s of
@@ -41,7 +42,7 @@ def write_encoder(graph: Graph, checkpoint: Checkpoint, max_encoder_frames: int,
     _cross_attention_inputs(graph, checkpoint, x, contract)
 
 
-def _subsample(graph: Graph, checkpoint: Checkpoint, mel: str) -> str:
+def _subsample(graph: Graph, checkpoint: Source, mel: str) -> str:
     """mel (B, n_mels, T) -> (B, ceil(T / 8), width). The reference convolves (time, mel); here the kernels are
     transposed instead of the input. The convolutions stay float: few, and sensitive."""
     dims = checkpoint.dimensions
@@ -66,8 +67,8 @@ def _subsample(graph: Graph, checkpoint: Checkpoint, mel: str) -> str:
     x = graph.node("Transpose", x, perm=[0, 3, 1, 2])  # (B, T / 8, channels, n_mels / 8)
     weight, bias = checkpoint.linear("encoder.subsampling.linear")
     x = graph.node("Reshape", x, graph.constant([0, 0, weight.shape[0]]))
-    scale = np.float32(dims.encoder_input_scale)
-    return graph.linear("encoder.subsampling.linear", x, weight * scale, bias * scale)
+    scale = np.float32(checkpoint.scale("encoder.subsampling.linear"))
+    return graph.linear("encoder.subsampling.linear", x, scaled(weight, scale), bias * scale)
 
 
 class _Positions:
@@ -98,15 +99,15 @@ class _Positions:
         )
 
 
-def _attention(graph: Graph, checkpoint: Checkpoint, name: str, x: str, positions: _Positions) -> str:
+def _attention(graph: Graph, checkpoint: Source, name: str, x: str, positions: _Positions) -> str:
     heads, head_dim = checkpoint.shape(f"{name}.bias_u")
-    scale = np.float32(head_dim**-0.5)
+    scale = np.float32(checkpoint.scale(f"{name}.q_proj"))
     (q, q_bias), (k, k_bias), (v, v_bias) = (checkpoint.linear(f"{name}.{p}_proj") for p in "qkv")
     bias_u, bias_v = (checkpoint.tensor(f"{name}.bias_{b}").reshape(-1) for b in "uv")
     qkv = graph.linear(
         f"{name}.qkv",
         x,
-        np.concatenate([q * scale, k, v], axis=1),
+        side_by_side([scaled(q, scale), k, v]),
         np.concatenate([(q_bias + bias_u) * scale, k_bias, v_bias]),
     )
     query, key, value = graph.nodes("Split", qkv, graph.constant([heads * head_dim] * 3), axis=2, out=3)
@@ -124,24 +125,27 @@ def _attention(graph: Graph, checkpoint: Checkpoint, name: str, x: str, position
     return graph.linear(f"{name}.o_proj", mixed, *checkpoint.linear(f"{name}.o_proj"))
 
 
-def _position_keys(graph: Graph, checkpoint: Checkpoint, name: str, positions: _Positions) -> tuple[str, str]:
+def _position_keys(graph: Graph, checkpoint: Source, name: str, positions: _Positions) -> tuple[str, str]:
     """The keys of the positions in reach, (heads, head_dim, 2 T), and what to multiply each channel of the queries by
     ("": nothing). INT8 by channel: half the bytes of the matrix it replaces at the real size, and 2 T rows of product
     less to compute. Scaling T queries is cheaper than 2 T keys (DequantizeLinear: 3.5 ms a layer at 30 s of audio)."""
     heads, head_dim = checkpoint.shape(f"{name}.bias_u")
-    weight, _ = checkpoint.linear(f"{name}.relative_k_proj")
-    table, scale = positions.sinusoids @ weight, ""
+    table, scale = checkpoint.relative_keys(name, positions.sinusoids), ""
     if graph.product == "int8":
-        table, column_scale = quantize_columns(table)
-        scale = graph.weight(f"{name}.relative_keys.scale", column_scale)
-    stored = graph.weight(f"{name}.relative_keys", np.ascontiguousarray(table.T))
+        columns = graph.in_columns(table, "relative keys")
+        if isinstance(table, np.ndarray):
+            graph.note("relative keys", table, columns)
+        numbers, scale = columns.numbers, graph.weight(f"{name}.relative_keys.scale", columns.scale)
+    else:
+        numbers = dense(table)
+    stored = graph.weight(f"{name}.relative_keys", np.ascontiguousarray(numbers.T))
     keys = graph.node("Slice", stored, positions.start, positions.end, graph.constant([1]))
     if scale:
         keys = graph.node("Cast", keys, to=TensorProto.FLOAT)
     return graph.node("Reshape", keys, graph.constant([heads, head_dim, -1])), scale
 
 
-def _convolution(graph: Graph, checkpoint: Checkpoint, name: str, x: str, pointwise: str) -> str:
+def _convolution(graph: Graph, checkpoint: Source, name: str, x: str, pointwise: str) -> str:
     width = checkpoint.dimensions.encoder_width
     x = graph.linear(f"{name}.pointwise_conv1", x, *checkpoint.linear(f"{name}.pointwise_conv1"), product=pointwise)
     value, gate = graph.nodes("Split", x, graph.constant([width] * 2), axis=2, out=2)
@@ -164,11 +168,13 @@ def _convolution(graph: Graph, checkpoint: Checkpoint, name: str, x: str, pointw
     return graph.linear(f"{name}.pointwise_conv2", x, *checkpoint.linear(f"{name}.pointwise_conv2"), product=pointwise)
 
 
-def _fold_batch_norm(checkpoint: Checkpoint, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _fold_batch_norm(checkpoint: Source, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Depthwise convolution then BatchNorm over running statistics: one convolution, weight (width, 1, kernel)."""
     weight = checkpoint.tensor(f"{name}.depthwise_conv.weight")
     bias_name = f"{name}.depthwise_conv.bias"
     bias = checkpoint.tensor(bias_name) if bias_name in checkpoint else np.zeros(len(weight), np.float32)
+    if f"{name}.norm.weight" not in checkpoint:  # an exporter has folded it already
+        return weight, bias
     gamma, beta, mean, variance = (
         checkpoint.tensor(f"{name}.norm.{p}").astype(np.float64)
         for p in ("weight", "bias", "running_mean", "running_var")
@@ -177,14 +183,15 @@ def _fold_batch_norm(checkpoint: Checkpoint, name: str) -> tuple[np.ndarray, np.
     return (weight * gain[:, None, None]).astype(np.float32), ((bias - mean) * gain + beta).astype(np.float32)
 
 
-def _feed_forward(graph: Graph, checkpoint: Checkpoint, name: str, x: str) -> str:
+def _feed_forward(graph: Graph, checkpoint: Source, name: str, x: str) -> str:
     """Half of the feed-forward module's output, as the Conformer adds it."""
     x = _silu(graph, graph.linear(f"{name}.linear1", x, *checkpoint.linear(f"{name}.linear1")))
     weight, bias = checkpoint.linear(f"{name}.linear2")
-    return graph.linear(f"{name}.linear2", x, weight * np.float32(0.5), bias * np.float32(0.5))
+    scale = np.float32(checkpoint.scale(f"{name}.linear2"))
+    return graph.linear(f"{name}.linear2", x, scaled(weight, scale), bias * scale)
 
 
-def _cross_attention_inputs(graph: Graph, checkpoint: Checkpoint, x: str, contract: str) -> None:
+def _cross_attention_inputs(graph: Graph, checkpoint: Source, x: str, contract: str) -> None:
     """Project to the decoder's width, then the keys and values of all decoder layers in one product."""
     dims = checkpoint.dimensions
     layers, width, heads = dims.decoder_layers, dims.decoder_width, dims.decoder_heads
@@ -192,7 +199,7 @@ def _cross_attention_inputs(graph: Graph, checkpoint: Checkpoint, x: str, contra
     x = graph.linear("decoder.proj", x, *checkpoint.linear("decoder.proj"))
     names = [f"decoder.layers.{i}.encoder_attn.{p}_proj" for p in "kv" for i in range(layers)]
     weights, biases = zip(*(checkpoint.linear(name) for name in names), strict=True)
-    x = graph.linear("cross_attention", x, np.concatenate(weights, axis=1), np.concatenate(biases))
+    x = graph.linear("cross_attention", x, side_by_side(weights), np.concatenate(biases))
     if contract == "static":
         x = graph.node("Reshape", x, graph.constant([0, 0, 2, layers, width]))
         x = graph.node("Transpose", x, perm=[2, 3, 0, 1, 4])  # key or value, layer, batch, frame, channel

@@ -2,11 +2,13 @@
 so the memory needed is that of the largest tensor, not of the model."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+
+from .matrix import Blocks, Columns, Matrix, dense
 
 OPSET = 17  # the first with LayerNormalization; every onnxruntime since 1.13 reads it
 IR_VERSION = 8
@@ -30,6 +32,18 @@ _TYPES = ("float32", "int8", "uint8", "int32", "int64")
 DTYPES = {np.dtype(name): helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in _TYPES}
 
 
+class StoredBlocks(NamedTuple):
+    """Blocks in a graph: the names of their tensors (zero "": none), and how they are laid out."""
+
+    weight: str
+    scale: str
+    zero: str
+    n_in: int
+    n_out: int
+    bits: int
+    size: int
+
+
 class Graph:
     """Add inputs, nodes and weights in order, then `save`. Values are referred to by name."""
 
@@ -42,6 +56,14 @@ class Graph:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._initializers: list[onnx.TensorProto] = []
         self._constants: dict[tuple, str] = {}
+        self.keep_blocks = False  # even where INT8 products are faster
+        self.moved: dict[str, tuple[float, float]] = {}  # by a second quantisation: squares of errors and of weights
+
+    def __enter__(self) -> "Graph":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._data.close()
 
     def input(self, name: str, dtype: str, shape: list[int | str]) -> str:
         """Add an input of the graph; a size that varies is given as its name. Returns `name`."""
@@ -87,35 +109,70 @@ class Graph:
         self._initializers.append(tensor)
         return name
 
-    def linear(self, name: str, x: str, weight: np.ndarray, bias: np.ndarray, product: str | None = None) -> str:
-        """x (..., n_in) @ weight float32 (n_in, n_out) + bias (n_out,), by the graph's product or the given one."""
+    def linear(self, name: str, x: str, weight: Matrix, bias: np.ndarray, product: str | None = None) -> str:
+        """x (..., n_in) @ weight (n_in, n_out) + bias (n_out,), by the graph's product or the given one. Floats are
+        quantised for it; what is quantised already is written as it is, wherever the product has a place for it."""
         product = product or self.product
         bias_name = self.weight(f"{name}.bias", bias)
         if product == "fp32":
-            return self.node("Add", self.node("MatMul", x, self.weight(f"{name}.weight", weight)), bias_name)
-        if product == "int8":
-            quantized, scale = quantize_columns(weight)
-            weights = [self.weight(f"{name}.weight", quantized), self.weight(f"{name}.scale", scale)]
-            # "": no zero point, signed and symmetric
-            return self.node("DynamicQuantizeMatMul", x, *weights, "", bias_name, domain=CONTRIB)
-        bits = BLOCK_BITS[product]
-        quantized, scale = quantize_blocks(weight.T, bits)
-        stored = self.weight(f"{name}.weight", quantized)
-        return self.block_product(x, stored, self.weight(f"{name}.scale", scale), bias_name, weight.shape, bits)
+            return self.node("Add", self.node("MatMul", x, self.weight(f"{name}.weight", dense(weight))), bias_name)
+        if product == "int8" and not (self.keep_blocks and isinstance(weight, Blocks)):
+            return self.column_product(x, self.store_columns(name, self.in_columns(weight, name)), bias_name)
+        return self.block_product(
+            x, self.store_blocks(name, self.in_blocks(weight, BLOCK_BITS.get(product, 8))), bias_name
+        )
 
-    def block_product(
-        self, x: str, weight: str, scale: str, bias: str, shape: tuple[int, ...], bits: int, out: str | None = None
-    ) -> str:
-        """x (..., n_in) times a matrix (n_out, n_in) that `quantize_blocks` has stored; `shape`: (n_in, n_out)."""
-        n_in, n_out = shape
+    def in_columns(self, weight: Matrix, what: str) -> Columns:
+        """INT8 with a scale per column, as stored or quantised now. what: how to call it if that moves its numbers."""
+        if isinstance(weight, Columns):
+            return weight
+        numbers, scale = quantize_columns(dense(weight))
+        columns = Columns.of(numbers, scale)
+        if isinstance(weight, Blocks):
+            self.note(f"products in {weight.bits}-bit blocks", weight.dense(), columns)
+        return columns
+
+    def in_blocks(self, weight: Matrix, bits: int) -> Blocks:
+        """Blocks as stored, of 8 bits from INT8 columns, or of so many bits quantised now."""
+        if isinstance(weight, Blocks):
+            return weight
+        size = block_size(weight.shape[0])
+        if isinstance(weight, Columns):
+            return weight.in_blocks(size)
+        stored, scale = quantize_blocks(weight.T, bits)
+        return Blocks(stored, scale, np.full(scale.shape, 2 ** (bits - 1), np.uint8), bits, size, len(weight))
+
+    def note(self, what: str, before: np.ndarray, after: Columns) -> None:
+        """Remember how much a second quantisation has moved weights."""
+        error, total = self.moved.get(what, (0.0, 0.0))
+        error += float(np.square(after.dense() - before, dtype=np.float64).sum())
+        self.moved[what] = error, total + float(np.square(before, dtype=np.float64).sum())
+
+    def store_columns(self, name: str, columns: Columns) -> list[str]:
+        """Write them; the names of numbers, scale and zero point ("": none, signed and symmetric)."""
+        stored = [self.weight(f"{name}.weight", columns.numbers), self.weight(f"{name}.scale", columns.scale)]
+        return [*stored, self.weight(f"{name}.zero_point", columns.zero) if columns.zero.any() else ""]
+
+    def column_product(self, x: str, stored: list[str], bias: str, out: str | None = None) -> str:
+        """x (..., n_in) times the columns that were stored."""
+        return self.node("DynamicQuantizeMatMul", x, *stored, bias, domain=CONTRIB, out=out)
+
+    def store_blocks(self, name: str, blocks: Blocks) -> "StoredBlocks":
+        """Write them."""
+        weight, scale = self.weight(f"{name}.weight", blocks.stored), self.weight(f"{name}.scale", blocks.scale)
+        zero = self.weight(f"{name}.zero_point", blocks.packed_zero_points()) if blocks.has_zero_points else ""
+        return StoredBlocks(weight, scale, zero, *blocks.shape, blocks.bits, blocks.size)
+
+    def block_product(self, x: str, stored: "StoredBlocks", bias: str, out: str | None = None) -> str:
+        """x (..., n_in) times the blocks that were stored."""
         return self.node(
             "MatMulNBits",
-            *[x, weight, scale, "", "", bias],  # no zero points: the middle; no order of columns
+            *[x, stored.weight, stored.scale, stored.zero, "", bias],  # "": no order of columns
             domain=CONTRIB,
-            K=n_in,
-            N=n_out,
-            bits=bits,
-            block_size=block_size(n_in),
+            K=stored.n_in,
+            N=stored.n_out,
+            bits=stored.bits,
+            block_size=stored.size,
             accuracy_level=4,  # activations in INT8 too, a scale per row and block; otherwise weights become floats
             out=out,
         )

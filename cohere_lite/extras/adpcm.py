@@ -1,4 +1,4 @@
-"""The codings of telephones and games, sample for sample what libsndfile gives. A-law and mu-law: a table of 256 values.
+"""The codings of telephones and games, sample for sample what libsndfile gives. A-law, mu-law: a table of 256 values.
 ADPCM: 4 bits a sample, which say how far it lies from what the samples before it predict.
 
 Every ADPCM block begins afresh, so the blocks are decoded side by side, in a loop over the samples of one.
