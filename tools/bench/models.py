@@ -10,6 +10,7 @@ from tools.random_checkpoint import Shape
 
 # tools/published has what they are
 PUBLISHED = ("card", "audio-int8", "merged-q4", "merged-int8", "mems-int8")
+CONVERTED = ("card", "audio-int8", "merged-q4")  # the others give the same graphs as the first
 QUICK_LAYERS = 2  # of the encoder's 48
 
 
@@ -30,7 +31,7 @@ class Models:
         return self.root / "cache"
 
     def folder(self, name: str) -> Path:
-        """One of "int8", "int4", "static", those of PUBLISHED, and these again as NAME-fast, converted."""
+        """One of "int8", "int4", "static", those of PUBLISHED; NAME-fast for those of CONVERTED."""
         return self.root / name
 
     @property
@@ -62,8 +63,9 @@ def make(root: Path, quick: bool, gguf: list[Path]) -> Models:
     }
     for kind in PUBLISHED:
         steps[models.folder(kind)] = ["tools.published", models.checkpoint, models.folder(kind), kind]
-        fast = models.folder(f"{kind}-fast")
-        steps[fast] = ["cohere_lite.export", models.folder(kind), fast]
+        if kind in CONVERTED:
+            fast = models.folder(f"{kind}-fast")
+            steps[fast] = ["cohere_lite.export", models.folder(kind), fast]
     for folder, (module, *arguments) in steps.items():
         done = folder / ".complete"
         if not done.exists():
