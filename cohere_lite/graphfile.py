@@ -11,9 +11,9 @@ from typing import NamedTuple
 from .errors import ModelError, ModelFileNotFound
 
 _VARINT, _BYTES, _FIXED_BYTES = 0, 2, {1: 8, 5: 4}  # protobuf wire types
-_MODEL_GRAPH = 7
-_GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
-_NAME = {_GRAPH_INITIALIZER: 8, _GRAPH_INPUT: 1, _GRAPH_OUTPUT: 1}  # the field with the name in each of them
+MODEL_GRAPH = 7
+GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
+_NAME = {GRAPH_INITIALIZER: 8, _GRAPH_INPUT: 1, _GRAPH_OUTPUT: 1}  # the field with the name in each of them
 _TENSOR_EXTERNAL_DATA = 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 # Limits that keep a damaged file from filling the memory. The full-size encoder has some 3,000 names.
@@ -42,13 +42,13 @@ def read_graph_file(path: str | PathLike[str]) -> GraphFile:
     external: dict[str, int] = {}
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for model_field, content in _fields(data, slice(0, len(data))):
-                for field, message in _fields(data, content) if model_field == _MODEL_GRAPH else ():
+            for model_field, content in fields(data, slice(0, len(data))):
+                for field, message in fields(data, content) if model_field == MODEL_GRAPH else ():
                     if field in names:
                         names[field].append(_text(data, message, _NAME[field]))
                         if len(names[field]) > _MAX_NAMES:
                             raise ValueError("too many names")
-                    if field == _GRAPH_INITIALIZER:
+                    if field == GRAPH_INITIALIZER:
                         location, length = _external(data, message)
                         external[location] = max(external.get(location, 0), length)
     except (LookupError, ValueError) as error:  # ValueError: also for an empty file, and text that is not UTF-8
@@ -59,7 +59,7 @@ def read_graph_file(path: str | PathLike[str]) -> GraphFile:
     for location in external:  # newer versions of onnxruntime refuse these, too; Windows' rules cover the others'
         if PureWindowsPath(location).anchor or ".." in PureWindowsPath(location).parts:
             raise ModelError(f"{path} keeps its weights in {location!r}, outside of its folder")
-    initializers = set(names[_GRAPH_INITIALIZER])  # before IR version 4 they were listed as inputs, too
+    initializers = set(names[GRAPH_INITIALIZER])  # before IR version 4 they were listed as inputs, too
     inputs = tuple(name for name in names[_GRAPH_INPUT] if name not in initializers)
     return GraphFile(path, inputs, tuple(names[_GRAPH_OUTPUT]), external)
 
@@ -89,23 +89,23 @@ def check_download(path: Path, expected: str) -> None:
     refuse_failed_download(path, expected)
 
 
-def _fields(data: mmap.mmap, message: slice) -> Iterator[tuple[int, slice]]:
-    """(field number, where its content is) of the strings and messages in a message."""
+def fields(data: mmap.mmap, message: slice) -> Iterator[tuple[int, slice]]:
+    """(field number, where its content is) of the numbers, strings and messages in a message."""
     position = message.start
     while position < message.stop:
-        key, position = _varint(data, position)
-        wire_type, length = key & 7, _FIXED_BYTES.get(key & 7, 0)
+        key, position = varint(data, position)
+        wire_type, start, length = key & 7, position, _FIXED_BYTES.get(key & 7, 0)
         if not length:
-            number, position = _varint(data, position)
-            length = {_VARINT: 0, _BYTES: number}[wire_type]
-        start, position = position, position + length
+            number, position = varint(data, position)
+            start, length = {_VARINT: (start, position - start), _BYTES: (position, number)}[wire_type]
+        position = start + length
         if position > message.stop:
             raise IndexError("a field reaches beyond its message")
-        if wire_type == _BYTES:
+        if wire_type in (_VARINT, _BYTES):
             yield key >> 3, slice(start, position)
 
 
-def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
+def varint(data: mmap.mmap, position: int) -> tuple[int, int]:
     """The number, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):  # ten bytes at most, protobuf's limit
@@ -117,7 +117,7 @@ def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
 
 
 def _text(data: mmap.mmap, message: slice, wanted: int) -> str:
-    content = next((content for field, content in _fields(data, message) if field == wanted), slice(0, 0))
+    content = next((content for field, content in fields(data, message) if field == wanted), slice(0, 0))
     if content.stop - content.start > _MAX_NAME_BYTES:
         raise ValueError("too long a name")
     return data[content].decode("utf-8")
@@ -127,7 +127,7 @@ def _external(data: mmap.mmap, tensor: slice) -> tuple[str, int]:
     """The file that holds a tensor, relative to the graph's folder ("": the graph itself), and how long it must be."""
     entries = {
         _text(data, entry, _ENTRY_KEY): _text(data, entry, _ENTRY_VALUE)
-        for field, entry in _fields(data, tensor)
+        for field, entry in fields(data, tensor)
         if field == _TENSOR_EXTERNAL_DATA
     }
     return entries.get("location", ""), int(entries.get("offset") or 0) + int(entries.get("length") or 0)

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from .contracts import CONTRACTS, Contract
 from .cut import MAX_CHUNK_S, MIN_CHUNK_S
-from .errors import ModelError, ModelFileNotFound
-from .graphfile import GraphFile, check_external_data, read_graph_file
+from .errors import ModelError, ModelFileNotFound, OptionError, logger
+from .graphfile import GraphFile, check_download, check_external_data, read_graph_file
 from .session import CPU_ONLY, Session, open_session, provider_names, session_options
 from .tokens import Vocabulary, read_tokens
 
@@ -88,8 +88,8 @@ def load_model(
 
 def find_model(model: str | PathLike[str] | None, precision: str | None = None, on_cpu: bool = True) -> ModelFiles:
     """The files of a model, complete. Arguments and errors: see load_model."""
-    folder, paths = _locate(model, precision, on_cpu)
-    graphs, precision = _choose(folder, _find_graphs(folder, paths), precision, on_cpu)
+    folder, paths, precision = _locate(model, precision, on_cpu)
+    graphs, precision = _choose(folder, find_graphs(folder, paths, precision), precision, on_cpu)
     for graph in (graphs.encoder, graphs.decoder):
         check_external_data(graph)
     path = _beside(graphs.encoder.path, VOCABULARIES)
@@ -98,31 +98,39 @@ def find_model(model: str | PathLike[str] | None, precision: str | None = None, 
         raise ModelFileNotFound(f"{folder} has no {VOCABULARIES[0]}, nor {others}: the model's tokens come with it")
     vocabulary = read_tokens(path)
     _check_vocabulary(vocabulary, graphs.contract.name)
-    return ModelFiles(folder, graphs, vocabulary, _config(graphs.encoder.path), precision)
+    config = _config(graphs.encoder.path) if graphs.contract.max_positions_key else {}
+    return ModelFiles(folder, graphs, vocabulary, config, precision)
 
 
-def _locate(model: str | PathLike[str] | None, precision: str | None, on_cpu: bool) -> tuple[Path, list[Path]]:
-    """The model's folder, and the .onnx files in it that may be its graphs."""
+def _locate(
+    model: str | PathLike[str] | None, precision: str | None, on_cpu: bool
+) -> tuple[Path, list[Path], str | None]:
+    """The model's folder, the .onnx files in it that may be its graphs, and the precision that is asked for."""
     if model is None and not DEMO_FOLDER.is_dir():
         raise ModelFileNotFound("this copy of the package comes without the demonstration model: name a model folder")
     folder = DEMO_FOLDER if model is None else Path(model)
-    if isinstance(model, str) and (named := HUB_NAME.fullmatch(model)) and not folder.exists():
+    named = HUB_NAME.fullmatch(model) if isinstance(model, str) and not folder.exists() else None
+    if named and named[2]:
+        if precision not in (None, named[2]):
+            raise OptionError(f"{model} names a precision, and precision is {precision!r}: use one of the two")
+        folder, precision = Path(named[1]), named[2]
+    if named and not folder.exists():
         try:
             from .extras.hub import download_model
         except ImportError:
             missing = "from the Hugging Face hub needs cohere_lite/extras/hub.py, which is not in this copy"
             raise ModelFileNotFound(f"there is no folder {model}; to fetch it {missing}") from None
-        paths = download_model(named[1], precision or named[2], on_cpu)
-        return paths[0].parent, paths
+        paths = download_model(named[1], precision, on_cpu)
+        return paths[0].parent, paths, precision
     if not folder.is_dir():
         found = f"{folder} is a file" if folder.exists() else f"{folder} does not exist"
         raise ModelFileNotFound(f"{found}; a model is a folder with an encoder, a decoder (.onnx) and tokens.txt")
-    paths = sorted([*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")])
+    paths = sorted([*folder.glob("*.[oO][nN][nN][xX]"), *folder.glob("onnx/*.[oO][nN][nN][xX]")])
     paths = [path for path in paths if not path.name.startswith(".")]  # "._x": macOS's shadows
     if not paths:
         held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise ModelFileNotFound(f"{folder} holds no .onnx file; it holds {held}")
-    return folder, paths
+    return folder, paths, precision
 
 
 def _beside(graph: Path, names: Sequence[str]) -> Path | None:
@@ -141,21 +149,36 @@ def _check_vocabulary(vocabulary: Vocabulary, contract: str) -> None:
 
 
 def _config(graph: Path) -> dict[str, Any]:
-    path = _beside(graph, ["config.json"])
+    if not (path := _beside(graph, ["config.json"])):
+        return {}
+    check_download(path, "a configuration")
     try:
-        return dict(json.loads(path.read_bytes())) if path else {}
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{path}: not a JSON object ({error})") from error
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: not a JSON object")
+    return config
 
 
-def _find_graphs(folder: Path, paths: list[Path]) -> list[Graphs]:
-    """Every encoder with every decoder of its contract, in one folder."""
-    graphs = [read_graph_file(path) for path in paths]
+def find_graphs(folder: Path, paths: list[Path], precision: str | None = None) -> list[Graphs]:
+    """Every encoder with every decoder of its contract, in one folder. Raises ModelError where there is no such pair,
+    or a file is damaged that is named after the precision that is asked for."""
+    graphs, damaged = [], []
+    for path in paths:
+        try:
+            graphs.append(read_graph_file(path))
+        except ModelError as error:  # such as pointers to files of other precisions, which were not fetched
+            damaged.append((path, error))
     found = []
     for contract in CONTRACTS:
         encoders = [graph for graph in graphs if graph.has(*contract.encoder_graph)]
         decoders = [graph for graph in graphs if is_decoder(graph, contract)]
         found += [Graphs(contract, e, d) for e in encoders for d in decoders if e.path.parent == d.path.parent]
+    for path, damage in damaged:
+        if not found or (precision and precision.lower() in path.name.lower()):
+            raise damage
+        logger.debug("left out: %s", damage)
     if found:
         return found
     try:
@@ -163,7 +186,7 @@ def _find_graphs(folder: Path, paths: list[Path]) -> list[Graphs]:
     except ImportError:
         held = ", ".join(graph.path.name for graph in graphs)
     else:
-        held = "; ".join(map(describe, graphs))
+        held = describe(graphs)
     raise ModelError(f"{folder} has no encoder and decoder that belong together: {held}")
 
 

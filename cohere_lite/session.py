@@ -116,7 +116,8 @@ class Session:
         except Exception as error:  # onnxruntime's own classes share no base but this one
             if type(error) is not RuntimeError and not type(error).__module__.startswith("onnxruntime"):
                 raise  # a signal handler's: it has nothing to do with the model
-            raise ModelError(f"onnxruntime {ort.__version__} failed to run {self.path.name}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ModelError(f"onnxruntime {ort.__version__} failed to run {self.path.name}: {reason}") from error
 
 
 def _values(session: ort.InferenceSession, path: Path, arguments: list[ort.NodeArg], infos: str) -> dict[str, Value]:
@@ -198,7 +199,8 @@ def open_session(graph: GraphFile, names: list[str], make_options: Options, cach
     try:
         session = ort.InferenceSession(str(graph.path), make_options(), providers=names, disabled_optimizers=disabled)
     except Exception as error:  # onnxruntime's own classes share no base but this one
-        raise ModelError(f"onnxruntime {ort.__version__} cannot load {graph.path}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ModelError(f"onnxruntime {ort.__version__} cannot load {graph.path}: {reason}") from error
     if (found := session.get_providers()[0]) != names[0]:  # onnxruntime only warns, and runs on what is left
         raise ProviderError(f"{names[0]} was asked for, but {graph.path.name} would run on {found}")
     return Session(session, graph.path)

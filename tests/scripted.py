@@ -95,7 +95,9 @@ def _decoder(table: np.ndarray, max_positions: int, caches: str, width: int):
     else:
         nodes += [
             helper.make_node("Identity", ["in_n_layer_self_k_cache"], ["out_n_layer_self_k_cache"]),
-            helper.make_node("Mul", ["in_n_layer_self_k_cache", "zero_f"], ["fault"]),
+            helper.make_node("Shape", ["in_n_layer_self_k_cache"], ["cache_shape"]),
+            helper.make_node("Cast", ["cache_shape"], ["cache_shape_f"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["cache_shape_f", "zero_f"], ["fault"]),
         ]
     nodes += [
         helper.make_node("Identity", ["in_n_layer_self_v_cache"], ["out_n_layer_self_v_cache"]),

@@ -124,7 +124,8 @@ def _merged_faults(fused: bool, dtype: int) -> list[tuple]:
             ("Sub", [f"cross_{part}", "mean"], [f"cross_difference_{part}"]),
             ("ReduceMean", [f"cross_difference_{part}"], [f"cross_mean_{part}"], {"keepdims": 0}),
             ("Abs", [f"cross_mean_{part}"], [f"cross_off_{part}"]),
-            ("Greater", [f"cross_off_{part}", "tolerance"], [f"cross_is_off_{part}"]),
+            ("LessOrEqual", [f"cross_off_{part}", "tolerance"], [f"cross_is_right_{part}"]),
+            ("Not", [f"cross_is_right_{part}"], [f"cross_is_off_{part}"]),
             ("Cast", [f"cross_is_off_{part}"], [f"cross_fault_{part}"], {"to": FLOAT}),
             ("Where", ["is_first", "f0", f"cross_fault_{part}"], [f"fault_cross_{part}"]),
         ]
@@ -248,7 +249,8 @@ def _spoil(*faults: str) -> list[tuple]:
     """Any fault makes every answer "c"."""
     return [
         ("Sum", list(faults), ["fault"]),
-        ("Greater", ["fault", "tolerance"], ["is_fault"]),
+        ("LessOrEqual", ["fault", "tolerance"], ["is_right"]),
+        ("Not", ["is_right"], ["is_fault"]),  # of NaN, too
         ("Cast", ["is_fault"], ["fault_f"], {"to": FLOAT}),
         ("Mul", ["fault_f", "spoil"], ["spoiled"]),
     ]

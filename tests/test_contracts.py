@@ -1,6 +1,7 @@
 """The contracts: chosen by signature, fed what their encoders take, in the types and the memory of their graphs."""
 
 import gc
+import json
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -11,16 +12,18 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime import OrtValue
 from scripted import END, A, B, C, write_model
 from scripted_contracts import write_mems, write_merged
 
 from cohere_lite import ModelError, OptionError, Transcriber
 from cohere_lite.contracts import CONTRACTS
+from cohere_lite.contracts.caches import Caches
 from cohere_lite.contracts.contract import fixed_size
 from cohere_lite.decode import decode
 from cohere_lite.mel import log_mel
 from cohere_lite.model import DEMO_FOLDER, load_model
-from cohere_lite.session import Value
+from cohere_lite.session import Session, Value
 
 SAMPLES = np.random.default_rng(0).uniform(-0.5, 0.5, 8000).astype(np.float32)
 
@@ -66,7 +69,7 @@ def test_a_decoder_that_lacks_an_input_is_another(tmp_path: Path, name: str) -> 
     (taken,) = [taken for taken in decoder.graph.input if taken.name == name]
     taken.name = "other"
     onnx.save(decoder, path)
-    with pytest.raises(ModelError, match=r"decoder\.onnx takes .*: unknown"):
+    with pytest.raises(ModelError, match=r"decoder\.onnx is unknown: it takes .* and gives "):
         load_model(tmp_path)
 
 
@@ -338,3 +341,73 @@ def test_canary(tmp_path: Path) -> None:
     vocab.write_text(vocab.read_text(encoding="utf-8").replace("<0x00>", "<|spkchange|>"), encoding="utf-8")
     with pytest.raises(ModelError, match=r"vocab\.txt has no pieces for bytes .*: Canary's"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_caches_in_the_memory_of_a_device(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device is made of the CPU's memory, where new values are full of NaN: what a step gives must be what the next
+    is fed. The kinds that go in place do so there, too."""
+
+    def new(shape, dtype, device) -> OrtValue:
+        assert device == "cuda"
+        return on_cpu(np.full(tuple(shape), np.nan, dtype))
+
+    on_cpu = OrtValue.ortvalue_from_numpy
+    folder = KINDS[kind](tmp_path / "model", [C] * 9 + [A, B, A, END])
+    in_place = load_model(folder).contract._caches.in_place  # type: ignore[attr-defined]
+    copied = {"cpu": lambda array: array, "cuda": np.copy}
+    monkeypatch.setattr(OrtValue, "ortvalue_from_numpy", lambda array, device="cpu": on_cpu(copied[device](array)))
+    monkeypatch.setattr(OrtValue, "ortvalue_from_shape_and_type", new)
+    before = Caches.__init__
+
+    def on_a_device(self: Caches, decoder: Session, names, shape, axis: int) -> None:
+        decoder = SimpleNamespace(inputs={name: v._replace(device="cuda") for name, v in decoder.inputs.items()})
+        before(self, decoder, names, shape, axis)
+
+    monkeypatch.setattr(Caches, "__init__", on_a_device)
+    transcriber = Transcriber(folder)
+    assert transcriber._model.contract._caches.in_place == in_place  # type: ignore[attr-defined]
+    for samples in SAMPLES, SAMPLES[::-1]:
+        assert transcriber.transcribe(samples, rate=16000, skip_silence=False).text == "a b a"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_failed_clip_leaves(tmp_path: Path, kind: str) -> None:
+    """NaN in all buffers changes nothing of the next clip."""
+    model = load_model(KINDS[kind](tmp_path / "model", [C] * 9 + [A, B, A, END]))
+    caches = model.contract._caches  # type: ignore[attr-defined]
+    for _ in range(2):
+        caches.fill(lambda shape: np.full(shape, np.nan))
+        caches.turn()
+    found = decode(model.contract, [model.contract.encode(SAMPLES)], model.vocabulary.prompt("en"), END)
+    assert found[0].tokens == (A, B, A)
+
+
+@pytest.mark.parametrize("value", ["abc", -5, 1, 10**9, [1], 16.5, None, True])
+@pytest.mark.parametrize(("kind", "key"), [("merged", "max_position_embeddings"), ("mems", "max_sequence_length")])
+def test_a_limit_that_is_none(tmp_path: Path, kind: str, key: str, value: object) -> None:
+    folder = KINDS[kind](tmp_path / "model", [A])
+    (folder / "config.json").write_text(json.dumps({key: value}))
+    with pytest.raises(ModelError, match=rf"config\.json says {key} .*: no number of tokens"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("text", ["[", "[" * 100_000, "[]", "7", "version https://git-lfs.github.com/spec/v1"])
+def test_a_config_that_is_none(tmp_path: Path, text: str) -> None:
+    folder = write_merged(tmp_path / "model", [A])
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=r"config\.json: not (JSON|a JSON object|a configuration, but a Git LFS po)"):
+        load_model(folder)
+
+
+def test_a_config_of_another_model(tmp_path: Path) -> None:
+    """Parakeet's and older Canaries' have 80."""
+    folder = write_mems(tmp_path / "model", [A])
+    (folder / "config.json").write_text('{"features_size": 80}')
+    with pytest.raises(ModelError, match=r"config\.json says features_size 80; Cohere Transcribe has 128 mel bins"):
+        load_model(folder)
+
+
+def test_an_encoder_and_a_decoder_of_different_models(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"encoder\.onnx gives n_layer_cross_. .* 2\], decoder\.onnx takes .* 3\]: f"):
+        load_model(write_model(tmp_path, [A, END], max_positions=16, decoder_width=3))

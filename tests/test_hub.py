@@ -265,6 +265,28 @@ def test_repositories_that_do_not_fit(hub: HubServer, tmp_path: Path, files: lis
     assert hub.fetched == []
 
 
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["encoder-0.onnx", "encoder-3.onnx", "cross_kv.onnx", "decoder.onnx"], "eschmidbauer's export"),
+        (["mel.onnx", "encoder.onnx", "decoder_init.onnx", "decoder_step.onnx"], "vernacula's export"),
+        (["encoder-model.onnx", "decoder_joint-model.int8.onnx", "decoder_joint-model.onnx"], "transducer (Parakeet)"),
+    ],
+)
+def test_repositories_of_other_kinds_are_named(hub: HubServer, tmp_path: Path, files: list[str], expected: str) -> None:
+    hub.files = dict.fromkeys([*files, "vocab.txt"], b"")
+    assert expected in refused(run(tmp_path, hub.url))
+    assert hub.fetched == []
+
+
+@pytest.mark.reference
+def test_another_model_is_refused_before_its_weights_are_fetched(hub: HubServer, tmp_path: Path) -> None:
+    hub.files[GRAPHS[1]] = hub.files[GRAPHS[0]] + b"\x3a\x00"  # an empty field "graph": another file
+    assert "no encoder and decoder that belong together" in refused(run(tmp_path, hub.url))
+    assert sorted(name for name, _ in hub.fetched) == sorted(GRAPHS)
+
+
 def test_without_huggingface_hub(tmp_path: Path) -> None:
     (tmp_path / "huggingface_hub.py").write_text("raise ModuleNotFoundError('No module named huggingface_hub')")
     message = refused(run(tmp_path, "http://127.0.0.1:9", PYTHONPATH=str(tmp_path)))

@@ -101,7 +101,7 @@ def test_halves_of_two_contracts(static: Path, exported: Path) -> None:
     for file in exported.glob("decoder*"):
         (static / file.name).write_bytes(file.read_bytes())
     with pytest.raises(
-        ModelError, match=r"decoder of the 'fast' contract; encoder\.onnx is an encoder of the 'static'"
+        ModelError, match=r"decoder of the 'fast' contract, in static/; encoder\.onnx is an encoder of the 'static'"
     ):
         load_model(static)
 
@@ -111,10 +111,10 @@ def test_halves_of_two_contracts(static: Path, exported: Path) -> None:
     [
         (["input_features"], ["last_hidden_state"], "model.onnx is an encoder of the 'merged' contract"),
         (["audio_signal", "length"], ["encoder_embeddings", "encoder_mask"], "is an encoder of the 'mems' contract"),
-        (["audio_signal", "length"], ["outputs", "encoded_lengths"], "a transducer .*, and not supported"),
+        (["audio_signal", "length"], ["outputs", "encoded_lengths"], "a transducer .*, which is another kind"),
         (["input_features", "length"], ["hidden_states_out"], "eschmidbauer's export, .*, and not supported"),
         (["decoder_input_ids"], ["logits", "self_key_0"], "vernacula's export, .*, and not supported"),
-        (["image"], ["cat", "dog"], "takes image and gives cat, dog: unknown"),
+        (["image"], ["cat", "dog"], "is unknown: it takes image and gives cat, dog"),
     ],
 )
 def test_other_exports_are_named(tmp_path: Path, inputs: list[str], outputs: list[str], found: str) -> None:
@@ -376,6 +376,6 @@ def test_a_vocabulary_of_another_model(static: Path) -> None:
 
 
 def test_a_config_that_is_none(static: Path) -> None:
+    """Not read where the graphs tell all."""
     (static / "config.json").write_text("[")
-    with pytest.raises(ModelError, match=r"config\.json: not a JSON object"):
-        load_model(static)
+    load_model(static)

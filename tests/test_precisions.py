@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from scripted import END, A, B, C, write_model
 from scripted_contracts import write_mems, write_merged
@@ -65,6 +67,8 @@ def several(folder: Path, *names: str) -> Path:
         (["q4", "quantized", "fp16", ""], "int4", "q4"),
         (["q4", "quantized", "fp16", ""], "Quantized", "int8"),
         (["encoder:q4", "decoder:fp16"], None, "q4 and fp16"),
+        (["encoder:fp16", "encoder:fp32", "decoder:q4", "decoder:int8"], None, "fp32 and int8"),
+        (["encoder:fp16", "encoder:fp32", "decoder:q4", "decoder:int8"], "fp16", "fp16 and int8"),
         (["encoder:int8", "decoder:int8", "decoder:int4"], None, "int8"),
         (["encoder:int8", "decoder:int8", "decoder:int4"], "int4", "int8 and q4"),
     ],
@@ -111,6 +115,14 @@ def test_graphs_that_were_renamed(tmp_path: Path) -> None:
         shutil.copy(DEMO_FOLDER / f"{name}.int8.onnx", tmp_path / f"{name}.onnx")
     assert graph_precision(read_graph_file(tmp_path / "encoder.onnx")._replace(external_bytes={})) == "int8"
     assert graph_precision(read_graph_file(tmp_path / "decoder.onnx")._replace(external_bytes={})) == "q4"
+    weight = onnx.numpy_helper.from_array(np.zeros((64, 64), np.float16), "w")
+    half = onnx.load(encoder.path)
+    half.graph.initializer.append(weight)
+    onnx.save(half, tmp_path / "half.onnx")
+    assert graph_precision(read_graph_file(tmp_path / "half.onnx")) == "fp16"
+    half.graph.node.add(op_type="MatMulNBits")
+    onnx.save(half, tmp_path / "half.onnx")
+    assert graph_precision(read_graph_file(tmp_path / "half.onnx")) == "q4f16"
 
 
 def test_the_two_decoders_of_masterx(tmp_path: Path) -> None:
@@ -135,7 +147,8 @@ def test_the_folder_itself_comes_first(tmp_path: Path) -> None:
         shutil.copy(path, folder)
     assert load_model(folder).contract.encoder.path == folder / "encoder_model.onnx"
     assert load_model(folder / "onnx").contract.encoder.path == folder / "onnx" / "encoder_model.onnx"  # names it
-    write_model(folder / "onnx", SCRIPT, max_positions=16)  # the best kind comes before the folder
+    (folder / "onnx" / "tokens.txt").unlink(missing_ok=True)
+    write_model(folder / "onnx", SCRIPT, max_positions=16)  # the better kind comes before the folder
     assert load_model(folder).contract.name == "static"
 
 
@@ -146,3 +159,23 @@ def test_a_list_of_tokens_is_missing(tmp_path: Path, kind) -> None:
         (folder / name).unlink(missing_ok=True)
     with pytest.raises(FileNotFoundError, match=r"has no tokens\.txt, nor vocabulary\.txt, .* or vocab\.json"):
         load_model(folder)
+
+
+def test_files_of_other_precisions_may_be_missing(tmp_path: Path) -> None:
+    """`git lfs pull --include "*q4*"` leaves pointers in place of the others."""
+    folder = several(tmp_path / "model", "q4", "fp16", "")
+    pointer = folder / "onnx" / "decoder_model_merged_fp16.onnx"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    for asked in None, "q4":
+        assert load_model(folder, precision=asked).precision == "q4"
+    with pytest.raises(ModelError, match=r"merged_fp16\.onnx: not an ONNX file, but a Git LFS pointer"):
+        load_model(folder, precision="fp16")
+
+
+def test_a_precision_behind_the_name_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    several(tmp_path / "owner" / "name", "q4", "fp16")
+    monkeypatch.chdir(tmp_path)
+    assert load_model("owner/name:fp16").precision == "fp16"
+    assert load_model("owner/name:fp16", precision="fp16").precision == "fp16"
+    with pytest.raises(OptionError, match="owner/name:fp16 names a precision, and precision is 'q4'"):
+        load_model("owner/name:fp16", precision="q4")

@@ -286,6 +286,8 @@ ADDED = [{"id": 0, "content": "<unk>", "special": True}, {"id": 3, "content": "<
     [
         ("tokenizer.json", {"model": {"type": "BPE", "vocab": {"the": 2, "<unk>": 0, "▁": 1}}, "added_tokens": ADDED}),
         ("tokenizer.json", {"model": {"vocab": [["<unk>", 0.0], ["▁", -1.5], ["the", -2]]}, "added_tokens": ADDED}),
+        ("tokenizer.json", {"model": {"vocab": {"the": 2, "<unk>": 0, "▁": 1, "<|en|>": 3}}, "added_tokens": None}),
+        ("tokenizer.json", {"model": {"vocab": {"the": 2, "<unk>": 0, "▁": 1, "<|en|>": 3}}}),
         ("vocab.json", {"<|en|>": 3, "the": 2, "<unk>": 0, "▁": 1}),
         ("vocab.json", ["<unk>", "▁", "the", "<|en|>"]),
         ("vocabulary.txt", "<unk> 0\n▁ 1\nthe 2\n<|en|> 3\n"),
@@ -311,6 +313,9 @@ def test_the_other_lists_of_tokens(tmp_path: Path, name: str, listed: object) ->
         ('{"a": 0, "b": "x"}', "not a list of tokens"),
         ('{"a": 1}', "1 tokens, but none for id 0"),
         ('{"added_tokens": []}', "not a list of tokens"),
+        ('{"a": -1, "b": 1e400}', "not a list of tokens"),
+        ('{"a": 0, "b": 1.5}', "not a list of tokens"),
+        ("[" * 100_000, "not a list of tokens"),
         ('{"added_tokens": [{"id": 0, "content": "b"}], "model": {"vocab": {"a": 0}}}', "id 0 is there for a second"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ class Caches:
         # np.zeros takes no memory until it is written to
         self._arrays = [{name: np.zeros(shape, self._value.dtype) for name in names} for _ in range(2)]
         self._whole = [self._values(arrays) for arrays in self._arrays]
+        self._parts: list[dict[str, OrtValue]] = [{}, {}]  # of fewer positions, on other devices than the CPU
 
     def inputs(self, length: int) -> dict[str, OrtValue]:
         """The buffers as inputs, of so many positions."""
@@ -36,8 +38,8 @@ class Caches:
     def turn(self) -> None:
         """What was output is input from now on."""
         if not self.in_place:
-            self._arrays.reverse()
-            self._whole.reverse()
+            for buffers in self._arrays, self._whole, self._parts:
+                buffers.reverse()
 
     def fill(self, numbers: Callable[[tuple[int, ...]], NDArray]) -> None:
         """Overwrite the inputs' buffers with numbers of their shape."""
@@ -60,8 +62,11 @@ class Caches:
         if length == self.max_length:
             return self._whole[which][name]
         shape = (*self._shape[: self.axis], length, *self._shape[self.axis + 1 :])
-        if self._value.device != "cpu":
-            return OrtValue.ortvalue_from_shape_and_type(shape, self._value.dtype, self._value.device)
+        if self._value.device != "cpu":  # where no part of a buffer can be had
+            parts = self._parts[which]
+            if name not in parts or tuple(parts[name].shape()) != shape:
+                parts[name] = OrtValue.ortvalue_from_shape_and_type(shape, self._value.dtype, self._value.device)
+            return parts[name]
         start = self._arrays[which][name].reshape(-1)[: int(np.prod(shape))]
         return OrtValue.ortvalue_from_numpy(start.reshape(shape))
 
@@ -73,19 +78,20 @@ def noise(shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 def try_in_place(contract: Contract, caches: Caches, clip: Clip) -> None:
     """Go in place if a few steps give the same logits, to the last bit, with two clean buffers and with one full of
-    another clip's numbers."""
+    NaN, which a clip that failed may leave: nothing is read there that this clip has not written. Raises ModelError for
+    a decoder that does not run."""
 
     def steps() -> list[NDArray]:
         contract.start([clip])
         return [contract.step(tokens).copy() for tokens in ([[0, 1, 2]], [[3]], [[1]], [[2]])]
 
     caches.in_place = True
-    caches.fill(noise)
-    try:
+    caches.fill(lambda shape: np.full(shape, np.nan))
+    found = None
+    with suppress(ModelError):  # where the graph says how long its outputs are
         found = steps()
-        caches.in_place = False
-        caches.fill(np.zeros)
-        caches.in_place = bool(np.array_equal(steps(), found))
-    except ModelError:  # the graph fixes how long its outputs are
-        caches.in_place = False
+    caches.in_place = False
+    caches.fill(np.zeros)
+    expected = steps()
+    caches.in_place = found is not None and np.array_equal(expected, found)
     contract.release()

@@ -32,7 +32,8 @@ class Contract:
     encoder_graph, decoder_graph: inputs and outputs by which the graphs are told from others
     also_fed: more inputs of the decoder, which not every file has
     renamed: the decoder's names of the encoder's outputs, where they differ
-    max_positions: the model's limit, prompt and text together, in tokens
+    max_positions: the model's limit, prompt and text together, in tokens;  max_positions_key: what config.json calls
+    it, where graphs do not tell
     takes_batches: whether `start` takes several clips
     """
 
@@ -42,6 +43,7 @@ class Contract:
     also_fed: frozenset[str] = frozenset()
     encoder_input, mel_axis = "mel", 1
     renamed: ClassVar[Mapping[str, str]] = {}
+    max_positions_key: str | None = None
     max_positions: int
     takes_batches = False
 
@@ -66,7 +68,19 @@ class Contract:
         if isinstance(n_mels, int) and n_mels != N_MELS:
             shape = f"{self.encoder_input} {[*fed.shape]}"
             raise ModelError(f"{encoder.path} takes {shape}, another model's: Cohere Transcribe has {N_MELS} mel bins")
+        for name in decoder.inputs.keys() & self._decoder_names.keys():
+            given, taken = encoder.outputs[self._decoder_names[name]].shape, decoder.inputs[name].shape
+            if given[-1:] != taken[-1:] and {type(size) for size in (*given[-1:], *taken[-1:])} == {int}:
+                raise ModelError(
+                    f"{encoder.path.name} gives {self._decoder_names[name]} {[*given]}, {decoder.path.name} takes "
+                    f"{[*taken]}: files of different models"
+                )
         self.vocabulary_size = fixed_size(decoder, "logits", -1)
+        if self.max_positions_key:
+            said = config.get(self.max_positions_key, MAX_POSITIONS)
+            if type(said) is not int or not 1 < said <= 1 << 16:
+                raise ModelError(f"config.json says {self.max_positions_key} {said!r}: no number of tokens")
+            self.max_positions = said
 
     def features(self, samples: NDArray[np.float32]) -> dict[str, NDArray]:
         """What the encoder takes for a piece of audio, float32 (n,) at 16 kHz, by the names of its inputs."""
@@ -84,7 +98,7 @@ class Contract:
         for name, value in values.items():
             if self.encoder.outputs[self._decoder_names[name]].dtype != taken[name].dtype:
                 values[name] = OrtValue.ortvalue_from_numpy(value.numpy().astype(taken[name].dtype), taken[name].device)
-            if taken[name].device == "cpu" and not np.isfinite(value.numpy().max()):  # -inf is a mask's
+            if taken[name].device in ("cpu", "cuda") and not np.isfinite(value.numpy().max()):  # -inf is a mask's
                 # INT8 products make numbers of NaN again, and the decoder words of these.
                 raise ModelError(
                     f"{self.encoder.path.name} gave NaN for {seconds:.2f} s of audio: a damaged model, or one whose "

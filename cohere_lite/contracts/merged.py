@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..mel import SAMPLE_RATE
 from ..session import OrtValue, Session
 from .caches import Caches, noise, try_in_place
-from .contract import MAX_POSITIONS, Clip, Contract, fixed_size
+from .contract import Clip, Contract, fixed_size
 
 PAST, PRESENT = "past_key_values.", "present."
 
@@ -45,11 +45,13 @@ class MergedContract(Contract):
         ]
     )
     encoder_input, mel_axis = "input_features", 2
+    max_positions_key: str | None = "max_position_embeddings"
     renamed: ClassVar = {"last_hidden_state": "encoder_hidden_states"}
 
     def __init__(self, encoder: Session, decoder: Session, config: Mapping[str, Any]) -> None:
         super().__init__(encoder, decoder, config)
-        self.max_positions = self._max_positions(config)
+        if self.max_positions_key is None:
+            self.max_positions = fixed_size(decoder, f"{PAST}0.decoder.key", 2)
         heads, head_dim = (fixed_size(decoder, f"{PAST}0.decoder.key", axis) for axis in (1, 3))
         pasts = {name: name.replace(PAST, PRESENT) for name in decoder.inputs if name.startswith(PAST)}
         own = {name: output for name, output in pasts.items() if ".decoder." in name}
@@ -58,9 +60,6 @@ class MergedContract(Contract):
         nothing = np.zeros((1, heads, 0, head_dim), decoder.inputs[f"{PAST}0.decoder.key"].dtype)
         self._nothing = OrtValue.ortvalue_from_numpy(nothing)
         try_in_place(self, self._caches, self.encode(noise((SAMPLE_RATE // 2,))))
-
-    def _max_positions(self, config: Mapping[str, Any]) -> int:
-        return int(config.get("max_position_embeddings") or MAX_POSITIONS)
 
     def features(self, samples: NDArray[np.float32]) -> dict[str, NDArray]:
         """input_features (1, T, 128)."""

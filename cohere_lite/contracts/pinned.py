@@ -7,27 +7,29 @@ decoder  as in merged.py, with pasts and presents of all positions, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .contract import fixed_size
-from .merged import PAST, MergedContract
+from .contract import Clip, fixed_size
+from .merged import MergedContract
 
 
 class PinnedContract(MergedContract):
     """The encoder gives the cross-attention's keys and values: the decoder does not read encoder_hidden_states."""
 
     name = "pinned"
+    max_positions_key = None
     decoder_graph = (
         MergedContract.decoder_graph[0] | {"kv_keep_mask", "kv_write_mat", "attn_bias"},
         MergedContract.decoder_graph[1],
     )
 
-    def _max_positions(self, config: Mapping[str, Any]) -> int:
-        return fixed_size(self.decoder, f"{PAST}0.decoder.key", 2)
+    def start(self, clips: Sequence[Clip]) -> None:
+        """Begin with a new clip, the only one."""
+        super().start(clips)
+        self._caches.fill(np.zeros)  # a NaN that a clip left would stay: times 0 it is NaN
 
     def step(self, tokens: ArrayLike) -> NDArray[np.float32]:
         """Feed tokens (1, n), one by one; the logits that follow the last, float32 (1, vocabulary_size)."""

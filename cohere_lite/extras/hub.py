@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ..errors import CohereLiteError, ModelError, ModelFileNotFound, OptionError, logger
 from ..graphfile import check_external_data, read_graph_file
-from ..model import VOCABULARIES
+from ..model import VOCABULARIES, find_graphs
+from .describe import FOREIGN_FILES
 from .precisions import best_precision, named_precision, pairs_by_precision
 
 _ROLES = "encoder", "decoder"
@@ -83,6 +84,7 @@ def _complete(files: Sequence[str], fetch: Callable[[str], str | Path]) -> list[
     """Fetches the encoder, the decoder, their weights, and what else is needed; the first two are returned."""
     encoder, decoder, *others = files
     graphs = [read_graph_file(fetch(encoder)), read_graph_file(fetch(decoder))]
+    find_graphs(graphs[0].path.parent, [graph.path for graph in graphs])  # refuses another model's, before its weights
     for graph in graphs:
         for location in graph.external_bytes:
             fetch(posixpath.join(posixpath.dirname(encoder), location))
@@ -100,6 +102,10 @@ def _choose_files(name: str, held: list[str], precision: str | None, on_cpu: boo
         paths = [posixpath.join(place, file) for place in (folder, posixpath.dirname(folder)) for file in names]
         return [path for path in paths if path in held][:1]
 
+    for file in held:
+        for beginning, what in FOREIGN_FILES.items():
+            if posixpath.basename(file).startswith(beginning) and file.endswith(".onnx"):
+                raise ModelError(f"{name} holds {file}, {what}")
     models: dict[tuple[str, str], tuple[list[str], list[str]]] = {}  # by folder and precision
     for folder in sorted({posixpath.dirname(file) for file in held}):
         graphs = [file for file in held if posixpath.dirname(file) == folder and file.lower().endswith(".onnx")]
@@ -107,7 +113,8 @@ def _choose_files(name: str, held: list[str], precision: str | None, on_cpu: boo
         # Masterx's repositories hold a second decoder, for DirectML
         decoders = [file for file in decoders if f"{file[:-5]}_dyn.onnx" not in held]
         if beside(folder, VOCABULARIES):
-            pairs = pairs_by_precision(encoders, decoders, lambda file: named_precision(file) or "fp32")
+            merged = [file for file in decoders if "merged" in file]  # rather than Optimum's, for the first step
+            pairs = pairs_by_precision(encoders, merged or decoders, lambda f: named_precision(f) or "fp32", on_cpu)
             models |= {(folder, label): pair for label, pair in pairs.items()}
     if not models:
         names = sorted(file for file in held if not file.startswith("."))
@@ -120,7 +127,7 @@ def _choose_files(name: str, held: list[str], precision: str | None, on_cpu: boo
     labels = dict.fromkeys(label for _, label in models)
     wanted = best_precision(labels, precision, on_cpu)
     if wanted is None:
-        raise OptionError(f"{name} has no precision {precision!r}; it has {', '.join(labels)}")
+        raise OptionError(f"{name} has no precision {precision!r}; it has {', '.join(sorted(labels))}")
     chosen = [[*encoders, *decoders] for (_, label), (encoders, decoders) in models.items() if label == wanted]
     if len(chosen) > 1 or len(chosen[0]) > 2:
         raise ModelError(

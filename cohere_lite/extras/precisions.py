@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import mmap
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from math import prod
 from pathlib import Path
 from typing import TypeVar
 
 from ..errors import ModelError, OptionError
-from ..graphfile import GraphFile
+from ..graphfile import GRAPH_INITIALIZER, MODEL_GRAPH, GraphFile, fields, varint
 from ..model import Graphs
 
 # The default, the best first: on a CPU, and on everything else.
@@ -23,54 +25,68 @@ ON_OTHERS = ("fp16", "q4f16", "fp32", "q4", "int8", "uint8")
 _IN_NAMES = re.compile(r"(?<![a-z0-9])(q4f16|q4|int4|int8|q8|quantized|uint8|fp16|fp32|bnb4)(?![a-z0-9])")
 _SAME = {"int4": "q4", "q8": "int8", "quantized": "int8"}
 
+# Field numbers and types: onnx/onnx.proto
+_GRAPH_NODE, _NODE_OPERATOR, _TENSOR_DIM, _TENSOR_TYPE = 1, 4, 1, 2
+_FLOAT, _FLOAT16 = 1, 10
+
 File = TypeVar("File")
 
 
 def choose_model(folder: Path, found: Sequence[Graphs], precision: str | None, on_cpu: bool) -> tuple[Graphs, str]:
-    """One of the models in a folder, and its precision: of the best kind, and of that the best precision. Raises
-    OptionError for a precision that is not there, ModelError where it does not tell two apart."""
-    there: list[str] = []
-    for kind in dict.fromkeys((graphs.contract, graphs.encoder.path.parent) for graphs in found):  # in their order
+    """One of the models in a folder, and its precision: the best precision, of that the best kind. Raises OptionError
+    for a precision that is not there, ModelError where it does not tell two apart."""
+    precisions = {graph.path: graph_precision(graph) for graphs in found for graph in (graphs.encoder, graphs.decoder)}
+    models: dict[str, tuple[type, list[Path], list[Path]]] = {}
+    for kind in dict.fromkeys((graphs.contract, graphs.encoder.path.parent) for graphs in found):  # the best first
         of_kind = [graphs for graphs in found if (graphs.contract, graphs.encoder.path.parent) == kind]
-        by_path = {graph.path: graph for graphs in of_kind for graph in (graphs.encoder, graphs.decoder)}
         encoders = [*dict.fromkeys(graphs.encoder.path for graphs in of_kind)]
         decoders = [*dict.fromkeys(graphs.decoder.path for graphs in of_kind)]
-        pairs = pairs_by_precision(encoders, decoders, lambda path: graph_precision(by_path[path]))  # noqa: B023
-        label = best_precision(pairs, precision, on_cpu)
-        if label is not None:
-            for role, paths in zip(("encoder", "decoder"), pairs[label], strict=True):
-                if len(paths) > 1:
-                    names = ", ".join(sorted(path.name for path in paths))
-                    raise ModelError(f"{folder} has more than one {role}: {names}; keep one pair in a folder")
-            encoder, decoder = (by_path[paths[0]] for paths in pairs[label])
-            precisions = dict.fromkeys(map(graph_precision, (encoder, decoder)))
-            return Graphs(kind[0], encoder, decoder), " and ".join(precisions)
-        there += [label for label in pairs if label not in there]
-    raise OptionError(f"{folder} has no precision {precision!r}; it has {', '.join(there)}")
+        for label, pair in pairs_by_precision(encoders, decoders, precisions.__getitem__, on_cpu).items():
+            models.setdefault(label, (kind[0], *pair))
+    chosen = best_precision(models, precision, on_cpu)
+    if chosen is None:
+        raise OptionError(f"{folder} has no precision {precision!r}; it has {', '.join(sorted(models))}")
+    contract, encoders, decoders = models[chosen]
+    for role, paths in (("encoder", encoders), ("decoder", decoders)):
+        if len(paths) > 1:
+            names = ", ".join(sorted(path.name for path in paths))
+            raise ModelError(f"{folder} has more than one {role}: {names}; keep one pair in a folder")
+    (graphs,) = [
+        graphs
+        for graphs in found
+        if (graphs.contract, graphs.encoder.path, graphs.decoder.path) == (contract, encoders[0], decoders[0])
+    ]
+    return graphs, " and ".join(dict.fromkeys(precisions[path] for path in (encoders[0], decoders[0])))
 
 
 def pairs_by_precision(
-    encoders: Sequence[File], decoders: Sequence[File], precision_of: Callable[[File], str]
+    encoders: Sequence[File], decoders: Sequence[File], precision_of: Callable[[File], str], on_cpu: bool
 ) -> dict[str, tuple[list[File], list[File]]]:
-    """Encoders and decoders of each precision that both can serve; more than one where it does not tell them apart."""
+    """Encoders and decoders for each precision that one of them has, the precisions of both first. Where no encoder, or
+    no decoder, has it, the best others go with it. More than one where precision does not tell them apart."""
     labels = [{file: precision_of(file) for file in files} for files in (encoders, decoders)]
+    both, either = ({*labels[0].values()} & {*labels[1].values()}, {*labels[0].values()} | {*labels[1].values()})
     found = {}
-    for label in dict.fromkeys([*labels[0].values(), *labels[1].values()]):
-        of_label = [[file for file, its in of.items() if its == label] for of in labels]
-        only = [[*of] if len({*of.values()}) == 1 else [] for of in labels]
-        encoder, decoder = (some or others for some, others in zip(of_label, only, strict=True))
-        if encoder and decoder:
-            found[label] = encoder, decoder
-    return found
+    for label in sorted(either, key=lambda label: (label not in both, _rank(label, on_cpu))):
+        pair = []
+        for of in labels:
+            its = label if label in of.values() else best_precision(of.values(), None, on_cpu)
+            pair.append([file for file, precision in of.items() if precision == its])
+        found[label] = pair[0], pair[1]
+    return found if encoders and decoders else {}
 
 
-def best_precision(pairs: Iterable[str], precision: str | None, on_cpu: bool) -> str | None:
+def best_precision(there: Iterable[str], precision: str | None, on_cpu: bool) -> str | None:
     """The precision that was asked for, or the best one for what will run it; None where it is not there."""
-    order = ON_CPU if on_cpu else ON_OTHERS
     if precision is not None:
         precision = _SAME.get(precision.lower(), precision.lower())
-        return precision if precision in pairs else None
-    return min(pairs, key=lambda label: order.index(label) if label in order else len(order), default=None)
+        return precision if precision in there else None
+    return min(there, key=lambda label: _rank(label, on_cpu), default=None)
+
+
+def _rank(label: str, on_cpu: bool) -> int:
+    order = ON_CPU if on_cpu else ON_OTHERS
+    return order.index(label) if label in order else len(order)
 
 
 def named_precision(name: str) -> str | None:
@@ -80,11 +96,31 @@ def named_precision(name: str) -> str | None:
 
 
 def graph_precision(graph: GraphFile) -> str:
-    """By the name of the graph, of its weights (which stay as they are when graphs are renamed), or by its operators.
-    Files that name none are float32, as published."""
+    """By the name of the graph, of its weights (which stay as they are when graphs are renamed), or by its operators
+    and the type of most of its weights."""
     for name in (graph.path.name, *graph.external_bytes):
         if precision := named_precision(name):
             return precision
-    with open(graph.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        operators = {b"MatMulNBits": "q4", b"MatMulInteger": "int8", b"DynamicQuantizeMatMul": "int8"}
-        return next((found for name, found in operators.items() if data.find(name) >= 0), "fp32")
+    operators, weights = _contents(graph.path)
+    is_half = weights[_FLOAT16] > weights[_FLOAT]
+    if b"MatMulNBits" in operators:
+        return "q4f16" if is_half else "q4"
+    if operators & {b"MatMulInteger", b"DynamicQuantizeMatMul"}:
+        return "int8"
+    return "fp16" if is_half else "fp32"
+
+
+def _contents(path: Path) -> tuple[set[bytes], Counter[int]]:
+    """The operators of a graph, and how many numbers its weights have of each type; subgraphs are left out."""
+    operators: set[bytes] = set()
+    weights: Counter[int] = Counter()
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        graphs = [content for field, content in fields(data, slice(0, len(data))) if field == MODEL_GRAPH]
+        for field, message in (found for graph in graphs for found in fields(data, graph)):
+            if field == _GRAPH_NODE:
+                operators |= {data[name] for of_node, name in fields(data, message) if of_node == _NODE_OPERATOR}
+            elif field == GRAPH_INITIALIZER:
+                numbers = [(f, varint(data, at.start)[0]) for f, at in fields(data, message) if f <= _TENSOR_TYPE]
+                (kind,) = [number for f, number in numbers if f == _TENSOR_TYPE]
+                weights[kind] += prod(number for f, number in numbers if f == _TENSOR_DIM)
+    return operators, weights
