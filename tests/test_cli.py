@@ -22,10 +22,12 @@ from types import FrameType
 from typing import BinaryIO
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from conftest import CHECKOUT, COMMAND, until
 from scripted import END, A, B, C, write_model
+from scripted_contracts import write_merged
 from test_transcribe import SAMPLE, SAMPLE_TEXT, beep, phrase, wav
 
 from cohere_lite import Pauses, Transcriber, __version__, recording
@@ -81,6 +83,33 @@ def test_verbose(scripted: Path) -> None:
     alone = run("--model", scripted, "--verbose", "--threads", "1")
     assert (alone.returncode, alone.stdout, alone.stderr.count("\n")) == (0, "", 2)
     assert " processors, 1 threads\n" in alone.stderr
+
+
+def test_a_model_that_could_be_faster(scripted: Path) -> None:
+    """Said once, whatever the number of files, with the command; not of our own export, which names its contract."""
+    for path in [*scripted.glob("*coder.onnx")]:
+        path.rename(path.with_suffix(".int8.onnx"))
+    hint = f"python -m cohere_lite.export {scripted} NEW_FOLDER makes it fast"
+    result = run("--model", scripted, SAMPLE, SAMPLE)
+    assert result.stderr.count(hint) == 1
+    assert hint in result.stderr.splitlines()[0]
+    assert hint not in run("--model", scripted, "--quiet", SAMPLE).stderr
+    encoder = onnx.load(scripted / "encoder.int8.onnx")
+    encoder.metadata_props.add(key="contract", value="static")
+    onnx.save(encoder, scripted / "encoder.int8.onnx")
+    assert hint not in run("--model", scripted, SAMPLE).stderr
+
+
+def test_a_precision(tmp_path: Path) -> None:
+    folder = write_merged(tmp_path / "model", [C] * 9 + [A, B, END])
+    for path in [*folder.glob("onnx/*.onnx")]:
+        path.with_name(f"{path.stem}_q4.onnx").write_bytes(path.read_bytes())
+    for asked, used in ((), "q4"), (("--precision", "fp32"), "fp32"):
+        result = run("--model", folder, *asked, "--verbose", SAMPLE)
+        assert (result.stdout, f"contract merged, precision {used}, " in result.stderr) == ("a b\n", True)
+    result = run("--model", folder, "--precision", "int8", SAMPLE)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"error: {folder} has no precision 'int8'; it has fp32, q4\n"
 
 
 def test_json(scripted: Path) -> None:

@@ -13,7 +13,7 @@ from tools.fuzz.targets import MOST_MEMORY, TARGETS, check, check_memory, seeds
 N_CHANGED = 700  # inputs for each target
 
 
-@pytest.mark.parametrize(("target", "n_good"), [("wav", len(BUILDERS) * len(CODINGS) * 2), ("tokens", 3)])
+@pytest.mark.parametrize(("target", "n_good"), [("wav", len(BUILDERS) * len(CODINGS) * 2), ("tokens", 5)])
 def test_seeds_are_good(target: str, n_good: int, tmp_path: Path) -> None:
     """Else what is fuzzed would be the refusal of bad files."""
     for seed in seeds(target)[:n_good]:

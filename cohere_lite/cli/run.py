@@ -126,6 +126,7 @@ def _transcribe_files(args: argparse.Namespace, ctrl_c: CtrlC) -> int:
 def _load(args: argparse.Namespace) -> Transcriber:
     import numpy
 
+    from ..extras.faster import hint
     from ..session import ort, session_options
     from ..transcribe import Transcriber
 
@@ -147,6 +148,8 @@ def _load(args: argparse.Namespace) -> Transcriber:
     )
     facts = ", ".join(f"{name} {value}" for name, value in transcriber.facts.items())
     logger.debug("%s, loaded in %.1f s", facts, time.monotonic() - began)
+    if faster := hint(transcriber):
+        logger.info(faster)
     return transcriber
 
 

@@ -101,7 +101,10 @@ def graph_precision(graph: GraphFile) -> str:
     for name in (graph.path.name, *graph.external_bytes):
         if precision := named_precision(name):
             return precision
-    operators, weights = _contents(graph.path)
+    try:
+        operators, weights = _contents(graph.path)
+    except (LookupError, ValueError) as error:
+        raise ModelError(f"{graph.path}: a damaged ONNX file") from error
     is_half = weights[_FLOAT16] > weights[_FLOAT]
     if b"MatMulNBits" in operators:
         return "q4f16" if is_half else "q4"
@@ -121,6 +124,6 @@ def _contents(path: Path) -> tuple[set[bytes], Counter[int]]:
                 operators |= {data[name] for of_node, name in fields(data, message) if of_node == _NODE_OPERATOR}
             elif field == GRAPH_INITIALIZER:
                 numbers = [(f, varint(data, at.start)[0]) for f, at in fields(data, message) if f <= _TENSOR_TYPE]
-                (kind,) = [number for f, number in numbers if f == _TENSOR_TYPE]
+                kind = next((number for f, number in numbers if f == _TENSOR_TYPE), 0)
                 weights[kind] += prod(number for f, number in numbers if f == _TENSOR_DIM)
     return operators, weights

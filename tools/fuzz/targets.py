@@ -6,6 +6,7 @@ A target raises a CohereLiteError for bytes that are refused; any other exceptio
 import importlib
 import io
 import itertools
+import json
 import math
 import struct
 import sys
@@ -20,6 +21,7 @@ import onnx
 from numpy.typing import NDArray
 
 from cohere_lite.errors import CohereLiteError
+from cohere_lite.extras.precisions import graph_precision
 from cohere_lite.graphfile import check_external_data, read_graph_file
 from cohere_lite.model import DEMO_FOLDER
 from cohere_lite.tokens import read_tokens
@@ -58,11 +60,14 @@ def wav(data: bytes, _: Path) -> None:
 
 def graphfile(data: bytes, scratch: Path) -> None:
     scratch.write_bytes(data)
-    check_external_data(read_graph_file(scratch))
+    graph = read_graph_file(scratch)
+    graph_precision(graph)
+    check_external_data(graph)
 
 
 def tokens(data: bytes, scratch: Path) -> None:
     """Every piece that was read can be written as text."""
+    scratch = scratch.with_suffix(".json") if data[:1] in (b"{", b"[") else scratch
     scratch.write_bytes(data)
     vocabulary = read_tokens(scratch)
     vocabulary.decode(range(len(vocabulary)))
@@ -132,6 +137,9 @@ def _token_seeds() -> Iterator[bytes]:
     for kept in (lines[:12], named, lines[250:290]):
         pieces = [line.rpartition(b" ")[0] for line in kept]
         yield b"".join(b"%b %d\n" % (piece, i) for i, piece in enumerate(pieces))
+    listed = {line.rpartition(b" ")[0].decode(): i for i, line in enumerate(named)}
+    yield json.dumps(listed).encode()
+    yield json.dumps({"model": {"vocab": listed}, "added_tokens": [{"id": 0, "content": next(iter(listed))}]}).encode()
     one = "\N{ARABIC-INDIC DIGIT ONE}"  # int() takes it, too
     yield from (b"\xef\xbb\xbfa 0\r\nb 1\r\n", f"{one} 0\nb {one}\n".encode(), b"")
 
