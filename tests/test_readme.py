@@ -32,7 +32,8 @@ EXTRAS, GROUPS = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8").split
 SOURCES = [path for folder in ("cohere_lite", "tools") for path in (CHECKOUT / folder).rglob("*.py")]
 OPTIONS = {option for path in SOURCES for option in re.findall(r'"(--[a-z-]+)"', path.read_text(encoding="utf-8"))}
 OPTIONS |= {"--help", "--group"}  # argparse's, pip's
-PLACEHOLDERS = re.compile(r"\b(NAME|OWNER)\b|^talks/")
+OWNERS = "onnx-community|Masterx|tristanripke|gn64|cstr|csukuangfj2|eschmidbauer"  # of models on the hub
+PLACEHOLDERS = re.compile(rf"\b(NAME|OWNER)\b|^talks/|^onnx/$|^({OWNERS})/")
 
 
 def commands(block: str) -> list[tuple[str, str]]:

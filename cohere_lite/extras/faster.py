@@ -5,11 +5,11 @@ from ..transcribe import Transcriber
 # How many times a 10 s clip with 35 tokens takes as long as once converted, on a CPU, and why (tools/bench: rows
 # "cohere_lite, ..." and "..., converted" in results.json).
 SLOWER = {
-    ("static", "int8"): (0.0, "copies its caches at every token"),
-    ("audio", "int8"): (0.0, "copies its caches at every token"),
-    ("merged", "int8"): (0.0, ""),
-    ("merged", "q4"): (0.0, "multiplies by 4-bit numbers in the encoder, too"),
-    ("mems", "int8"): (0.0, "works out all keys and values anew at every token"),
+    ("static", "int8"): (5.7, "copies its caches at every token"),
+    ("audio", "int8"): (5.2, "copies its caches at every token"),
+    ("merged", "int8"): (1.5, "has an encoder that is partly float32"),
+    ("merged", "q4"): (3.5, "has an encoder in 4 bits, which is slow on a CPU"),
+    ("mems", "int8"): (1.6, "works out keys and values anew at every token"),
 }
 
 
@@ -18,8 +18,10 @@ def hint(transcriber: Transcriber) -> str | None:
     facts, encoder = transcriber.facts, transcriber._model.contract.encoder
     if "contract" in encoder.metadata or facts["provider"] != "cpu":  # as export/ writes it
         return None
-    times, why = SLOWER.get((facts["contract"], facts["precision"]), (0.0, ""))
-    return times and (
+    if (known := SLOWER.get((facts["contract"], facts["precision"]))) is None:
+        return None
+    times, why = known
+    return (
         f"this export {why} (10 s of speech take about {times:g} times as long as they could); "
         f"python -m cohere_lite.export {encoder.path.parent} NEW_FOLDER makes it fast"
     )

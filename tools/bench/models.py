@@ -51,8 +51,8 @@ class Models:
 
 
 def make(root: Path, quick: bool, gguf: list[Path]) -> Models:
-    """Make what is missing under `root`. At full size: 13 GB on disk, 20 GB more and 23 GB of memory for a while (the
-    tracer's and the quantiser's), 7 minutes."""
+    """Make what is missing under `root`. At full size: 30 GB on disk, 40 GB more for prepared copies, 20 GB more and
+    23 GB of memory for a while (the tracer's and the quantiser's), half an hour."""
     models = Models(root / ("quick" if quick else "full"), tuple(gguf))
     layers = ["--encoder-layers", str(QUICK_LAYERS)] if quick else []
     exports: dict[str, list[str]] = {"int8": [], "int4": ["--precision", "int4"], "static": ["--contract", "static"]}
