@@ -201,10 +201,20 @@ def test_an_error_names_its_file(scripted: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_that_fails_while_running(tmp_path: Path) -> None:
-    """By construction: cross keys of 2 channels for a decoder whose graph says 3. The next file is still tried."""
+    """By construction: cross keys of 2 channels, which the encoder's graph does not tell, for a decoder that takes 3.
+    The next file is still tried."""
     model = write_model(tmp_path / "model", [C] * 9 + [A, B, END], max_positions=16)
     write_model(tmp_path / "other", [C] * 9 + [A, B, END], max_positions=16, decoder_width=3)
     (model / "decoder.onnx").write_bytes((tmp_path / "other" / "decoder.onnx").read_bytes())
+    encoder = onnx.load(model / "encoder.onnx")
+    for output in encoder.graph.output:
+        output.type.tensor_type.shape.dim[3].dim_param = "width"
+    for node in encoder.graph.node:
+        node.input[:] = ["unforeseen" if name == "full" else name for name in node.input]
+    unforeseen = [("Size", ["mel"], "n"), ("Sub", ["n", "n"], "zero"), ("Add", ["full", "zero"], "unforeseen")]
+    for i, (operator, inputs, output) in enumerate(unforeseen):  # onnxruntime infers what does not depend on the input
+        encoder.graph.node.insert(i, onnx.helper.make_node(operator, inputs, [output]))
+    onnx.save(encoder, model / "encoder.onnx")
     result = run("--model", model, SAMPLE, SAMPLE)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("failed to run decoder.onnx") == 2

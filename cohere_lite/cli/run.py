@@ -13,7 +13,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -126,7 +126,6 @@ def _transcribe_files(args: argparse.Namespace, ctrl_c: CtrlC) -> int:
 def _load(args: argparse.Namespace) -> Transcriber:
     import numpy
 
-    from ..extras.faster import hint
     from ..session import ort, session_options
     from ..transcribe import Transcriber
 
@@ -148,8 +147,11 @@ def _load(args: argparse.Namespace) -> Transcriber:
     )
     facts = ", ".join(f"{name} {value}" for name, value in transcriber.facts.items())
     logger.debug("%s, loaded in %.1f s", facts, time.monotonic() - began)
-    if faster := hint(transcriber):
-        logger.info(faster)
+    with suppress(ImportError):  # in a copy without it
+        from ..extras.faster import hint
+
+        if faster := hint(transcriber):
+            logger.info(faster)
     return transcriber
 
 
