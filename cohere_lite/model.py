@@ -121,7 +121,7 @@ def _locate(
             missing = "from the Hugging Face hub needs cohere_lite/extras/hub.py, which is not in this copy"
             raise ModelFileNotFound(f"there is no folder {model}; to fetch it {missing}") from None
         paths = download_model(named[1], precision, on_cpu)
-        return paths[0].parent, paths, precision
+        return paths[0].parent, paths, None  # there it has been chosen
     if not folder.is_dir():
         found = f"{folder} is a file" if folder.exists() else f"{folder} does not exist"
         raise ModelFileNotFound(f"{found}; a model is a folder with an encoder, a decoder (.onnx) and tokens.txt")
