@@ -14,7 +14,7 @@ RUNS = {
     "card-per-channel": ("static", "int8", True),
     "card-uint8": ("static", "int8", True),
     "card-fp32": ("static", "fp32", True),
-    "card-fp16": ("static", "fp32", True),  # its names say nothing, and its inputs are float32
+    "card-fp16": ("static", "fp16", True),  # its names say nothing; its weights do
     "card-inline": ("static", "int8", True),
     "card-batch-1": ("static", "int8", True),
     "card-dynamo": ("static", "int8", False),  # it reads all positions under a mask, NaN too
