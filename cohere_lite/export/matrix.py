@@ -23,7 +23,8 @@ class Columns:
         signed ones (onnxruntime's products of those are five times as fast): the weights stay what they are."""
         zero = np.zeros(1, numbers.dtype) if zero is None else zero
         if numbers.dtype == np.uint8:
-            numbers, zero = ((part ^ 0x80).view(np.int8) for part in (numbers, zero.astype(np.uint8)))
+            # a zero point may have no axis, and NumPy 1 then makes int64 of it
+            numbers, zero = ((part ^ np.uint8(0x80)).view(np.int8) for part in (numbers, zero.astype(np.uint8)))
         n_out = numbers.shape[1]
         if scale.size not in (1, n_out) or zero.size not in (1, n_out):
             raise ValueError(f"a matrix of {n_out} columns has {scale.size} scales and {zero.size} zero points")
