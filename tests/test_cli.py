@@ -90,10 +90,13 @@ def test_a_model_that_could_be_faster(scripted: Path) -> None:
     for path in [*scripted.glob("*coder.onnx")]:
         path.rename(path.with_suffix(".int8.onnx"))
     hint = f"python -m cohere_lite.export {scripted} NEW_FOLDER makes it fast"
+    chosen = f"python -m cohere_lite.export '{scripted}/a folder' NEW_FOLDER --from int8 makes it fast"
     result = run("--model", scripted, SAMPLE, SAMPLE)
     assert result.stderr.count(hint) == 1
     assert hint in result.stderr.splitlines()[0]
     assert hint not in run("--model", scripted, "--quiet", SAMPLE).stderr
+    shutil.copytree(scripted, scripted / "a folder")
+    assert chosen in run("--model", scripted / "a folder", "--precision", "int8", SAMPLE).stderr
     encoder = onnx.load(scripted / "encoder.int8.onnx")
     encoder.metadata_props.add(key="contract", value="static")
     onnx.save(encoder, scripted / "encoder.int8.onnx")

@@ -352,6 +352,50 @@ FORMS = [
 ]
 
 
+def test_a_product_that_is_multiplied_afterwards(folders, tmp_path: Path) -> None:
+    """By construction: a product of twice the weights, halved, is the same product, to the last bit."""
+    name = "decoder.layers.0.mlp.fc2"
+
+    def halved(model: onnx.ModelProto) -> None:
+        graph = model.graph
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        if f"{name}.weight" not in stored:
+            return  # the encoder
+        for part in "weight", "bias":
+            doubled = 2 * numpy_helper.to_array(stored[f"{name}.{part}"])
+            stored[f"{name}.{part}"].CopyFrom(numpy_helper.from_array(doubled, f"{name}.{part}"))
+        graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "half"))
+        (at,) = [i for i, node in enumerate(graph.node) if f"{name}.bias" in node.input]
+        result = graph.node[at].output[0]
+        graph.node[at].output[0] = "doubled"
+        graph.node.insert(at + 1, helper.make_node("Mul", ["doubled", "half"], [result]))
+
+    source = edited(folders("static", "fp32"), tmp_path / "source", halved)
+    before, after = (Published(find_model(folder)) for folder in (folders("static", "fp32"), source))
+    for one, other in zip(before.linear(name), after.linear(name), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_options_that_do_not_fit(folders, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert main([str(folders("static", "int8")), str(file)]) == 1
+    assert capsys.readouterr().err == f"error: {file} is a file; name a folder for the result\n"
+    assert main([str(CHECKPOINT), str(tmp_path / "out"), "--from", "q4"]) == 1
+    assert capsys.readouterr().err == f"error: {CHECKPOINT} is a checkpoint; --from chooses among published graphs\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c(folders, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "compare", interrupt)
+    assert main([str(folders("static", "int8")), str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_factor_after_a_product(tmp_path: Path) -> None:
     """By hand: (x w + b) / 2, whatever moves in between, and the shape that tells the heads."""
     nodes = [

@@ -239,6 +239,10 @@ def test_weights_nobody_asked_for_are_an_error(checkpoint: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
+        (
+            lambda folder: (folder / "tokens.txt").write_text("▁ 0\n", encoding="utf-8"),
+            "the vocabulary lists 1 tokens, the model knows ",
+        ),
         (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
         (lambda folder: (folder / "tokens.txt").unlink(), "none of tokens.txt, tokenizer.json, tokenizer.model"),
         (lambda folder: (folder / "model.safetensors.index.json").unlink(), "neither model.safetensors nor"),

@@ -150,7 +150,7 @@ def _load(args: argparse.Namespace) -> Transcriber:
     with suppress(ImportError):  # in a copy without it
         from ..extras.faster import hint
 
-        if faster := hint(transcriber):
+        if faster := hint(transcriber, args.precision):
             logger.info(faster)
     return transcriber
 

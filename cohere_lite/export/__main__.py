@@ -66,9 +66,13 @@ def export(
         raise ValueError(
             f"max_audio_s is {max_audio_s}; cutting long audio at quiet points needs {min_audio_s} or more"
         )
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file; name a folder for the result")
     weights: Source
     published = None
     if _is_checkpoint(source):
+        if source_precision is not None:
+            raise ValueError(f"{source} is a checkpoint; --from chooses among published graphs")
         weights = Checkpoint(source)
     else:
         published = find_model(source.as_posix(), source_precision)
@@ -151,13 +155,10 @@ def _compare(source: "ModelFiles", out: Path, most_apart: float) -> list[str]:
     target = find_model(out)
     found = compare(source, target, most_apart)
     read, written = (_n_bytes(files.graphs.encoder, files.graphs.decoder) for files in (source, target))
-    same = (
-        f"the same {found.n_tokens} tokens"
-        if not found.near_ties
-        else (f"the same tokens but {found.near_ties} near ties of {found.n_tokens}")
-    )
+    ties = f" but for {found.near_ties}, where the source has no preference" if found.near_ties else ""
     return [
-        f"{same} as the source; logits {found.apart:.2%} apart (root mean square), {found.largest:.3g} at most",
+        f"the same {found.n_tokens} tokens as the source{ties}; logits {found.apart:.2%} apart "
+        f"(root mean square), {found.largest:.3g} at most",
         f"{read / 1e6:.0f} MB -> {written / 1e6:.0f} MB",
     ]
 
@@ -208,6 +209,9 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
     print(*said, sep="\n", end="\n" if said else "")
     return 0
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from .vocabulary import write_tokens
+from .vocabulary import read_pieces, write_tokens
 
 # Hub name -> transformers name, tried in this order on every name; source: the entry `cohere_asr` of
 # transformers 5.23, conversion_mapping.py. Names already in transformers' style pass through unchanged.
@@ -64,8 +64,6 @@ class Dimensions:
     encoder_layers: int
     encoder_width: int
     encoder_heads: int
-    conv_kernel: int  # frames
-    encoder_input_scale: float
     decoder_layers: int
     decoder_width: int
     decoder_heads: int
@@ -91,7 +89,7 @@ class Checkpoint:
                         self._places[_transformers_name(stored)] = (path, stored)
         self._read: set[str] = set()
         try:
-            self.dimensions = _dimensions(json.loads(config_path.read_text()), self)
+            self.dimensions, self._input_scale = _dimensions(json.loads(config_path.read_text()), self)
         except KeyError as error:
             raise ValueError(f"{config_path} lacks {error}") from error
 
@@ -138,7 +136,7 @@ class Checkpoint:
                 (dims.encoder_width, dims.encoder_heads) if encoder else (dims.decoder_width, dims.decoder_heads)
             )
             return (width // heads) ** -0.5
-        return dims.encoder_input_scale if name == "encoder.subsampling.linear" else 1.0
+        return self._input_scale if name == "encoder.subsampling.linear" else 1.0
 
     def relative_keys(self, name: str, sinusoids: np.ndarray) -> np.ndarray:
         """The keys of relative positions in an attention, float32 (positions, width). sinusoids: of the same shape."""
@@ -146,7 +144,7 @@ class Checkpoint:
 
     def write_tokens(self, out: Path) -> None:
         """Write tokens.txt. Raises ValueError or OSError."""
-        write_tokens(self.folder, out, self.dimensions.vocab_size)
+        write_tokens(read_pieces(self.folder), out, self.dimensions.vocab_size)
 
     def finish(self) -> None:
         """Raises ValueError if there are weights that no graph used: a model that this exporter does not understand."""
@@ -185,8 +183,9 @@ def _transformers_name(stored: str) -> str:
     return stored
 
 
-def _dimensions(config: dict, checkpoint: Checkpoint) -> Dimensions:
-    """Sizes are read from the tensors; config.json is asked only for what the tensors do not show."""
+def _dimensions(config: dict, checkpoint: Checkpoint) -> tuple[Dimensions, float]:
+    """And what the encoder's input is multiplied by. Sizes are read from the tensors; config.json is asked only for
+    what the tensors do not show."""
     if "transf_decoder" in config:  # the hub's original style
         encoder, decoder = config["encoder"], config["transf_decoder"]["config_dict"]
         decoder_heads, decoder_act = decoder["num_attention_heads"], decoder.get("hidden_act", "relu")
@@ -214,17 +213,16 @@ def _dimensions(config: dict, checkpoint: Checkpoint) -> Dimensions:
     max_positions, decoder_width = checkpoint.shape("decoder.pos_emb.weight")
     # Convolution modules stand at 0, 2, 3, 5, 6, ...: one, then a depthwise and a pointwise one per further halving.
     last_conv = count(r"encoder\.subsampling\.layers\.(\d+)\.weight") - 1
-    return Dimensions(
+    dimensions = Dimensions(
         n_mels=n_mels,
         subsampling_layers=last_conv // 3 + 1,
         encoder_layers=count(r"encoder\.layers\.(\d+)\."),
         encoder_width=heads * head_dim,
         encoder_heads=heads,
-        conv_kernel=checkpoint.shape("encoder.layers.0.conv.depthwise_conv.weight")[-1],
-        encoder_input_scale=float(heads * head_dim) ** 0.5 if scale_input else 1.0,
         decoder_layers=count(r"decoder\.layers\.(\d+)\."),
         decoder_width=decoder_width,
         decoder_heads=decoder_heads,
         max_positions=max_positions,
         vocab_size=checkpoint.shape("decoder.embed_tokens.weight")[0],
     )
+    return dimensions, float(heads * head_dim) ** 0.5 if scale_input else 1.0

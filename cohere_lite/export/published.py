@@ -18,6 +18,7 @@ from .attention import Attention, attentions
 from .checkpoint import Dimensions
 from .matrix import Blocks, Columns, Matrix, columns, dense, scaled
 from .paths import Graph
+from .vocabulary import write_tokens
 from .weighted import CONVS, Weighted
 
 ENCODER_LAYER = "NPPNANPCPNPPN"  # norm, product, convolution, attention
@@ -42,7 +43,7 @@ class Published:
         encoder_sizes = self._read_encoder(encoder)
         decoder = Graph(source.graphs.decoder.path)
         decoder_sizes = self._read_decoder(decoder, encoder)
-        self.dimensions = Dimensions(**encoder_sizes, **decoder_sizes)  # type: ignore[arg-type]
+        self.dimensions = Dimensions(**encoder_sizes, **decoder_sizes)
         self._check_sizes()
 
     # The interface of Checkpoint
@@ -108,17 +109,14 @@ class Published:
 
     def write_tokens(self, out: Path) -> None:
         """Write tokens.txt. Raises ValueError."""
-        pieces, expected = self._vocabulary.pieces, self.dimensions.vocab_size
-        if len(pieces) != expected:
-            raise ValueError(f"{self._vocabulary.name} lists {len(pieces)} tokens, the decoder knows {expected}")
-        out.write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(pieces)), encoding="utf-8")
+        write_tokens(self._vocabulary.pieces, out, self.dimensions.vocab_size)
 
     def finish(self) -> None:
         """Nothing to check: every operation of the graphs has its place, or __init__ had raised."""
 
     # Who is who
 
-    def _read_encoder(self, graph: Graph) -> dict[str, int | float]:
+    def _read_encoder(self, graph: Graph) -> dict[str, int]:
         seed = next(iter(graph.inputs))
         live = graph.dependents(seed)
         chain = [found for found in graph.weighted if found.out in live]
@@ -150,18 +148,15 @@ class Published:
         self._add("decoder.proj", rest[len(layers) * len(ENCODER_LAYER)])
         heads = found[0].heads
         width = found[0].query.source.shape[1] if found[0].query.part is None else heads[0] * heads[1]
-        kernel = next(w for w in layers[0] if w.kind == "C").shape[-1]
         return {
             "n_mels": N_MELS,
             "subsampling_layers": (end - start + 1) // 2,
             "encoder_layers": len(layers),
             "encoder_width": width,
             "encoder_heads": heads[0],
-            "conv_kernel": kernel,
-            "encoder_input_scale": self.scale("encoder.subsampling.linear"),
         }
 
-    def _read_decoder(self, graph: Graph, encoder: Graph) -> dict[str, int | float]:
+    def _read_decoder(self, graph: Graph, encoder: Graph) -> dict[str, int]:
         tokens = "tokens" if "tokens" in graph.inputs else "input_ids"
         live = graph.dependents(tokens)
         chain = [found for found in graph.weighted if found.out in live]
