@@ -119,7 +119,9 @@ class Transcriber:
         ids = self._model.vocabulary.prompt(language, punctuation=punctuation, itn=itn, style=prompt)
         with _opened(audio, rate) as opened:
             recording = self._begin(opened.rate, ids, start, channel, pauses, skip_silence)
-            return Transcript.of(recording.read(opened, end), language, warnings=opened.warnings)
+            segments = [*recording.read(opened, end)]
+            warnings = [*opened.missing, *opened.warnings]
+            return Transcript.of(segments, language, warnings=warnings, complete=not opened.missing)
 
     def segments(
         self,

@@ -63,7 +63,9 @@ class Audio:
               what they hold, which may be NaN
     live:     the blocks may come only as they are spoken
     name:     for messages
-    warnings: what was wrong and did not keep the recording from being read; complete when blocks has ended
+    missing:  a warning for whatever is known to be lacking, such as the end of a recording that was cut short
+    warnings: what else was wrong and did not keep the recording from being read
+    Both are complete when blocks has ended.
     """
 
     rate: int
@@ -71,6 +73,7 @@ class Audio:
     blocks: Generator[NDArray[np.float64], None, None]
     live: bool = False
     name: str = "the audio"
+    missing: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -99,9 +102,9 @@ def open_pcm(file: BinaryIO, coding: Coding, rate: int, size: int | None = None)
     expected = min(size or _NO_FILE_IS_LONGER, _NO_FILE_IS_LONGER if n_left is None else n_left)
     bytes_per_second = coding.block_bytes * rate / coding.block_frames
     duration = expected / bytes_per_second if 0 < expected < _NO_FILE_IS_LONGER else None  # a device has 0 bytes, too
-    warnings: list[str] = []
-    blocks = _decode(file, coding, bytes_per_second, size, warnings)
-    return Audio(rate, duration, blocks, live=not n_left, warnings=warnings)
+    missing: list[str] = []
+    blocks = _decode(file, coding, bytes_per_second, size, missing)
+    return Audio(rate, duration, blocks, live=not n_left, missing=missing)
 
 
 def _bytes_left(file: BinaryIO) -> int | None:
@@ -187,7 +190,7 @@ def _parse_format(body: bytes, byte_order: str) -> tuple[Coding, int]:
 
 
 def _decode(
-    file: BinaryIO, coding: Coding, bytes_per_second: float, size: int | None, warnings: list[str]
+    file: BinaryIO, coding: Coding, bytes_per_second: float, size: int | None, missing: list[str]
 ) -> Generator[NDArray[np.float64], None, None]:
     """The data chunk's whole frames, float64 (n, channels); size: as in open_pcm.
 
@@ -212,15 +215,15 @@ def _decode(
         yield decode(pending)  # an ADPCM block that was cut short, or the whole of a very short file
 
     if size and n_read < size:
-        warnings.append(
+        missing.append(
             f"data chunk promises {size} bytes ({size / bytes_per_second:.2f} s), the file holds {n_read} "
             f"({n_read / bytes_per_second:.2f} s): the recording was cut short; using what is there"
         )
     elif extra := len(pending) % block_bytes:
         unit = "frame" if block_frames == 1 else "block"
-        warnings.append(f"the last {unit} has {extra} of its {block_bytes} bytes: using the whole samples")
+        missing.append(f"the last {unit} has {extra} of its {block_bytes} bytes: using the whole samples")
     if size and _bytes_left(file):
         following = _read_exactly(file, 12)
         file.seek(-len(following), 1)
         if following.lstrip(b"\0")[:4] in (b"data", *_CONTAINERS):
-            warnings.append("another recording follows in the same file: only the first is used")
+            missing.append("another recording follows in the same file: only the first is used")

@@ -65,7 +65,7 @@ def everything(audio):
 def read(source, raw=None):
     """All frames, rate, warnings."""
     with open_audio(source, raw) as audio:
-        return everything(audio), audio.rate, audio.warnings
+        return everything(audio), audio.rate, [*audio.missing, *audio.warnings]
 
 
 def heard(audio, channel=None, start=0.0, end=None):
@@ -448,7 +448,7 @@ def test_a_pipe_that_does_not_block(raw, buffering, descriptor):
     with file, open_audio(file, raw) as audio:
         assert everything(audio).tolist() == column([0.5] * 5)
     writer.join()
-    assert audio.warnings == []
+    assert [*audio.missing, *audio.warnings] == []
 
 
 @posix

@@ -82,7 +82,7 @@ def read_wav(source):
     """All of it: float32 (n,), the mean of the channels."""
     with open_audio(source) as audio:
         blocks = [np.zeros((0, 1), np.float32), *(mix(frames, None) for frames in stretch(audio, 0.0, None))]
-        return Recording(np.concatenate(blocks)[:, 0], audio.rate, tuple(audio.warnings))
+        return Recording(np.concatenate(blocks)[:, 0], audio.rate, (*audio.missing, *audio.warnings))
 
 
 def peak_memory(source):

@@ -166,8 +166,9 @@ def _transcribe(job: Job, transcriber: Transcriber, progress: Progress, ctrl_c: 
 
     def as_json(segments: Iterable[Segment]) -> Iterator[str]:
         found = [*segments]
-        complete = not failures and not ctrl_c.pressed
-        transcript = Transcript.of(found, language, warnings=audio.warnings, complete=complete)
+        complete = not (failures or ctrl_c.pressed or audio.missing)
+        warnings = [*audio.missing, *audio.warnings]
+        transcript = Transcript.of(found, language, warnings=warnings, complete=complete)
         yield render_json(transcript, file=job.file, model=transcriber.facts, seconds=spent_since(began))
 
     with ExitStack() as stack:
@@ -193,7 +194,7 @@ def _transcribe(job: Job, transcriber: Transcriber, progress: Progress, ctrl_c: 
                     print(part, end="", flush=True)
             else:
                 is_kept = _write(text, job.path, job.overwrite, failures)
-        for warning in audio.warnings:
+        for warning in [*audio.missing, *audio.warnings]:
             logger.warning("warning: %s: %s", job.name, warning)
     for failure in failures:
         _report_failure(job.name, failure)

@@ -185,7 +185,7 @@ def _through_ffmpeg(program: str, path: str, kind: str) -> Iterator[Audio]:
                 for frames in audio.blocks:
                     position += len(frames)
                     yield frames
-                audio.warnings.extend([*ended(), *_missing("ffmpeg", position, promised, audio.rate)])
+                audio.missing.extend([*ended(), *_missing("ffmpeg", position, promised, audio.rate)])
 
             yield replace(audio, blocks=blocks(), live=False)
         finally:
@@ -229,7 +229,7 @@ def _through_soundfile(soundfile: Any, path: str, kind: str) -> Iterator[Audio]:
         file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: it expects no header in a file called .raw
         raise failed(error) from error
-    warnings: list[str] = []
+    missing: list[str] = []
 
     def blocks() -> Generator[NDArray[np.float64], None, None]:
         position = 0
@@ -239,8 +239,8 @@ def _through_soundfile(soundfile: Any, path: str, kind: str) -> Iterator[Audio]:
                 yield frames
         except soundfile.LibsndfileError as error:
             raise failed(error) from error
-        warnings.extend(_missing("soundfile", position, file.frames, file.samplerate))
+        missing.extend(_missing("soundfile", position, file.frames, file.samplerate))
 
     with file:
         duration = file.frames / file.samplerate
-        yield Audio(file.samplerate, duration, blocks(), warnings=warnings)
+        yield Audio(file.samplerate, duration, blocks(), missing=missing)
