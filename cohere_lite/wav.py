@@ -47,6 +47,7 @@ _CONTAINERS = {
 }
 
 _READ_BYTES = 1 << 18  # read and converted at once; bounds the working memory
+_HEAD_BYTES = 1 << 17  # of the samples are looked at: two bursts of the longest kind (extras/payload.py)
 _POLL_S = 0.05  # until a file that does not block is read again
 _MOST_ZEROS = 1 << 16  # bytes between chunks; 200 MB of them, reserved and never written, took 22 s to go through
 # With a size of 0, one of these next says that the recording really is empty.
@@ -103,7 +104,11 @@ def open_pcm(file: BinaryIO, coding: Coding, rate: int, size: int | None = None)
     bytes_per_second = coding.block_bytes * rate / coding.block_frames
     duration = expected / bytes_per_second if 0 < expected < _NO_FILE_IS_LONGER else None  # a device has 0 bytes, too
     missing: list[str] = []
-    blocks = _decode(file, coding, bytes_per_second, size, missing)
+    head = b""
+    if n_left and size is not None:  # of a pipe, when it comes
+        head = _read_exactly(file, min(size or n_left, _HEAD_BYTES))
+        _refuse_payload(head, coding, file)
+    blocks = _decode(file, coding, bytes_per_second, size, missing, head)
     return Audio(rate, duration, blocks, live=not n_left, missing=missing)
 
 
@@ -116,6 +121,15 @@ def _bytes_left(file: BinaryIO) -> int | None:
     except (OSError, AttributeError):
         return None
     return end - here
+
+
+def _refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None = None) -> None:
+    """Raises NotWav if the first bytes of the samples are compressed sound under a PCM header."""
+    try:
+        from .extras.payload import refuse_payload
+    except ImportError:  # in a copy without it
+        return
+    refuse_payload(head, coding, file)
 
 
 def read_some(file: BinaryIO, count: int) -> bytes:
@@ -190,9 +204,9 @@ def _parse_format(body: bytes, byte_order: str) -> tuple[Coding, int]:
 
 
 def _decode(
-    file: BinaryIO, coding: Coding, bytes_per_second: float, size: int | None, missing: list[str]
+    file: BinaryIO, coding: Coding, bytes_per_second: float, size: int | None, missing: list[str], head: bytes
 ) -> Generator[NDArray[np.float64], None, None]:
-    """The data chunk's whole frames, float64 (n, channels); size: as in open_pcm.
+    """The data chunk's whole frames, float64 (n, channels); size: as in open_pcm; head: what was read of it already.
 
     Samples that only fill up an ADPCM file's last block are given, too, as by libsndfile: the fact chunk, which should
     count the others, is often wrong (libsndfile itself writes half the frames for stereo IMA ADPCM).
@@ -200,14 +214,17 @@ def _decode(
     block_bytes, block_frames, decode = coding
     decode = np.errstate(invalid="ignore")(decode)  # that a NaN is a signalling one does not matter
     read_bytes = max(1, _READ_BYTES // block_bytes) * block_bytes
-    pending = _read_exactly(file, 4) if size == 0 else b""
-    if pending.upper().rstrip(b" ") in _TRAILING_CHUNKS:
+    pending = head or (_read_exactly(file, 4) if size == 0 else b"")
+    if size == 0 and pending[:4].upper().rstrip(b" ") in _TRAILING_CHUNKS:
         return
     n_read = len(pending)
     end = size or _NO_FILE_IS_LONGER
     while n_read < end and (raw := read_some(file, min(end - n_read, read_bytes))):
         n_read += len(raw)
         pending += raw
+        if size is not None and len(head) < _HEAD_BYTES:
+            head += raw
+            _refuse_payload(head, coding)
         whole = len(pending) - len(pending) % block_bytes
         yield decode(pending[:whole])
         pending = pending[whole:]

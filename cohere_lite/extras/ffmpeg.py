@@ -1,0 +1,259 @@
+"""The program ffmpeg: what it finds in a file, and the sound of one audio track on the clock of the container."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from threading import Thread
+from typing import IO, BinaryIO, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import AudioError, OptionError
+from ..wav import Audio, open_wav
+from .kinds import Refused
+from .lengths import another_follows, cut_short
+
+# ffmpeg's names of what may hold sound. Left out are the formats that name other files, or addresses, to be read in
+# their place (playlists such as hls and dash; concat, sdp): whoever sends a file must not choose what else is read.
+_FFMPEG_FORMATS = (
+    "3gp,aa,aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,gsm,loas,m4a,matroska,mov,mp3,mp4,"
+    "mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,spdif,swf,tak,tta,voc,w64,wav,webm,wtv,wv,xwma,"
+    "adx,avr,iff,ircam,mlp,paf,pvf,sds,truehd"
+)
+_STOPS_AT_THE_END = ("aiff", "asf", "caf", "mov")  # of the first recording; in other formats ffmpeg reads on
+_EXACT = ("flac", "tta", "wv")  # their headers count the samples, and damaged blocks are left out
+
+_MESSAGES = 3  # of ffmpeg's, the last ones, are passed on; a damaged file may give thousands
+# "[aac @ 0x55d0] [error] ...", "[aist#0:0/mp3 @ 0x55d0] [dec:mp3float @ 0x55d1] [error] ...", "[error] ..."
+_TAGGED = re.compile(r"((?:\[[^\]]* @ 0x\w+\] )*)\[(?:error|fatal|panic)\] (.*)")
+_UNTAGGED = re.compile(r"(?!\[)\s*(.*\S)")
+# Of errors that lose nothing: a second WebM file after the first, which is read, too; headers within a chained Ogg
+# file, which are no packets of sound; ffmpeg's answer to a command without an output.
+_HARMLESS = ("Found unknown-length element", "Error parsing the packet header", "At least one output file")
+_GAP_S = (
+    0.1  # silence fills longer ones: swresample's own threshold. Shorter ones come of rounding and encoders' delays
+)
+# Sound on the container's clock. ffmpeg's aresample alone would drop what comes after timestamps that go back, as in
+# files that were put one behind the other; so here they never do. In variable 0 the offset that this takes, in 1 the
+# end of what has come. A step back of more than a second is a new beginning, a smaller one jitter.
+_ON_THE_CLOCK = (
+    "asetpts='st(0,if(lt(PTS+ld(0),ld(1)-1/TB),ld(1)-PTS,ld(0)));"
+    "st(2,max(PTS+ld(0),ld(1)));st(1,ld(2)+NB_SAMPLES/(SR*TB));ld(2)',aresample=async=1"
+)
+
+
+class _Found(NamedTuple):
+    """What ffmpeg finds in a file.
+
+    format:    ffmpeg's name or names of it, with commas
+    start_s:   the earliest timestamp of all streams
+    length_s:  as the format gives it; 0 where it does not
+    audio:     index of each audio track among the streams -> ffmpeg's description, e.g. "(eng): Audio: aac, (default)"
+    has_video: beside the sound, covers not counted
+    decoders:  words that name the decoders of other streams than audio
+    """
+
+    format: str
+    start_s: float
+    length_s: float
+    audio: dict[int, str]
+    has_video: bool
+    decoders: set[str]
+
+
+def find_ffmpeg() -> str | None:
+    """Its path. Not by shutil.which("ffmpeg"): on Windows that looks into the current folder before the PATH, and so
+    would run what somebody put there."""
+    program = "ffmpeg.exe" if os.name == "nt" else "ffmpeg"
+    paths = [os.path.join(folder, program) for folder in os.get_exec_path() if os.path.isabs(folder)]
+    return next(filter(shutil.which, paths), None)
+
+
+@contextmanager
+def through_ffmpeg(program: str, path: str, kind: str, track: int | None) -> Iterator[Audio]:
+    """One audio track at its own rate, as it is decoded.
+
+    kind:  what the file is, for messages
+    track: from 0 among the audio tracks; None for the one that the file calls its default, or else the first
+
+    Raises Refused if ffmpeg does not know the file, AudioError, OptionError for a track that is not there."""
+    # crccheck: without it, damaged FLAC becomes noise without a word. "file:": a name may look like an option or an
+    # address
+    options = f"-hide_banner -nostdin -protocol_whitelist file -format_whitelist {_FFMPEG_FORMATS} -err_detect crccheck"
+    command = [program, *options.split(), "-i", f"file:{path}"]
+    found = _probe(command, path)
+    if not found.audio:
+        raise AudioError(f"{kind}: it has no audio track")
+    number, warnings = _choose(found.audio, track)
+    stream = list(found.audio)[number]
+    delay_s = _delay_s(command, stream, found.start_s) if found.has_video else 0.0
+    # now, as the file may be gone when its samples have been read
+    n_frames = _flac_frames(path)
+    missing = cut_short(path) + (another_follows(path) if found.format.startswith(_STOPS_AT_THE_END) else [])
+    output = f"-v level+error -map 0:{stream} -c:a pcm_f32le -f wav".split()
+    with _decoded([*command, *output, *(["-af", _ON_THE_CLOCK] if found.has_video else []), "-"], path, found) as run:
+        audio, ended = run
+
+        def blocks() -> Generator[NDArray[np.float64], None, None]:
+            n_delay = round(delay_s * audio.rate)
+            position = 0
+            for frames in audio.blocks:
+                for i in range(0, n_delay, audio.rate):
+                    yield np.zeros((min(audio.rate, n_delay - i), frames.shape[1]))
+                n_delay = 0
+                position += len(frames)
+                yield frames
+            try:
+                said = ended()
+            except Refused as refusal:
+                raise AudioError(f"{kind}; {refusal}") from None
+            promised = n_frames or (round((found.length_s - 0.01) * audio.rate) if found.format in _EXACT else 0)
+            lacking = decoded_less("ffmpeg", position, promised, audio.rate)
+            all_came = found.format in _EXACT and promised > 0 and not lacking
+            audio.missing.extend([*([] if all_came else said), *(missing or lacking)])
+
+        yield replace(audio, blocks=blocks(), live=False, warnings=warnings)
+
+
+def decoded_less(program: str, n_frames: int, promised: int, rate: int) -> list[str]:
+    """A warning if fewer frames came than the header promised."""
+    if n_frames >= promised:
+        return []
+    came, length = f"{n_frames / rate:.2f} s", f"{promised / rate:.2f} s"
+    return [f"{program}: decoded {came} of {length}: the file is damaged, or of a rare kind"]
+
+
+def _probe(command: list[str], path: str) -> _Found:
+    """From what ffmpeg prints of its input; Refused where it does not open it."""
+    done = subprocess.run([*command, "-v", "level+info"], stdin=subprocess.DEVNULL, capture_output=True)
+    lines = done.stderr.decode(errors="replace").splitlines()
+    is_input = re.compile(r"\[info\] Input #0, (\S+), from ")
+    opened = next(filter(None, map(is_input.match, lines)), None)
+    if opened is None:
+        said = deque((message for line in lines if (message := _error(line, set(), path))), _MESSAGES)
+        said = said or deque(filter(None, (_untagged(line) for line in lines)), _MESSAGES)
+        raise Refused("; ".join(said or [f"ffmpeg ended with code {done.returncode}"]))
+    streams: dict[int, str] = {}
+    start_s = length_s = 0.0
+    for line in lines:
+        if stream := re.match(r"\[info\] +Stream #0:(\d+)(?:\[0x\w+\])?((?:\([^)]*\))?: (?:[A-Z]\w+): .*)", line):
+            streams[int(stream[1])] = stream[2]  # a stream of two programmes is listed twice
+        elif duration := re.match(r"\[info\]   Duration: (?:(\d+):(\d+):([\d.]+)|N/A)(?:, start: (-?[\d.]+))?", line):
+            length_s = sum(float(part) * unit for part, unit in zip(duration.groups("0"), (3600, 60, 1), strict=False))
+            start_s = float(duration[4] or 0)
+    audio = {index: streams[index] for index in sorted(streams) if ": Audio: " in streams[index]}
+    others = [text for index, text in streams.items() if index not in audio]
+    has_video = any(": Video: " in text and "(attached pic)" not in text for text in others)
+    # "Video: av1 (libdav1d) (Main), ...": the decoder may be any word before the first comma
+    decoders = {word for text in others for word in re.findall(r"\w+", text.split(",")[0])}
+    return _Found(opened[1], start_s, length_s, audio, has_video, decoders)
+
+
+def _choose(audio: dict[int, str], track: int | None) -> tuple[int, list[str]]:
+    """The track's number, from 0, and a word if others could be meant."""
+    if track is not None:
+        if track not in range(len(audio)):
+            raise OptionError(f"track is {track}, but the recording has {len(audio)}, counted from 0")
+        return track, []
+    descriptions = list(audio.values())
+    number = next((n for n, text in enumerate(descriptions) if "(default)" in text), 0)
+    if len(audio) == 1:
+        return number, []
+    languages = [language[1] if (language := re.match(r"\((\w+)\)", text)) else "?" for text in descriptions]
+    listed = ", ".join(f"{n} {language}" for n, language in enumerate(languages))
+    return number, [f"{len(audio)} audio tracks ({listed}): using {number}; --track N (track=N) chooses another"]
+
+
+def _delay_s(command: list[str], stream: int, start_s: float) -> float:
+    """By how much the sound begins after the recording does; 0 for less than _GAP_S.
+
+    From the first packet's own timestamp: where formats may have breaks in their clock (MPEG-TS, MPEG-PS), ffmpeg sets
+    the clock to 0 at the first stream that it is asked for.
+    """
+    output = f"-v quiet -copyts -map 0:{stream} -c copy -frames:a 1 -f framecrc -".split()
+    done = subprocess.run([*command, *output], stdin=subprocess.DEVNULL, capture_output=True)
+    text = done.stdout.decode(errors="replace")
+    unit, packet = re.search(r"^#tb 0: (\d+)/(\d+)", text, re.M), re.search(r"^0, *-?\d+, *(-?\d+),", text, re.M)
+    if unit is None or packet is None:
+        return 0.0
+    delay_s = int(packet[1]) * int(unit[1]) / int(unit[2]) - start_s
+    return delay_s if delay_s > _GAP_S else 0.0
+
+
+@contextmanager
+def _decoded(command: list[str], path: str, found: _Found) -> Iterator[tuple[Audio, Callable[[], list[str]]]]:
+    """The WAV file that ffmpeg writes, and a function that waits for the end and gives ffmpeg's messages; it raises
+    Refused if ffmpeg failed."""
+    pipe, errors, others = subprocess.PIPE, deque[str](maxlen=_MESSAGES), deque[str](maxlen=_MESSAGES)
+
+    def collect(stderr: IO[bytes]) -> None:
+        with suppress(ValueError):  # closed already: Ctrl-C came while this thread was being started
+            for line in stderr:
+                text = line.decode(errors="replace")
+                if message := _error(text, found.decoders, path):
+                    errors.append(message)
+                elif message := _untagged(text):  # by libraries in it, such as libgomp; or by the system
+                    others.append(message)
+
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
+        assert process.stderr is not None
+        # in a thread: while a full pipe of messages is not read, ffmpeg waits
+        reader = Thread(target=collect, args=(process.stderr,))
+
+        def ended() -> list[str]:
+            reader.join()
+            if code := process.wait():
+                raise Refused("; ".join(errors or others or [f"ffmpeg ended with code {code}"]))
+            return list(errors)
+
+        decoded = cast(BinaryIO, process.stdout)
+        try:
+            reader.start()
+            try:
+                audio = open_wav(decoded)
+            except AudioError as error:
+                decoded.close()  # while it is open and not read, ffmpeg may wait
+                ended()
+                raise Refused(f"what ffmpeg made of it: {error}") from error
+            yield audio, ended
+        finally:
+            # For a caller that needs no more; otherwise ffmpeg has ended by now. Should the program be a script that
+            # started ffmpeg, then ffmpeg ends because nobody reads its output.
+            decoded.close()
+            process.kill()
+            if reader.is_alive():
+                reader.join()
+
+
+def _error(line: str, decoders: set[str], path: str) -> str | None:
+    """What a line says of damage to the sound; None for other lines. decoders: of other streams, whose errors do not
+    matter: video from the middle of a broadcast begins with dozens."""
+    tagged = _TAGGED.match(line.strip())
+    if tagged is None or tagged[2].startswith(_HARMLESS):
+        return None
+    contexts = re.findall(r"\[([^\]]*) @ 0x\w+\]", tagged[1])
+    if contexts and contexts[-1] in decoders:
+        return None
+    context = f"[{contexts[-1]}] " if contexts else ""
+    return f"ffmpeg: {context}{tagged[2]}".replace(f"file:{path}: ", "")
+
+
+def _untagged(line: str) -> str | None:
+    found = _UNTAGGED.match(line)
+    return f"ffmpeg: {found[1]}" if found else None
+
+
+def _flac_frames(path: str) -> int:
+    """How many frames a FLAC file's header promises (RFC 9639, 8.2); 0 for other files. Without a word, ffmpeg 5 leaves
+    out what it cannot decode, and finds no frames at all in long stretches of 8-bit files."""
+    with open(path, "rb") as file:
+        head = file.read(26)
+    return int.from_bytes(head[18:], "big") & 0xF_FFFF_FFFF if head[:4] == b"fLaC" else 0
