@@ -210,7 +210,7 @@ def _recording_of(job: Job, ctrl_c: CtrlC) -> Iterator[Audio]:
     from .stdin import ReadAhead
 
     if job.file != STDIN:
-        with open_audio(job.file, job.raw) as audio:
+        with open_audio(job.file, job.raw, job.track) as audio:
             yield audio
         return
     if sys.stdin is None or sys.stdin.isatty():
@@ -218,7 +218,7 @@ def _recording_of(job: Job, ctrl_c: CtrlC) -> Iterator[Audio]:
     # Not sys.stdin.buffer: a thread that waits in it keeps Python from ending.
     stdin = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115 - nothing to close
     ahead = ReadAhead(stdin, job.name)
-    with open_audio(cast(BinaryIO, ahead), job.raw) as audio:
+    with open_audio(cast(BinaryIO, ahead), job.raw, job.track) as audio:
         ctrl_c.end_pipe = ahead.end
         try:
             yield audio

@@ -32,15 +32,24 @@ _STOPS_AT_THE_END = ("aiff", "asf", "caf", "mov")  # of the first recording; in 
 _EXACT = ("flac", "tta", "wv")  # their headers count the samples, and damaged blocks are left out
 
 _MESSAGES = 3  # of ffmpeg's, the last ones, are passed on; a damaged file may give thousands
+_MESSAGES_KEPT = 1000
 # "[aac @ 0x55d0] [error] ...", "[aist#0:0/mp3 @ 0x55d0] [dec:mp3float @ 0x55d1] [error] ...", "[error] ..."
 _TAGGED = re.compile(r"((?:\[[^\]]* @ 0x\w+\] )*)\[(?:error|fatal|panic)\] (.*)")
 _UNTAGGED = re.compile(r"(?!\[)\s*(.*\S)")
-# Of errors that lose nothing: a second WebM file after the first, which is read, too; headers within a chained Ogg
-# file, which are no packets of sound; ffmpeg's answer to a command without an output.
-_HARMLESS = ("Found unknown-length element", "Error parsing the packet header", "At least one output file")
-_GAP_S = (
-    0.1  # silence fills longer ones: swresample's own threshold. Shorter ones come of rounding and encoders' delays
+# Follows the decoder's own message.
+_UNDECODED = ("Error while decoding stream", "Error submitting packet to decoder", "Decoding error")
+# What the MPEG decoder says, in two messages, of a tag where another file begins, and of zeros and lyrics at the end. It
+# is silent about other tags.
+_NO_MPEG_FRAME = re.compile(rf"Header missing|{'|'.join(_UNDECODED)}")
+# (format, how an error begins that loses nothing)
+_HARMLESS = (
+    ("", "At least one output file must be specified"),  # the answer to a command that only asks what there is
+    ("matroska", "Found unknown-length element"),  # another file behind the first; it is read, too
+    ("ogg", "Error parsing the packet header"),  # the header of a chained stream, taken for sound; damage fails the CRC
 )
+
+# Silence fills longer gaps: swresample's own threshold. Rounding and encoders' delays make shorter ones.
+_GAP_S = 0.1
 # Sound on the container's clock. ffmpeg's aresample alone would drop what comes after timestamps that go back, as in
 # files that were put one behind the other; so here they never do. In variable 0 the offset that this takes, in 1 the
 # end of what has come. A step back of more than a second is a new beginning, a smaller one jitter.
@@ -117,8 +126,11 @@ def through_ffmpeg(program: str, path: str, kind: str, track: int | None) -> Ite
                 raise AudioError(f"{kind}; {refusal}") from None
             promised = n_frames or (round((found.length_s - 0.01) * audio.rate) if found.format in _EXACT else 0)
             lacking = decoded_less("ffmpeg", position, promised, audio.rate)
-            all_came = found.format in _EXACT and promised > 0 and not lacking
-            audio.missing.extend([*([] if all_came else said), *(missing or lacking)])
+            if found.format in _EXACT and promised and not lacking:
+                said = [message for message in said if "CRC" in message]  # others are of tags at the end
+            elif found.format == "mp3" and said and all(map(_NO_MPEG_FRAME.search, said)):
+                said = said[2 * _tags_in_mpeg(path) :]
+            audio.missing.extend([*said[-_MESSAGES:], *(missing or lacking)])
 
         yield replace(audio, blocks=blocks(), live=False, warnings=warnings)
 
@@ -138,9 +150,8 @@ def _probe(command: list[str], path: str) -> _Found:
     is_input = re.compile(r"\[info\] Input #0, (\S+), from ")
     opened = next(filter(None, map(is_input.match, lines)), None)
     if opened is None:
-        said = deque((message for line in lines if (message := _error(line, set(), path))), _MESSAGES)
-        said = said or deque(filter(None, (_untagged(line) for line in lines)), _MESSAGES)
-        raise Refused("; ".join(said or [f"ffmpeg ended with code {done.returncode}"]))
+        errors, others = _messages(lines, path, None)
+        raise Refused("; ".join((errors or others)[-_MESSAGES:] or [f"ffmpeg ended with code {done.returncode}"]))
     streams: dict[int, str] = {}
     start_s = length_s = 0.0
     for line in lines:
@@ -192,27 +203,18 @@ def _delay_s(command: list[str], stream: int, start_s: float) -> float:
 def _decoded(command: list[str], path: str, found: _Found) -> Iterator[tuple[Audio, Callable[[], list[str]]]]:
     """The WAV file that ffmpeg writes, and a function that waits for the end and gives ffmpeg's messages; it raises
     Refused if ffmpeg failed."""
-    pipe, errors, others = subprocess.PIPE, deque[str](maxlen=_MESSAGES), deque[str](maxlen=_MESSAGES)
-
-    def collect(stderr: IO[bytes]) -> None:
-        with suppress(ValueError):  # closed already: Ctrl-C came while this thread was being started
-            for line in stderr:
-                text = line.decode(errors="replace")
-                if message := _error(text, found.decoders, path):
-                    errors.append(message)
-                elif message := _untagged(text):  # by libraries in it, such as libgomp; or by the system
-                    others.append(message)
-
+    pipe, lines = subprocess.PIPE, deque[bytes](maxlen=_MESSAGES_KEPT)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
         assert process.stderr is not None
         # in a thread: while a full pipe of messages is not read, ffmpeg waits
-        reader = Thread(target=collect, args=(process.stderr,))
+        reader = Thread(target=_collect, args=(lines, process.stderr))
 
         def ended() -> list[str]:
             reader.join()
+            errors, others = _messages([line.decode(errors="replace") for line in lines], path, found)
             if code := process.wait():
-                raise Refused("; ".join(errors or others or [f"ffmpeg ended with code {code}"]))
-            return list(errors)
+                raise Refused("; ".join((errors or others)[-_MESSAGES:] or [f"ffmpeg ended with code {code}"]))
+            return errors
 
         decoded = cast(BinaryIO, process.stdout)
         try:
@@ -233,22 +235,45 @@ def _decoded(command: list[str], path: str, found: _Found) -> Iterator[tuple[Aud
                 reader.join()
 
 
-def _error(line: str, decoders: set[str], path: str) -> str | None:
-    """What a line says of damage to the sound; None for other lines. decoders: of other streams, whose errors do not
-    matter: video from the middle of a broadcast begins with dozens."""
-    tagged = _TAGGED.match(line.strip())
-    if tagged is None or tagged[2].startswith(_HARMLESS):
-        return None
-    contexts = re.findall(r"\[([^\]]*) @ 0x\w+\]", tagged[1])
-    if contexts and contexts[-1] in decoders:
-        return None
-    context = f"[{contexts[-1]}] " if contexts else ""
-    return f"ffmpeg: {context}{tagged[2]}".replace(f"file:{path}: ", "")
+def _collect(lines: deque[bytes], stderr: IO[bytes]) -> None:
+    with suppress(ValueError):  # closed already: Ctrl-C came while this thread was being started
+        lines.extend(stderr)
 
 
-def _untagged(line: str) -> str | None:
-    found = _UNTAGGED.match(line)
-    return f"ffmpeg: {found[1]}" if found else None
+def _messages(lines: list[str], path: str, found: _Found | None) -> tuple[list[str], list[str]]:
+    """What ffmpeg printed -> its errors that matter to the sound, and what libraries in it (such as libgomp) or the
+    system said. found: what is known of the file."""
+    errors, others = list[str](), list[str]()
+    was_harmless = False
+    for line in lines:
+        if tagged := _TAGGED.match(line):
+            contexts = re.findall(r"\[([^\]]*) @ ", tagged[1])
+            text = re.sub(r" on whitelist '.*'", " on whitelist", tagged[2].replace(f"file:{path}: ", "").strip())
+            # Video from the middle of a broadcast begins with dozens.
+            is_other = found is not None and contexts and contexts[-1] in found.decoders
+            is_harmless = any(
+                text.startswith(begins) and (found is None or found.format.startswith(format))
+                for format, begins in _HARMLESS
+            )
+            if not (is_other or is_harmless or (was_harmless and text.startswith(_UNDECODED))):
+                errors.append("ffmpeg: " + "".join(f"[{context}] " for context in contexts[-1:]) + text)
+            was_harmless = is_harmless
+        elif untagged := _UNTAGGED.match(line):
+            others.append(f"ffmpeg: {untagged[1]}")
+    return errors, others
+
+
+def _tags_in_mpeg(path: str) -> int:
+    """How many ID3 tags stand between frames, where files were put one behind the other; and zeros or lyrics (Lyrics3)
+    at the end."""
+    n_tags, tail = 0, b""
+    with suppress(OSError), open(path, "rb") as file:  # gone: nothing is excused
+        file.seek(10)
+        while block := file.read(1 << 20):
+            n_tags += len(re.findall(rb"ID3[\x02-\x04]\0[\0-\xf0][\0-\x7f]{4}", tail[-9:] + block))
+            tail = (tail + block)[-160:]
+        n_tags += not any(tail[-16:]) or b"LYRICS200" in tail or b"LYRICSEND" in tail
+    return n_tags
 
 
 def _flac_frames(path: str) -> int:

@@ -26,7 +26,13 @@ _AUDIO_MAGICS = [
     (0, b"wvpk", "a WavPack file"),
     (0, b"NIST_1A\n", "a NIST SPHERE file"),
 ]
-_OTHER_MAGICS = [(b"PK\x03\x04", "a zip archive: unpack it first"), (b"\x1f\x8b", "a gzip file: unpack it first")]
+_OTHER_MAGICS = [
+    (b"PK\x03\x04", "a zip archive: unpack it first"),
+    (b"\x1f\x8b", "a gzip file: unpack it first"),
+    (b"\x89PNG\r\n", "a picture (PNG)"),
+    (b"\xff\xd8\xff", "a picture (JPEG)"),
+    (b"%PDF-", "a PDF document"),
+]
 # The codings of WAV files, by format tag (Microsoft's mmreg.h).
 _CODINGS = {
     PCM: "PCM",
@@ -65,14 +71,14 @@ def identify(not_wav: NotWav, head: bytes) -> str:
         return kind
     for magic, other in _OTHER_MAGICS:
         if head.startswith(magic):
-            raise AudioError(f"not audio, but {other}")
+            raise AudioError(other)
     # UTF-16 begins FF FE, as does MPEG Layer I. Random bytes may decode, but not with ASCII among them.
     if head.startswith(codecs.BOM_UTF16_LE) and any(map(str.isascii, text := _text(head[2:], "utf-16-le"))):
-        raise AudioError(f"not audio, but a UTF-16 text file, beginning {text[:30]!r}")
+        raise AudioError(f"a UTF-16 text file, beginning {text[:30]!r}")
     if head[:1] == b"\xff" and head[1:2] >= b"\xe0":  # eleven set bits: an MPEG audio frame
         return "an MP3 or AAC file"
     if text := _text(head, "utf-8-sig"):
-        raise AudioError(f"not audio, but a text file, beginning {text[:30]!r}")
+        raise AudioError(f"a text file, beginning {text[:30]!r}")
     return str(not_wav)
 
 

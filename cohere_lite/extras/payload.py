@@ -75,7 +75,8 @@ def _mp3_frame_bytes(header: bytes) -> int:
 def _bursts_in(head: bytes, coding: Coding) -> tuple[int, str] | None:
     """(bytes before the first one, what they are) of frames of compressed sound, two at least, equally far apart."""
     whole = head[: len(head) - len(head) % coding.block_bytes]
-    samples = np.nan_to_num(coding.decode(whole).ravel())  # the upper 16 bits of each, whatever its width
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        samples = np.nan_to_num(coding.decode(whole).ravel())  # the upper 16 bits of each, whatever its width
     words = np.floor(np.clip(samples, -1, 1 - 2**-15) * 2**15).astype(np.int16).view(np.uint16)
     for swapped in words, words.byteswap():
         for start, mask, value, name in _BURSTS:
