@@ -921,6 +921,7 @@ def fake_ffmpeg(tmp_path, monkeypatch):
         path.write_text(head + textwrap.dedent(program))
         path.chmod(0o755)
         monkeypatch.setenv("PATH", str(path.parent))
+        monkeypatch.setitem(sys.modules, "soundfile", None)  # which would be asked next
 
     return install
 

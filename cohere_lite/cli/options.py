@@ -163,8 +163,8 @@ def _matching(pattern: str) -> list[str]:
 class Job:
     """What to do with one recording.
 
-    file, raw, track: what to read;  options: of Transcriber.segments;  style: of the text;  path: where to write it, None for
-    standard output;  overwrite: whether `path` may exist
+    file, raw, track: what to read;  options: of Transcriber.segments;  style: of the text;  path: where to write it,
+    None for standard output;  overwrite: whether `path` may exist
     """
 
     file: str

@@ -38,8 +38,8 @@ _TAGGED = re.compile(r"((?:\[[^\]]* @ 0x\w+\] )*)\[(?:error|fatal|panic)\] (.*)"
 _UNTAGGED = re.compile(r"(?!\[)\s*(.*\S)")
 # Follows the decoder's own message.
 _UNDECODED = ("Error while decoding stream", "Error submitting packet to decoder", "Decoding error")
-# What the MPEG decoder says, in two messages, of a tag where another file begins, and of zeros and lyrics at the end. It
-# is silent about other tags.
+# What the MPEG decoder says, in two messages, of a tag where another file begins, and of zeros and lyrics at the end.
+# It is silent about other tags.
 _NO_MPEG_FRAME = re.compile(rf"Header missing|{'|'.join(_UNDECODED)}")
 # (format, how an error begins that loses nothing)
 _HARMLESS = (
@@ -124,9 +124,10 @@ def through_ffmpeg(program: str, path: str, kind: str, track: int | None) -> Ite
                 said = ended()
             except Refused as refusal:
                 raise AudioError(f"{kind}; {refusal}") from None
+            # ffmpeg gives lengths in hundredths of a second
             promised = n_frames or (round((found.length_s - 0.01) * audio.rate) if found.format in _EXACT else 0)
             lacking = decoded_less("ffmpeg", position, promised, audio.rate)
-            if found.format in _EXACT and promised and not lacking:
+            if found.format in _EXACT and promised > 0 and not lacking:
                 said = [message for message in said if "CRC" in message]  # others are of tags at the end
             elif found.format == "mp3" and said and all(map(_NO_MPEG_FRAME.search, said)):
                 said = said[2 * _tags_in_mpeg(path) :]
