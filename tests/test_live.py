@@ -210,6 +210,19 @@ def test_each_phrase_comes_as_the_speaker_pauses(raw: bool) -> None:
         assert command.process.returncode == 130
 
 
+def test_a_phrase_comes_though_nothing_else_does() -> None:
+    """The source stops in the middle of a pause, and then goes on. Or a WAV file has ended, and the pipe has not: as
+    soon as another one comes, it is transcribed, too."""
+    with Live("--raw", "16000:s16le:1") as command:
+        for _ in range(2):
+            command.say(SPEECH[:-6400])
+            assert command.line() == f"{SAMPLE_TEXT}\n"
+    with Live() as command:
+        for _ in range(2):
+            command.say(SAMPLE.read_bytes())
+            assert command.line() == f"{SAMPLE_TEXT}\n"
+
+
 def test_each_phrase_is_written_as_it_comes(tmp_path: Path) -> None:
     with Live("--raw", "16000:s16le:1", "--output-dir", str(tmp_path), "--format", "srt") as command:
         command.say(SPEECH + SILENCE)

@@ -12,6 +12,8 @@ from ..errors import OptionError
 from ..mel import SAMPLE_RATE
 from .loudness import FRAME, THRESHOLD_DB, Loudness, is_speech
 
+_STALLED_S = 1.0  # less than that without samples may be a network that is late
+
 
 @dataclass(frozen=True)
 class Pauses:
@@ -76,6 +78,13 @@ class Phrases:
         if self._quiet < self._n_frames or not (end := self._silence_end(speech=True)):
             return []
         self._n_frames -= end
+        return [self._held.take(end * FRAME)]
+
+    def idle(self, seconds: float) -> list[NDArray[np.float32]]:
+        """The phrase so far, if nothing has come for so long that it is over: some sources send nothing in silence."""
+        if self._quiet >= self._n_frames or seconds < max(self._pause * FRAME / SAMPLE_RATE, _STALLED_S):
+            return []
+        end, self._n_frames, self._quiet = self._n_frames, 0, 0
         return [self._held.take(end * FRAME)]
 
     def finish(self) -> list[NDArray[np.float32]]:
