@@ -299,7 +299,7 @@ def test_the_way_to_the_full_model() -> None:
 
 @pytest.mark.folder
 def test_the_command_needs_some_of_the_extras(tmp_path: Path) -> None:
-    """In a copy of the runtime, cli, a model, and extras/formats.py, languages.py, loudness.py, phrases.py and raw.py."""
+    """In a copy of the runtime, cli, a model, and five files of extras/."""
     extras = {path.name for path in (CHECKOUT / "cohere_lite" / "extras").glob("*.py")}
     needed = {"__init__.py", "formats.py", "languages.py", "loudness.py", "phrases.py", "raw.py"}
     skipped = shutil.ignore_patterns("export", "__pycache__", *extras - needed)
@@ -330,20 +330,9 @@ def test_short_options_and_capitals(scripted: Path, tmp_path: Path) -> None:
     assert run("-m", scripted, "-v", "--provider", "CPU", "--cut", "Pauses", SAMPLE).stderr.count("\n") == 4
 
 
-@pytest.mark.parametrize(
-    ("said", "code"),
-    [
-        ("fr", "fr"),
-        ("FR", "fr"),
-        ("fr_CA", "fr"),
-        ("fr-CA", "fr"),
-        ("fr_FR.UTF-8", "fr"),
-        ("French", "fr"),
-        ("fra", "fr"),
-    ],
-)
-def test_what_people_call_a_language(scripted: Path, said: str, code: str) -> None:
-    assert json.loads(run("-m", scripted, "-f", "json", "-l", said, SAMPLE).stdout)["language"] == code
+@pytest.mark.parametrize("said", ["fr", "FR", "fr_CA", "fr-CA", "fr_FR.UTF-8", "French", "fra", "français"])
+def test_what_people_call_a_language(scripted: Path, said: str) -> None:
+    assert json.loads(run("-m", scripted, "-f", "json", "-l", said, SAMPLE).stdout)["language"] == "fr"
 
 
 def test_a_language_that_the_model_does_not_have(scripted: Path) -> None:
@@ -464,7 +453,7 @@ def test_streams_of_a_host_program(closed: bool, scripted: Path, monkeypatch, ca
         monkeypatch.setattr(sys, "stdin", stdin)
         if closed:
             stdin.close()
-            told = "error: standard input: "
+            told = "error: standard input: there is no pipe to read from"
         assert main(["--quiet", "--model", str(scripted), "-"]) == (1 if told else 0)
         assert stdout.text == ("" if told else "a b\n")
         assert capsys.readouterr().err.startswith(told)
