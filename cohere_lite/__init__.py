@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 __all__ = [
     "AudioError", "CohereLiteError", "ModelError", "ModelFileNotFound", "OptionError", "Pauses", "ProviderError",
-    "Recording", "Segment", "Transcriber", "Transcript", "open_audio",
+    "Recording", "Segment", "StateError", "Transcriber", "Transcript", "open_audio",
 ]  # fmt: skip
 
 if TYPE_CHECKING:  # for type checkers and editors
     from .audio import open_audio
-    from .errors import AudioError, CohereLiteError, ModelError, ModelFileNotFound, OptionError, ProviderError
+    from .errors import (
+        AudioError,
+        CohereLiteError,
+        ModelError,
+        ModelFileNotFound,
+        OptionError,
+        ProviderError,
+        StateError,
+    )
     from .extras.phrases import Pauses
     from .recording import Recording
     from .transcribe import Transcriber
