@@ -4,7 +4,7 @@
     print(Transcriber("path/to/model").transcribe("speech.wav").text)
 
 The files in the order in which a sample becomes text: wav (codings), audio, resample, cut, mel, model (graphfile,
-session, contracts), decode, tokens, transcript, recording, transcribe. Folders other than contracts/ are optional."""
+turns, session, contracts), decode, tokens, transcript, recording, transcribe. Folders but contracts/ are optional."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -114,7 +115,12 @@ def _locate(
 ) -> tuple[Path, list[Path], str | None]:
     """The model's folder, the .onnx files in it that may be its graphs, and the precision that is asked for."""
     if model is None and not DEMO_FOLDER.is_dir():
-        raise ModelFileNotFound("this copy of the package comes without the demonstration model: name a model folder")
+        found = "comes without the demonstration model"
+        if any(path.is_file() for path in DEMO_FOLDER.parents):
+            found = "is in a zip file, and models are loaded from folders"
+        elif getattr(sys, "frozen", False):
+            found += " (PyInstaller adds it with --collect-data cohere_lite)"
+        raise ModelFileNotFound(f"this copy of the package {found}: name a model folder")
     folder = DEMO_FOLDER if model is None else Path(model)
     named = HUB_NAME.fullmatch(model) if isinstance(model, str) and not folder.exists() else None
     if named and named[2]:
