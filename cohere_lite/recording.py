@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from threading import RLock
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +45,6 @@ class Recording:
     def __init__(
         self,
         model: Model,
-        lock: RLock,
         batch_size: int,
         rate: int,
         prompt: Sequence[int],
@@ -55,9 +53,10 @@ class Recording:
         pauses: Pauses | None,
         skip_silence: bool,
     ) -> None:
-        """lock: held while the model works;  batch_size: pieces decoded side by side;  prompt: ids;  the others: see
-        Transcriber. Raises AudioError for a rate that cannot be."""
-        self._model, self._lock, self._batch_size, self._prompt = model, lock, batch_size, prompt
+        """batch_size: pieces decoded side by side;  prompt: ids;  the others: see Transcriber. Raises AudioError for a
+        rate that cannot be, StateError."""
+        self._model, self._turn, self._batch_size, self._prompt = model, model.turn, batch_size, prompt
+        self._turn.check()
         self._rate, self._start, self._channel = float(rate), start, channel
         self._new_cutter = lambda: pauses.cutter(model.max_chunk_s) if pauses else Chunks(model.max_chunk_s)
         self._new_detector = partial(_silence_detector, skip_silence, pauses)
@@ -72,6 +71,9 @@ class Recording:
         self._recognised: deque[Segment] = deque()
         self._is_first = True
         self._is_ended = False
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Recording cannot be pickled or copied: begin one in each process")
 
     def push(self, samples: NDArray) -> list[Segment]:
         """The next samples, float (n,) or (n, channels) in -1..1, or int16 -> the segments that they complete. None,
@@ -173,7 +175,8 @@ class Recording:
         others, to be decoded side by side, but for the first; silent ones wait for those before them only."""
         while self._in_order:
             piece = self._in_order[0]
-            with self._lock:
+            with self._turn.lock:
+                self._turn.check()
                 clip = None if piece.samples is None else self._model.contract.encode(piece.samples)
             self._encoded.append((piece, clip))
             self._in_order.popleft()
@@ -186,7 +189,8 @@ class Recording:
     def _decode(self) -> None:
         decoded: Iterator[Decoded] = iter(())
         if clips := [clip for _, clip in self._encoded if clip is not None]:
-            with self._lock:
+            with self._turn.lock:
+                self._turn.check()
                 decoded = iter(decode(self._model.contract, clips, self._prompt, self._model.vocabulary.end_of_text))
         segments = [self._segment(piece, None if clip is None else next(decoded)) for piece, clip in self._encoded]
         self._encoded = []

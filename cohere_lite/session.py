@@ -16,8 +16,9 @@ import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 from onnxruntime import OrtValue
 
-from .errors import ModelError, OptionError, ProviderError
+from .errors import ModelError, OptionError, ProviderError, number
 from .graphfile import GraphFile
+from .turns import Turn
 
 CPU_ONLY = ["CPUExecutionProvider"]
 # On the CPU, fusing a residual sum with the layer norm after it replaces two fast kernels with a slow one
@@ -40,9 +41,9 @@ class Value(NamedTuple):
 
 class Session:
     """A graph that is open, and what is bound to it: a value stays bound, and alive, until another takes its place. For
-    one thread at a time."""
+    one thread at a time, whose turn it is."""
 
-    def __init__(self, session: ort.InferenceSession, path: Path) -> None:
+    def __init__(self, session: ort.InferenceSession, path: Path, turn: Turn) -> None:
         """Raises ModelError for inputs or outputs of a type that cannot be fed, ProviderError where onnxruntime cannot
         tell which memory they live in."""
         self.path = path
@@ -50,6 +51,8 @@ class Session:
         self.inputs = _values(session, path, session.get_inputs(), "get_input_memory_infos")
         self.outputs = _values(session, path, session.get_outputs(), "get_output_memory_infos")
         self._session = session
+        self._turn = turn
+        turn.sessions.append(session)
         self._binding = session.io_binding()
         # the binding alone does not keep the arrays behind the values alive (onnxruntime <= 1.23)
         self._bound: dict[str, OrtValue] = {}
@@ -112,7 +115,9 @@ class Session:
 
     def _run(self, binding: ort.IOBinding) -> None:
         try:
-            self._session.run_with_iobinding(binding)
+            with self._turn.lock:
+                self._turn.check()
+                self._session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's own classes share no base but this one
             if type(error) is not RuntimeError and not type(error).__module__.startswith("onnxruntime"):
                 raise  # a signal handler's: it has nothing to do with the model
@@ -148,6 +153,8 @@ def _device(info: ort.capi.onnxruntime_pybind11_state.OrtMemoryInfo) -> str:
 
 def provider_names(providers: Sequence[str]) -> list[str]:
     """onnxruntime's names, with the CPU last for what the others leave. Raises OptionError, ProviderError."""
+    if not isinstance(providers, (list, tuple)) or not all(isinstance(name, str) for name in providers):
+        raise OptionError(f"providers is {providers!r}; it must be a list such as ['cuda', 'cpu']")
     if tuple(providers) == ("cpu",):
         return CPU_ONLY
     try:
@@ -165,8 +172,8 @@ def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionO
     # Of more, each waits for a core: the demonstration model's 11 tokens took 4 s with 100 threads on two cores, 38 s
     # with 1,000.
     most = max(64, os.cpu_count() or 1)
-    if threads is not None and not 1 <= threads <= most:
-        raise OptionError(f"threads is {threads}; it must be 1 to {most} on this machine")
+    if threads is not None:
+        threads = number("threads", threads, f"1 to {most} on this machine", 1, most, whole=True)
     options = ort.SessionOptions()
     options.intra_op_num_threads = _physical_cores() if threads is None else threads
     # fatal ones only: warnings of graph optimisation mean nothing to a user, and errors are raised
@@ -191,10 +198,16 @@ Options = Callable[[], ort.SessionOptions]  # new ones at each call
 Cache = str | PathLike[str] | None  # where prepared copies are kept: see extras/prepared.py
 
 
-def open_session(graph: GraphFile, names: list[str], make_options: Options, cache: Cache) -> Session:
+def open_session(graph: GraphFile, names: list[str], make_options: Options, cache: Cache, turn: Turn) -> Session:
     """names: onnxruntime's, of providers. Raises ModelError, ProviderError."""
+    with turn.lock:
+        turn.check()
+        return _open_session(graph, names, make_options, cache, turn)
+
+
+def _open_session(graph: GraphFile, names: list[str], make_options: Options, cache: Cache, turn: Turn) -> Session:
     if prepared := _open_prepared(graph, names, make_options, cache):
-        return Session(prepared, graph.path)
+        return Session(prepared, graph.path, turn)
     disabled = SLOW_FUSIONS if names == CPU_ONLY else None
     try:
         session = ort.InferenceSession(str(graph.path), make_options(), providers=names, disabled_optimizers=disabled)
@@ -203,7 +216,7 @@ def open_session(graph: GraphFile, names: list[str], make_options: Options, cach
         raise ModelError(f"onnxruntime {ort.__version__} cannot load {graph.path}: {reason}") from error
     if (found := session.get_providers()[0]) != names[0]:  # onnxruntime only warns, and runs on what is left
         raise ProviderError(f"{names[0]} was asked for, but {graph.path.name} would run on {found}")
-    return Session(session, graph.path)
+    return Session(session, graph.path, turn)
 
 
 def _open_prepared(

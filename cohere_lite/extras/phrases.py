@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cut import MAX_CHUNK_S, QUIET_WINDOW, SEARCH_S, Held, quietest
-from ..errors import OptionError
+from ..errors import OptionError, number
 from ..mel import SAMPLE_RATE
 from .loudness import FRAME, THRESHOLD_DB, Loudness, is_speech
 
@@ -30,6 +30,8 @@ class Pauses:
 
     def __post_init__(self) -> None:
         """Raises OptionError."""
+        for name, value in vars(self).copy().items():
+            object.__setattr__(self, name, number(name, value, "a number"))
         if not 0 < self.threshold_db < 100:
             raise OptionError(f"threshold_db is {self.threshold_db}; it must be more than 0 and less than 100")
         if not 1 <= self.max_phrase_s <= MAX_CHUNK_S:
