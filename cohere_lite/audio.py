@@ -123,7 +123,11 @@ def as_frames(samples: NDArray) -> NDArray:
     frames = samples[:, None] if samples.ndim == 1 else samples
     if frames.ndim != 2 or frames.shape[1] == 0:
         raise AudioError(f"samples of shape {samples.shape}; expected (n,) or (n, channels)")
-    return frames if samples.dtype.kind == "f" else frames / 2.0 ** (8 * samples.itemsize - 1) - _OFFSETS[kind]
+    return (
+        frames
+        if samples.dtype.kind == "f"
+        else frames.astype(np.float64) / 2 ** (8 * samples.itemsize - 1) - _OFFSETS[kind]
+    )
 
 
 def stretch(audio: Audio, start: float, end: float | None) -> Iterator[NDArray]:
