@@ -30,7 +30,7 @@ if __name__ == "__main__":
         package = type(sys)("cohere_lite")
         package.__path__ = [folder]
         sys.modules["cohere_lite"] = package
-        exec(found.loader.get_code("__init__"), vars(package))
+        exec(found.loader.get_code("__init__"), vars(package))  # type: ignore[union-attr]
         run_module("cohere_lite.__main__", run_name="__main__", alter_sys=True)
     try:
         from .cli.run import run

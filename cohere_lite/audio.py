@@ -123,7 +123,8 @@ def as_frames(samples: NDArray) -> NDArray:
     frames = samples[:, None] if samples.ndim == 1 else samples
     if frames.ndim != 2 or frames.shape[1] == 0:
         raise AudioError(f"samples of shape {samples.shape}; expected (n,) or (n, channels)")
-    return frames if samples.dtype.kind == "f" else frames / 2.0 ** (8 * samples.itemsize - 1) - _OFFSETS[kind]
+    is_float = samples.dtype.kind == "f"
+    return frames if is_float else frames.astype(float) / 2 ** (8 * samples.itemsize - 1) - _OFFSETS[kind]
 
 
 def stretch(audio: Audio, start: float, end: float | None) -> Iterator[NDArray]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import inf
 from numbers import Real
-from os import PathLike
 from typing import Any
 
 logger = logging.getLogger("cohere_lite")
@@ -73,7 +72,7 @@ def number(name: str, value: Any, expected: str, least: float = -inf, most: floa
     raise OptionError(f"{name} is {value!r}; it must be {expected}")
 
 
-def check_path(name: str, value: object, expected: str) -> None:
-    """Raises OptionError for what is neither a path nor None."""
-    if not isinstance(value, (str, PathLike, type(None))):
+def check_kind(name: str, value: object, kinds: tuple[type, ...], expected: str) -> None:
+    """Raises OptionError for an argument of another kind."""
+    if not isinstance(value, kinds):
         raise OptionError(f"{name} is {value!r}; it must be {expected}")

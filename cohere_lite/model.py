@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .contracts import CONTRACTS, Contract
 from .cut import MAX_CHUNK_S, MIN_CHUNK_S
-from .errors import ModelError, ModelFileNotFound, OptionError, check_path, logger
+from .errors import ModelError, ModelFileNotFound, OptionError, check_kind, logger
 from .graphfile import GraphFile, check_download, check_external_data, read_graph_file
 from .session import CPU_ONLY, Session, open_session, provider_names, session_options
 from .tokens import Vocabulary, read_tokens
@@ -74,10 +74,10 @@ def load_model(
     Raises ModelError or ModelFileNotFound for a folder that is not a complete model, OptionError for a provider,
     precision or thread count that makes no sense, ProviderError if the first provider would not run.
     """
-    check_path("model", model, 'a folder, the "owner/name" of a model on the Hugging Face hub, or None')
-    check_path("cache", cache, 'a folder, "off" or None')
-    if not isinstance(precision, (str, type(None))):
-        raise OptionError(f'precision is {precision!r}; it must be text such as "int8", or None')
+    path = (str, PathLike, type(None))
+    check_kind("model", model, path, 'a folder, the "owner/name" of a model on the Hugging Face hub, or None')
+    check_kind("cache", cache, path, 'a folder, "off" or None')
+    check_kind("precision", precision, (str, type(None)), 'text such as "int8", or None')
     names = provider_names(providers)
     # the encoder's threads leave the cores to the decoder's, which wait for the next step
     encoder_options, decoder_options = (partial(session_options, threads, spin, stop) for stop in (True, False))

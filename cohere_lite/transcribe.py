@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .audio import Audio, AudioFile, check_stretch, open_array, open_audio, open_blocks
-from .errors import OptionError, naming, number
+from .errors import OptionError, check_kind, naming, number
 from .model import load_model
 from .recording import Recording
 from .session import ort
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 # encoder, which takes them one by one, is by then nearly all of the work.
 BATCH_SIZE = 4
 
+_FLAG = (bool, np.bool_)
 Blocks = Iterable[NDArray]
-AudioSource = AudioFile | NDArray | Blocks | Audio
+AudioSource = AudioFile | NDArray | Blocks | Audio | tuple | Mapping
 
 
 class Transcriber:
@@ -34,7 +35,9 @@ class Transcriber:
         print(Transcriber("path/to/model").transcribe("speech.wav", language="fr").text)
 
     May be shared between threads: pieces of different recordings then take turns, since there is one set of decoder
-    caches. For recordings in parallel, make a Transcriber each. The options of its methods:
+    caches. For recordings in parallel, make a Transcriber each; also in each forked process, as onnxruntime's threads
+    stay in the parent (StateError; threads=1 has none). `with Transcriber(...) as transcriber` closes it at the end.
+    The options of its methods:
 
     language:     the language spoken, of `languages`; the model does not detect it, and answers a wrong one fluently
     punctuation:  with capitals and marks
@@ -75,7 +78,7 @@ class Transcriber:
         """
         if batch_size is not None:
             batch_size = number("batch_size", batch_size, "1 or more", least=1, whole=True)
-        _check_flag("spin", spin)
+        check_kind("spin", spin, _FLAG, "True or False")
         self._model = load_model(model, providers, threads, spin, cache, precision)
         takes_batches = self._model.contract.takes_batches
         if (batch_size or 1) > 1 and not takes_batches:
@@ -138,8 +141,9 @@ class Transcriber:
         end to end. A few pieces of audio are held at a time, never all of it.
 
         audio: a file of sound (path, bytes or binary file, which may be a pipe); samples: float (n,) or (n, channels)
-               in -1..1, or int16; an iterable of such arrays, each recognised as soon as it comes and completes a
-               segment; or what open_audio gave
+               in -1..1, or int16, int32 or uint8 as in WAV files; an iterable of such arrays, each recognised as soon
+               as it comes and completes a segment; what open_audio gave; or what other libraries give: (rate, samples),
+               {"array", "sampling_rate"}, {"bytes", "path"}
         rate:  of the samples, in Hz
 
         The first segment comes as soon as it is complete. Those of a file then come a few at a time, decoded side by
@@ -173,7 +177,7 @@ class Transcriber:
         one, in seconds. Raises OptionError; AudioError for a rate that cannot be."""
         begin = self._beginner(language, punctuation, itn, prompt, start, None, channel, pauses, skip_silence)
         with naming("the recording"):
-            return begin(_checked_rate(rate))
+            return begin(number("rate", rate, "a number of Hz"))
 
     def _beginner(
         self,
@@ -190,9 +194,8 @@ class Transcriber:
         """rate -> Recording. Raises OptionError; StateError."""
         self._model.turn.check()
         start, _ = check_stretch(start, end)
-        flags = {"punctuation": punctuation, "itn": itn, "skip_silence": skip_silence}
-        for name, flag in flags.items():
-            _check_flag(name, flag)
+        for name, flag in ("punctuation", punctuation), ("itn", itn), ("skip_silence", skip_silence):
+            check_kind(name, flag, _FLAG, "True or False")
         if channel is not None and not (isinstance(channel, str) and channel == "split"):
             channel = number("channel", channel, 'a number from 0, "split" or None', whole=True)
         if pauses is not None and (isinstance(pauses, type) or not hasattr(pauses, "cutter")):
@@ -201,9 +204,8 @@ class Transcriber:
         return lambda rate: Recording(self._model, self._batch_size, rate, ids, start, channel, pauses, skip_silence)
 
     def close(self) -> None:
-        """Free the memory of the model, once the piece that is being recognised is done. Also the end of `with
-        Transcriber(...) as transcriber`. After that, this and recordings that go on raise StateError; what they have
-        given stays valid. A session that a forked process inherited is kept: to free it would wait for ever."""
+        """Free the model's memory, once the piece that is being recognised is done. After that, this and recordings
+        that still go on raise StateError. What a forked process inherited is kept: to free it would take for ever."""
         turn = self._model.turn
         with turn.lock:
             if not turn.over:
@@ -218,21 +220,12 @@ class Transcriber:
         self.close()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Transcriber cannot be pickled or copied; make one in each process")
-
-
-def _check_flag(name: str, flag: object) -> None:
-    if not isinstance(flag, (bool, np.bool_)):
-        raise OptionError(f"{name} is {flag!r}; it must be True or False")
-
-
-def _checked_rate(rate: Any) -> int:
-    return number("rate", rate, "a number of Hz, such as 16000")
+        raise TypeError("a Transcriber cannot be pickled or copied: make one in each process")
 
 
 @contextmanager
 def _opened(audio: AudioSource, rate: int | None) -> Iterator[Audio]:
-    rate = None if rate is None else _checked_rate(rate)
+    rate = None if rate is None else number("rate", rate, "a number of Hz")
     if isinstance(audio, (tuple, Mapping)):
         try:
             from .extras.pairs import unpack

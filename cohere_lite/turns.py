@@ -40,28 +40,25 @@ _TURNS: set[ref[Turn]] = set()
 def _end_turns() -> None:
     """Waits for calls that are running; others find that the process ends."""
     Turn.ending = get_ident()
-    for turn in [reference() for reference in [*_TURNS]]:
-        if turn:
-            with turn.lock:
-                pass
+    for turn in filter(None, [reference() for reference in [*_TURNS]]):
+        with turn.lock:
+            pass
 
 
 def _inherit_turns() -> None:
     """In a forked child. To destroy a session waits for its threads, for ever, even at the child's end: it is kept for
     good. One that has no threads works, unless another thread, which is not here, was using it."""
-    for turn in [reference() for reference in [*_TURNS]]:
-        if turn:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(turn))
-            is_free = turn.lock.acquire(blocking=False)
-            if is_free:
-                turn.lock.release()
-            else:
-                turn.lock = RLock()
-            if turn.has_threads or not is_free:
-                turn.over = turn.over or (
-                    "was made before this process was forked, and works in the parent alone: make one in each process, "
-                    'or start processes with "spawn" or "forkserver" (made with threads=1, it works unless it was busy)'
-                )
+    for turn in filter(None, [reference() for reference in [*_TURNS]]):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(turn))
+        if is_free := turn.lock.acquire(blocking=False):
+            turn.lock.release()
+        else:
+            turn.lock = RLock()
+        if turn.has_threads or not is_free:
+            turn.over = turn.over or (
+                "was made before this process was forked, and works in the parent alone: make one in each process, or "
+                'start processes with "spawn" or "forkserver" (made with threads=1, it works unless it was busy)'
+            )
 
 
 getattr(os, "register_at_fork", lambda **_: None)(after_in_child=_inherit_turns)  # POSIX

@@ -20,6 +20,7 @@ from conftest import CHECKOUT, until
 from test_transcribe import SAMPLE, SAMPLE_TEXT
 
 from cohere_lite import Pauses, StateError, Transcriber, model
+from cohere_lite.errors import ModelFileNotFound
 from cohere_lite.turns import Turn
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -27,7 +27,7 @@ def unpack(audio: tuple | Mapping, rate: int | None) -> tuple[Any, int | None]:
         if sorted(are_samples) != [False, True]:
             return audio, rate
         samples, own = audio if are_samples[0] else audio[::-1]
-    own = number("rate", own, "a number of Hz, such as 16000")
+    own = number("rate", own, "a number of Hz")
     if rate not in (None, own):
         raise OptionError(f"rate is {rate}, but the samples come with {own}: leave it out")
     return samples, own
