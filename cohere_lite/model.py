@@ -84,10 +84,12 @@ def load_model(
     n_threads = encoder_options().intra_op_num_threads  # or raises what is to be said of them
     files = find_model(model, precision, on_cpu=names == CPU_ONLY)
     turn = Turn(has_threads=n_threads != 1 or names != CPU_ONLY)
-    encoder = open_session(files.graphs.encoder, names, encoder_options, cache, turn)
-    decoder = open_session(files.graphs.decoder, names, decoder_options, cache, turn)
-    max_chunk_s = _max_chunk_s(encoder)
-    contract = files.graphs.contract(encoder, decoder, files.config)
+    with turn.lock:
+        turn.check()
+        encoder = open_session(files.graphs.encoder, names, encoder_options, cache)
+        decoder = open_session(files.graphs.decoder, names, decoder_options, cache)
+        max_chunk_s = _max_chunk_s(encoder)
+        turn.contract = contract = files.graphs.contract(encoder, decoder, files.config)
     if (known := contract.vocabulary_size) != len(files.vocabulary):
         listed = f"{files.folder}: {files.vocabulary.name} lists {len(files.vocabulary)} tokens"
         raise ModelError(f"{listed}, the decoder knows {known}: files of different models")

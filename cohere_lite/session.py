@@ -18,7 +18,6 @@ from onnxruntime import OrtValue
 
 from .errors import ModelError, OptionError, ProviderError, number
 from .graphfile import GraphFile
-from .turns import Turn
 
 CPU_ONLY = ["CPUExecutionProvider"]
 # On the CPU, fusing a residual sum with the layer norm after it replaces two fast kernels with a slow one
@@ -41,9 +40,9 @@ class Value(NamedTuple):
 
 class Session:
     """A graph that is open, and what is bound to it: a value stays bound, and alive, until another takes its place. For
-    one thread at a time, whose turn it is."""
+    one thread at a time (turns.py)."""
 
-    def __init__(self, session: ort.InferenceSession, path: Path, turn: Turn) -> None:
+    def __init__(self, session: ort.InferenceSession, path: Path) -> None:
         """Raises ModelError for inputs or outputs of a type that cannot be fed, ProviderError where onnxruntime cannot
         tell which memory they live in."""
         self.path = path
@@ -51,8 +50,6 @@ class Session:
         self.inputs = _values(session, path, session.get_inputs(), "get_input_memory_infos")
         self.outputs = _values(session, path, session.get_outputs(), "get_output_memory_infos")
         self._session = session
-        self._turn = turn
-        turn.sessions.append(session)
         self._binding = session.io_binding()
         # the binding alone does not keep the arrays behind the values alive (onnxruntime <= 1.23)
         self._bound: dict[str, OrtValue] = {}
@@ -115,9 +112,7 @@ class Session:
 
     def _run(self, binding: ort.IOBinding) -> None:
         try:
-            with self._turn.lock:
-                self._turn.check()
-                self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's own classes share no base but this one
             if type(error) is not RuntimeError and not type(error).__module__.startswith("onnxruntime"):
                 raise  # a signal handler's: it has nothing to do with the model
@@ -198,16 +193,10 @@ Options = Callable[[], ort.SessionOptions]  # new ones at each call
 Cache = str | PathLike[str] | None  # where prepared copies are kept: see extras/prepared.py
 
 
-def open_session(graph: GraphFile, names: list[str], make_options: Options, cache: Cache, turn: Turn) -> Session:
+def open_session(graph: GraphFile, names: list[str], make_options: Options, cache: Cache) -> Session:
     """names: onnxruntime's, of providers. Raises ModelError, ProviderError."""
-    with turn.lock:
-        turn.check()
-        return _open_session(graph, names, make_options, cache, turn)
-
-
-def _open_session(graph: GraphFile, names: list[str], make_options: Options, cache: Cache, turn: Turn) -> Session:
     if prepared := _open_prepared(graph, names, make_options, cache):
-        return Session(prepared, graph.path, turn)
+        return Session(prepared, graph.path)
     disabled = SLOW_FUSIONS if names == CPU_ONLY else None
     try:
         session = ort.InferenceSession(str(graph.path), make_options(), providers=names, disabled_optimizers=disabled)
@@ -216,7 +205,7 @@ def _open_session(graph: GraphFile, names: list[str], make_options: Options, cac
         raise ModelError(f"onnxruntime {ort.__version__} cannot load {graph.path}: {reason}") from error
     if (found := session.get_providers()[0]) != names[0]:  # onnxruntime only warns, and runs on what is left
         raise ProviderError(f"{names[0]} was asked for, but {graph.path.name} would run on {found}")
-    return Session(session, graph.path, turn)
+    return Session(session, graph.path)
 
 
 def _open_prepared(

@@ -210,7 +210,6 @@ class Transcriber:
         with turn.lock:
             if not turn.over:
                 turn.over = "is closed"
-                turn.sessions.clear()
                 vars(self._model.contract).clear()  # the sessions, and what is bound to them
 
     def __enter__(self) -> Transcriber:

@@ -11,17 +11,17 @@ from .errors import StateError
 
 
 class Turn:
-    """Of a model, whose sessions are loaded and run in `with turn.lock: turn.check(); ...`.
+    """Of a model, which is loaded and run in `with turn.lock: turn.check(); ...`.
 
     lock: re-entrant, and CPython's own: in a context manager of ours Ctrl-C could come between two steps and leave it
-    taken;  sessions: the InferenceSessions;  over: why nobody may use them any more"""
+    taken;  contract: holds the sessions;  over: why nobody may use them any more"""
 
     ending: int | None = None  # the thread that ends the process
 
     def __init__(self, has_threads: bool) -> None:
         """has_threads: whether onnxruntime has some, or a GPU's state, which a forked child has not."""
         self.has_threads, self.lock, self.over = has_threads, RLock(), ""
-        self.sessions: list[object] = []
+        self.contract: object = None
         _TURNS.add(ref(self, _TURNS.discard))
 
     def check(self) -> None:

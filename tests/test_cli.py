@@ -950,17 +950,16 @@ def test_a_recording_is_not_written_over(link, tmp_path: Path) -> None:
 
 @posix
 def test_one_output_that_cannot_be_written(scripted: Path, tmp_path: Path) -> None:
-    """A folder in its place, and a name that is too long with another ending: the others are still written."""
+    """A folder in its place: the others are still written."""
     (tmp_path / "folder.json").mkdir()
-    for name in ("folder.wav", f"{251 * 'x'}.wav", "good.wav"):
+    for name in ("folder.wav", "good.wav"):
         (tmp_path / name).write_bytes(SAMPLE.read_bytes())
     files = sorted(tmp_path.glob("*.wav"))
     result = run("--quiet", "--force", "--format", "json", "--model", scripted, "--output-dir", tmp_path, *files)
     assert result.returncode == 1
     assert json.loads((tmp_path / "good.json").read_text())["text"] == "a b"
-    folder, long = result.stderr.splitlines()
+    (folder,) = result.stderr.splitlines()
     assert "Is a directory" in folder
-    assert "File name too long" in long
 
 
 @dev_full

@@ -240,7 +240,10 @@ def test_with_frees_the_sessions() -> None:
     """By record: the objects of onnxruntime are gone, though our own are not."""
     with Transcriber() as transcriber:
         assert transcriber.transcribe(SAMPLE).text == SAMPLE_TEXT
-        alive = [weakref.ref(session) for session in transcriber._model.turn.sessions]
+        contract = transcriber._model.contract
+        sessions = contract.encoder._session, contract.decoder._session
+        alive = [*map(weakref.ref, sessions)]
+        del contract, sessions
         assert [reference() is None for reference in alive] == [False, False]
     assert [reference() is None for reference in alive] == [True, True]
     transcriber.close()  # once more: nothing happens

@@ -16,14 +16,13 @@ from cohere_lite import ProviderError, model, session
 from cohere_lite.extras import cores
 from cohere_lite.graphfile import read_graph_file
 from cohere_lite.model import DEMO_FOLDER
-from cohere_lite.turns import Turn
 
 DECODER = DEMO_FOLDER / "decoder.int8.onnx"
 
 
 def opened(path: Path = DECODER) -> session.Session:
     return session.open_session(
-        read_graph_file(path), session.CPU_ONLY, lambda: session.session_options(1, True, False), "off", Turn(False)
+        read_graph_file(path), session.CPU_ONLY, lambda: session.session_options(1, True, False), "off"
     )
 
 

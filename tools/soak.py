@@ -26,7 +26,6 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -189,7 +188,7 @@ def in_threads(transcriber: Transcriber, media: Path, choose: random.Random) -> 
         return transcriber.transcribe(audio, **options).text  # type: ignore[arg-type]
 
     def file() -> None:
-        name = choose.choice([path.name for path in media.glob("*") if path.name.split(".")[0] in ("a", "48k", "mulaw")])
+        name = choose.choice([path.name for path in media.glob("*") if path.stem in ("a", "48k", "mulaw")])
         text = heard(str(media / name)) if choose.random() < 0.5 else heard((media / name).read_bytes())
         expect(text, TEXT)
 
@@ -286,13 +285,15 @@ def in_main(media: Path) -> dict[str, Request]:
     return {f"in main: {call.__name__}": call for call in calls}
 
 
+_own: list[Transcriber] = []  # of a process in a pool
+
+
 def _begin() -> None:
-    global _transcriber
-    _transcriber = Transcriber(threads=1)
+    _own.append(Transcriber(threads=1))
 
 
 def _heard(path: str) -> str:
-    return _transcriber.transcribe(path).text
+    return _own[0].transcribe(path).text
 
 
 if __name__ == "__main__":

@@ -50,10 +50,13 @@ class CtrlC:
         return self
 
     def __exit__(self, *_: object) -> None:
+        interrupt = self._before.pop(signal.SIGINT, None)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self.pressed not in (0, signal.SIGINT):
-            signal.raise_signal(self.pressed)
+            if self.pressed == number:
+                signal.raise_signal(number)
+        if interrupt:  # last: from here on Ctrl-C raises
+            signal.signal(signal.SIGINT, interrupt)
 
     def _press(self, number: int, _: object) -> None:
         if self.pressed and number != signal.SIGINT:

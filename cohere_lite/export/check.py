@@ -13,7 +13,6 @@ from ..audio import open_audio
 from ..contracts import Contract
 from ..model import DEMO_FOLDER, ModelFiles
 from ..session import Session, ort
-from ..turns import Turn
 from .pages import forgetting_pages
 from .source import Source
 
@@ -109,8 +108,7 @@ class _Graphs:
 
     def __init__(self, files: ModelFiles) -> None:
         paths = files.graphs.encoder.path, files.graphs.decoder.path
-        turn = Turn(has_threads=True)
-        encoder, decoder = (Session(_open(path), path, turn) for path in paths)
+        encoder, decoder = (Session(_open(path), path) for path in paths)
         self.contract: Contract = files.graphs.contract(encoder, decoder, files.config)
 
     def answer(
