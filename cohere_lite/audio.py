@@ -44,15 +44,16 @@ def check_stretch(start: float, end: float | None) -> tuple[float, float | None]
 
 
 @contextmanager
-def open_audio(source: AudioFile, raw: str | None = None) -> Iterator[Audio]:
+def open_audio(source: AudioFile, raw: str | None = None, track: int | None = None) -> Iterator[Audio]:
     """Opens a path, a file's bytes, or an open binary file, which may be a pipe and is then read as its bytes come.
-    raw: "RATE:FORMAT:CHANNELS" such as "16000:s16le:1", for samples without a header.
+    raw: "RATE:FORMAT:CHANNELS" such as "16000:s16le:1", for samples without a header. track: of several audio tracks,
+    from 0; None for the default one.
 
     What is not a WAV file is converted by the program ffmpeg if it is on the PATH, else by the Python package soundfile
     if it is installed. Bytes and open files are copied into a temporary file for that; pipes cannot be converted.
 
-    Raises AudioError for what cannot be read, OptionError for a raw format that makes no sense, OSError. An AudioError
-    that is raised while the recording is open names it."""
+    Raises AudioError for what cannot be read, OptionError for a raw format or a track that makes no sense, OSError. An
+    AudioError that is raised while the recording is open names it."""
     with ExitStack() as stack:
         file, name = _open_file(source, stack)
         stack.enter_context(naming(name))
@@ -70,7 +71,10 @@ def open_audio(source: AudioFile, raw: str | None = None) -> Iterator[Audio]:
                 missing = "other files need cohere_lite/extras/convert.py, which is not in this copy"
                 raise AudioError(f"{not_wav}; {missing}") from None
             path = name if isinstance(source, (str, os.PathLike)) else None
-            audio = stack.enter_context(converted(not_wav, file, start, path))
+            audio = stack.enter_context(converted(not_wav, file, start, path, track))
+        else:
+            if track is not None:
+                raise OptionError(f"track is {track}, but WAV files and raw samples have no tracks")
         yield replace(audio, name=name)
 
 

@@ -24,11 +24,14 @@ class AudioError(CohereLiteError, ValueError):
 
 
 class NotWav(AudioError):
-    """A file that is not WAV (start: its first 64 bytes), or WAV with a coding that we do not read (format_tag)."""
+    """A file that is not WAV (start: its first 64 bytes), or WAV with a coding that we do not read (format_tag), or one
+    with another file in place of its samples (position: where in the file that begins; start: its first bytes)."""
 
-    def __init__(self, message: str, start: bytes = b"", format_tag: int | None = None) -> None:
+    def __init__(
+        self, message: str, start: bytes = b"", format_tag: int | None = None, position: int | None = None
+    ) -> None:
         super().__init__(message)
-        self.start, self.format_tag = start, format_tag
+        self.start, self.format_tag, self.position = start, format_tag, position
 
 
 class ModelError(CohereLiteError, ValueError):

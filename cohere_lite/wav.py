@@ -48,6 +48,7 @@ _CONTAINERS = {
 }
 
 _READ_BYTES = 1 << 18  # read and converted at once; bounds the working memory
+_HEAD_BYTES = 1 << 17  # of the samples are looked at: two bursts of the longest kind (extras/payload.py)
 _POLL_S = 0.05  # until a file that does not block is read again
 _MOST_ZEROS = 1 << 16  # bytes between chunks; 200 MB of them, reserved and never written, took 22 s to go through
 # With a size of 0, one of these next says that the recording really is empty.
@@ -56,12 +57,13 @@ _TRAILING_CHUNKS = b"LIST ID3 BEXT CUE FACT SMPL PEAK IXML JUNK PAD ACID AXML CH
 
 class _Data(NamedTuple):
     """A data chunk. size: bytes that its header promises, 0 where that does not know; None: there is no header, and all
-    that follows are samples."""
+    that follows are samples;  head: what was read of it already."""
 
     container: _Container
     coding: Coding
     rate: int
     size: int | None
+    head: bytes = b""
 
     @property
     def format(self) -> str:
@@ -120,6 +122,10 @@ def _open(file: BinaryIO, data: _Data) -> Audio:
     seconds = expected / (data.coding.block_bytes * data.rate / data.coding.block_frames)
     duration = seconds if 0 < expected < _NO_FILE_IS_LONGER else None  # a device has 0 bytes, too
     missing: list[str] = []
+    if n_left and data.size is not None:  # of a pipe, when it comes
+        head = _read_exactly(file, min(data.size or n_left, _HEAD_BYTES))
+        _refuse_payload(head, data.coding, file)
+        data = data._replace(head=head)
     return Audio(data.rate, duration, _chained(file, data, missing), live=not n_left, missing=missing)
 
 
@@ -132,6 +138,15 @@ def _bytes_left(file: BinaryIO) -> int | None:
     except (OSError, AttributeError):
         return None
     return end - here
+
+
+def _refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None = None) -> None:
+    """Raises NotWav if the first bytes of the samples are compressed sound under a PCM header."""
+    try:
+        from .extras.payload import refuse_payload
+    except ImportError:  # in a copy without it
+        return
+    refuse_payload(head, coding, file)
 
 
 def read_some(file: BinaryIO, count: int) -> bytes | None:
@@ -261,12 +276,12 @@ def _decode(file: BinaryIO, data: _Data, missing: list[str]) -> Generator[NDArra
     Samples that only fill up an ADPCM file's last block are given, too, as by libsndfile: the fact chunk, which should
     count the others, is often wrong (libsndfile itself writes half the frames for stereo IMA ADPCM).
     """
-    size, (block_bytes, block_frames, decode) = data.size, data.coding
+    size, head, (block_bytes, block_frames, decode) = data.size, data.head, data.coding
     bytes_per_second = block_bytes * data.rate / block_frames
     decode = np.errstate(invalid="ignore")(decode)  # that a NaN is a signalling one does not matter
     read_bytes = max(1, _READ_BYTES // block_bytes) * block_bytes
-    pending = _read_exactly(file, 4) if size == 0 else b""
-    if pending.upper().rstrip(b" ") in _TRAILING_CHUNKS:
+    pending = head or (_read_exactly(file, 4) if size == 0 else b"")
+    if size == 0 and pending[:4].upper().rstrip(b" ") in _TRAILING_CHUNKS:
         return
     n_read = len(pending)
     end = size or _NO_FILE_IS_LONGER
@@ -276,6 +291,9 @@ def _decode(file: BinaryIO, data: _Data, missing: list[str]) -> Generator[NDArra
             continue
         n_read += len(raw)
         pending += raw
+        if size is not None and len(head) < _HEAD_BYTES:
+            head += raw
+            _refuse_payload(head, data.coding)
         whole = len(pending) - len(pending) % block_bytes
         yield decode(pending[:whole])
         pending = pending[whole:]

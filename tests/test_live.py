@@ -225,11 +225,13 @@ def test_signals_end_a_recording(number: signal.Signals, tmp_path: Path) -> None
         assert (rest.decode(), errors.decode()) == (f"{SAMPLE_TEXT}\n", "interrupted\n")
         assert command.process.returncode == -number
     with Live("--raw", "16000:s16le:1", "-f", "json", "-o", str(tmp_path)) as command:
+        command.say(SPEECH + SILENCE)
+        until((tmp_path / "stdin.json").exists)
         command.say(SPEECH)
         command.process.send_signal(number)
         command.process.communicate(timeout=60)
         record = json.loads((tmp_path / "stdin.json").read_text())
-        assert (record["text"], record["complete"]) == (SAMPLE_TEXT, False)
+        assert (record["text"], record["complete"]) == (f"{SAMPLE_TEXT} {SAMPLE_TEXT}", False)
 
 
 def test_nohup_stays_in_force() -> None:

@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         default="mean",
         help="split: each channel as its own speaker",
     )
+    add("--track", type=int, metavar="N", help="of several audio tracks, this one, from 0 (default: the file's)")
     add(
         "--raw",
         metavar="RATE:FORMAT:CHANNELS",
@@ -206,12 +207,13 @@ def _matching(pattern: str) -> list[str]:
 class Job:
     """What to do with one recording.
 
-    file, raw: what to read;  options: of Transcriber.segments;  style: of the text;  path: where to write it, None for
-    standard output;  overwrite: whether `path` may exist
+    file, raw, track: what to read;  options: of Transcriber.segments;  style: of the text;  path: where to write it,
+    None for standard output;  overwrite: whether `path` may exist
     """
 
     file: str
     raw: str | None
+    track: int | None
     options: dict[str, Any]
     style: str
     path: Path | None
@@ -232,6 +234,8 @@ def jobs(args: argparse.Namespace) -> list[Job]:
         raise OptionError("standard input can be read only once")
     if args.raw is not None:
         parse_raw(args.raw)
+        if args.track is not None:
+            raise OptionError("--track is for files of several audio tracks, --raw for samples: use one of the two")
     check_stretch(args.start, args.end)
     if args.channel is not None and args.channels == "split":
         raise OptionError("--channel asks for one channel, --channels split for all of them: use one of the two")
@@ -242,7 +246,7 @@ def jobs(args: argparse.Namespace) -> list[Job]:
     if args.output_dir is not None:
         paths = output_paths(args.files, args.output_dir, args.format, args.force)
     return [
-        Job(file, args.raw, how, args.format, path, overwrite=path is not None and path.exists())
+        Job(file, args.raw, args.track, how, args.format, path, overwrite=path is not None and path.exists())
         for file, how, path in zip(args.files, options, paths, strict=True)
     ]
 

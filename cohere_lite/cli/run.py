@@ -220,7 +220,7 @@ def _recording_of(job: Job, ctrl_c: CtrlC) -> Iterator[Audio]:
     from .stdin import ReadAhead
 
     if job.file != STDIN:
-        with open_audio(job.file, job.raw) as audio:
+        with open_audio(job.file, job.raw, job.track) as audio:
             yield audio
         return
     if sys.stdin is None or getattr(sys.stdin, "closed", False) or is_terminal(sys.stdin):
@@ -234,7 +234,7 @@ def _recording_of(job: Job, ctrl_c: CtrlC) -> Iterator[Audio]:
     if isinstance(stdin, io.TextIOBase):
         raise AudioError("this program gives it as text; sound is bytes")
     ahead = ReadAhead(stdin, job.name)
-    with open_audio(cast(BinaryIO, ahead), job.raw) as audio:
+    with open_audio(cast(BinaryIO, ahead), job.raw, job.track) as audio:
         ctrl_c.end_pipe = ahead.end
         try:
             yield audio
