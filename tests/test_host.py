@@ -119,6 +119,35 @@ def test_a_fork_while_another_thread_is_at_work(work: str) -> None:
 
 
 @fork
+def test_a_fork_while_other_threads_multiply() -> None:
+    """A fork ends OpenBLAS's threads, in the parent, too: what another thread has given them is never done, so nothing
+    may be given to them. All three threads go on afterwards."""
+    code = """
+    import numpy as np
+    from cohere_lite.audio import cancelled, mix
+    from cohere_lite.mel import log_mel
+    from cohere_lite.resample import Resampler
+
+    signal.alarm(60)
+    noise = np.random.default_rng(0).standard_normal((44100, 2)).astype(np.float32)
+    is_over = False
+
+    def work():
+        while not is_over:
+            mean = mix(noise, None)
+            cancelled(noise, mean)
+            log_mel(Resampler(44100).push(mean[:, 0]))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    [thread.start() for thread in threads]
+    print([forked(lambda: 0, os._exit) for _ in range(100)])
+    is_over = True
+    [thread.join() for thread in threads]
+    """
+    assert said(code)[-1] == str([0] * 100)
+
+
+@fork
 def test_a_busy_transcriber_in_a_child() -> None:
     """By construction: another thread has taken it when the process is forked."""
     code = """
