@@ -48,7 +48,7 @@ _CONTAINERS = {
 }
 
 _READ_BYTES = 1 << 18  # read and converted at once; bounds the working memory
-_HEAD_BYTES = 1 << 17  # of the samples are looked at: two bursts of the longest kind (extras/payload.py)
+_PAYLOAD_BYTES = 1 << 17  # of the samples are looked at: two bursts of the longest kind (extras/payload.py)
 _POLL_S = 0.05  # until a file that does not block is read again
 _MOST_ZEROS = 1 << 16  # bytes between chunks; 200 MB of them, reserved and never written, took 22 s to go through
 # With a size of 0, one of these next says that the recording really is empty.
@@ -123,7 +123,7 @@ def _open(file: BinaryIO, data: _Data) -> Audio:
     duration = seconds if 0 < expected < _NO_FILE_IS_LONGER else None  # a device has 0 bytes, too
     missing: list[str] = []
     if n_left and data.size is not None:  # of a pipe, when it comes
-        head = _read_exactly(file, min(data.size or n_left, _HEAD_BYTES))
+        head = _read_exactly(file, min(data.size or n_left, _PAYLOAD_BYTES))
         _refuse_payload(head, data.coding, file)
         data = data._replace(head=head)
     return Audio(data.rate, duration, _chained(file, data, missing), live=not n_left, missing=missing)
@@ -291,7 +291,7 @@ def _decode(file: BinaryIO, data: _Data, missing: list[str]) -> Generator[NDArra
             continue
         n_read += len(raw)
         pending += raw
-        if size is not None and len(head) < _HEAD_BYTES:
+        if size is not None and len(head) < _PAYLOAD_BYTES:
             head += raw
             _refuse_payload(head, data.coding)
         whole = len(pending) - len(pending) % block_bytes
