@@ -778,13 +778,17 @@ def test_output_paths(files: list[str], names: list[str], tmp_path: Path) -> Non
     assert folder.is_dir()
 
 
+@posix
 def test_what_a_killed_process_left_is_written_over(scripted: Path, tmp_path: Path) -> None:
-    """An empty file; not a link, whatever it leads to."""
+    """An empty file; not a link, whatever it leads to, nor a pipe."""
     (tmp_path / "sample.txt").touch()
     assert run("-q", "-m", scripted, "-o", tmp_path, SAMPLE).returncode == 0
     assert (tmp_path / "sample.txt").read_text() == "a b\n"
     (tmp_path / "sample.txt").unlink()
     (tmp_path / "sample.txt").symlink_to("nowhere")
+    assert run("-q", "-m", scripted, "-o", tmp_path, SAMPLE).returncode == 2
+    (tmp_path / "sample.txt").unlink()
+    os.mkfifo(tmp_path / "sample.txt")  # somebody else may read from it
     assert run("-q", "-m", scripted, "-o", tmp_path, SAMPLE).returncode == 2
 
 
