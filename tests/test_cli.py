@@ -136,6 +136,17 @@ def test_json(scripted: Path) -> None:
     ]
 
 
+def test_json_of_a_recording_that_was_cut_short(scripted: Path, tmp_path: Path) -> None:
+    """Half of its samples are there: 1.24 s."""
+    (tmp_path / "half.wav").write_bytes(SAMPLE.read_bytes()[: 44 + 39680])
+    result = run("-q", "-m", scripted, "-f", "json", tmp_path / "half.wav")
+    record = json.loads(result.stdout)
+    assert (record["text"], record["duration"], record["complete"]) == ("a b", 1.24, False)
+    (warning,) = record["warnings"]
+    assert warning.startswith("data chunk promises 79360 bytes (2.48 s), the file holds 39680 (1.24 s)")
+    assert result.stderr == f"warning: {tmp_path / 'half.wav'}: {warning}\n"
+
+
 @posix
 def test_goes_on_after_a_bad_file(scripted: Path, tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("not audio")
@@ -336,7 +347,7 @@ def test_what_people_call_a_language(scripted: Path, said: str) -> None:
 
 
 def test_a_language_that_the_model_does_not_have(scripted: Path) -> None:
-    for said, hint in ("klingon", "'klingon'"), ("xx", "'xx'"), ("german", "'de'"):
+    for said, hint in ("Old-Norse", "'Old-Norse'"), ("xx", "'xx'"), ("german", "'de'"):
         result = run("-q", "-m", scripted, "-l", said, SAMPLE)
         assert (result.returncode, result.stdout) == (2, "")
         assert f"error: language {hint} is not among this model's: " in result.stderr
