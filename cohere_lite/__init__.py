@@ -4,7 +4,7 @@
     print(Transcriber("path/to/model").transcribe("speech.wav").text)
 
 The files in the order in which a sample becomes text: wav (codings), audio, resample, cut, mel, model (graphfile,
-session, contracts), decode, tokens, transcript, recording, transcribe. Folders other than contracts/ are optional."""
+turns, session, contracts), decode, tokens, transcript, recording, transcribe. Folders but contracts/ are optional."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 __all__ = [
     "AudioError", "CohereLiteError", "ModelError", "ModelFileNotFound", "OptionError", "Pauses", "ProviderError",
-    "Recording", "Segment", "Transcriber", "Transcript", "open_audio",
+    "Recording", "Segment", "StateError", "Transcriber", "Transcript", "open_audio",
 ]  # fmt: skip
 
 if TYPE_CHECKING:  # for type checkers and editors
     from .audio import open_audio
-    from .errors import AudioError, CohereLiteError, ModelError, ModelFileNotFound, OptionError, ProviderError
+    from .errors import (
+        AudioError,
+        CohereLiteError,
+        ModelError,
+        ModelFileNotFound,
+        OptionError,
+        ProviderError,
+        StateError,
+    )
     from .extras.phrases import Pauses
     from .recording import Recording
     from .transcribe import Transcriber

@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .codings import Coding
-from .errors import AudioError, NotWav, OptionError, naming
-from .wav import Audio, open_pcm, open_wav
+from .errors import AudioError, NotWav, OptionError, naming, number
+from .wav import Audio, _bytes_left, open_pcm, open_wav
 
 AudioFile = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 # Worked on at once: of an array; of a block that comes live, enough for pieces to be decoded side by side.
 _ARRAY_FRAMES, _LIVE_FRAMES = 1 << 16, 1 << 21
 _NO_RECORDING_IS_LONGER_S = 1e9  # 30 years
+_OFFSETS = {"i2": 0, "i4": 0, "u1": 1}  # of integers as WAV files have them, where full scale is 1
 _MAX_SAMPLE = 1e15  # full scale is 1. Only damaged files hold more, whose power over 512 samples may overflow float32
 # How a path begins that cannot be opened, and what would work instead.
 _HINTS = {
@@ -33,10 +34,13 @@ _HINTS = {
 }
 
 
-def check_stretch(start: float, end: float | None) -> None:
-    """Raises OptionError for seconds that no stretch of any recording begins and ends at."""
+def check_stretch(start: float, end: float | None) -> tuple[float, float | None]:
+    """Both as Python's numbers. Raises OptionError for seconds that no stretch of a recording begins and ends at."""
+    start = number("start", start, "a number of seconds")
+    end = None if end is None else number("end", end, "a number of seconds, or None")
     if not 0 <= start < (inf if end is None else end):
         raise OptionError(f"from {start} to {'the end' if end is None else end} is no stretch: 0 <= start < end (s)")
+    return start, end
 
 
 @contextmanager
@@ -56,6 +60,8 @@ def open_audio(source: AudioFile, raw: str | None = None, track: int | None = No
         start = None  # of a pipe
         with suppress(OSError, AttributeError):
             start = file.tell()
+        if start and _bytes_left(file) == 0:  # it has just been written, or read
+            raise AudioError("is at its end; seek(0) before it is read")
         try:
             audio = open_wav(file) if raw is None else open_pcm(file, *_parsed(raw))
         except NotWav as not_wav:
@@ -81,8 +87,8 @@ def _parsed(raw: str) -> tuple[Coding, int]:
 
 
 def open_blocks(blocks: Iterable[NDArray], rate: int) -> Audio:
-    """Samples as they come: arrays of float (n,) or (n, channels) in -1..1, or int16; all of as many channels, which
-    Recording checks. A block that is not such an array raises AudioError when it comes, TypeError if it is no array."""
+    """Samples as they come: arrays as in as_frames, all of as many channels, which Recording checks. A block that is
+    not such an array raises AudioError when it comes, TypeError if it is no array."""
     return Audio(rate, None, in_parts(blocks, _LIVE_FRAMES), live=True)
 
 
@@ -105,23 +111,30 @@ def in_parts(blocks: Iterable[NDArray], n_at_once: int) -> Generator[NDArray, No
 
 
 def as_frames(samples: NDArray) -> NDArray:
-    """Float (n,) or (n, channels) as it is, or int16 scaled to -1..1 -> float (n, channels). Raises AudioError for
-    other shapes and types, TypeError for what is not an array."""
+    """Float (n,) or (n, channels) as it is, or integers as WAV files have them (_OFFSETS) scaled to -1..1 -> float
+    (n, channels). Raises AudioError for other shapes and types, and masked samples; TypeError for what is not an array.
+    """
     if not isinstance(samples, np.ndarray):
         raise TypeError(f"expected samples as NumPy arrays, not {type(samples).__name__}")
-    is_int16 = samples.dtype in ("<i2", ">i2")
-    if not is_int16 and samples.dtype.kind != "f":
-        raise AudioError(f"samples of type {samples.dtype}; expected float in -1..1, or int16")
+    if np.ma.is_masked(samples):
+        raise AudioError("masked samples; pass samples.filled(0) for silence in their place")
+    samples = np.asarray(samples)  # no subclass: a column of a matrix has two axes
+    kind = samples.dtype.kind + str(samples.dtype.itemsize)  # in any byte order
+    if samples.dtype.kind != "f" and kind not in _OFFSETS:
+        fields = f"pass one of its fields, as samples[{samples.dtype.names[0]!r}]" if samples.dtype.names else ""
+        expected = fields or "expected float in -1..1, or int16, int32, uint8 as in WAV files"
+        raise AudioError(f"samples of type {samples.dtype}; {expected}")
     frames = samples[:, None] if samples.ndim == 1 else samples
     if frames.ndim != 2 or frames.shape[1] == 0:
         raise AudioError(f"samples of shape {samples.shape}; expected (n,) or (n, channels)")
-    return frames / 2**15 if is_int16 else frames
+    is_float = samples.dtype.kind == "f"
+    return frames if is_float else frames.astype(float) / 2 ** (8 * samples.itemsize - 1) - _OFFSETS[kind]
 
 
 def stretch(audio: Audio, start: float, end: float | None) -> Iterator[NDArray]:
     """The frames from start to end (seconds; None: the end of the recording) in blocks (n, channels), any n >= 0.
     Raises OptionError if there is nothing from start on, AudioError if the recording has been read already."""
-    check_stretch(start, end)
+    start, end = check_stretch(start, end)
     if inspect.getgeneratorstate(audio.blocks) != inspect.GEN_CREATED:
         raise AudioError("has been read already; open it again")
     rate = float(audio.rate)  # of NumPy's integers, a caller's may be too small to count frames with
@@ -142,13 +155,22 @@ def mix(frames: NDArray, channel: int | str | None) -> NDArray[np.float32]:
     n_channels = frames.shape[1]
     with np.errstate(over="ignore", invalid="ignore"):  # usable_frames finds them
         if channel is None and n_channels > 1:
-            # float64, so that only the mean is rounded to float32; many times faster than frames.mean
-            frames = frames @ np.ones((n_channels, 1)) / n_channels
+            # float64, so that only the mean is rounded to float32; faster than frames.mean, without BLAS (resample.py)
+            frames = np.einsum("ij->i", frames, dtype=np.float64, casting="same_kind")[:, None] / n_channels
         elif channel not in (None, "split"):
             if channel not in range(n_channels):
                 raise OptionError(f"channel is {channel!r}, but the recording has {n_channels}, counted from 0")
             frames = frames[:, int(channel), None]
         return frames.astype(np.float32)
+
+
+def cancelled(frames: NDArray, mean: NDArray[np.float32]) -> int | None:
+    """The loudest channel of float (n, channels) where the mean is 20 dB below what it would be if they had nothing to
+    do with each other: where one is the other with its polarity reversed, as from a balanced plug in a stereo socket.
+    None elsewhere."""
+    powers = np.einsum("ij,ij->j", frames, frames)
+    is_lost = frames.shape[1] ** 2 * np.einsum("ij,ij", mean, mean) < 0.01 * powers.sum()
+    return int(powers.argmax()) if is_lost else None
 
 
 def usable_frames(samples: NDArray) -> int:
@@ -173,6 +195,8 @@ def _open_file(source: AudioFile, stack: ExitStack) -> tuple[BinaryIO, str]:
     if isinstance(source, io.TextIOBase):
         raise TypeError("expected a binary file: open it with mode 'rb'")
     if hasattr(source, "read"):
+        if inspect.iscoroutinefunction(source.read):
+            raise TypeError("expected a binary file, not one whose read is asynchronous: pass the bytes, await read()")
         name = getattr(source, "name", None)  # of a pipe: a number
         return source, name if isinstance(name, str) else "audio stream"
     raise TypeError(f"expected a path, bytes or a binary file, not {type(source).__name__}")

@@ -40,6 +40,10 @@ class Chunks:
         """None: chunks are cut by their length, whatever is in them."""
         return []
 
+    def idle(self, seconds: float) -> list[NDArray[np.float32]]:
+        """None, however long nothing has come."""
+        return []
+
     def finish(self) -> list[NDArray[np.float32]]:
         """The last chunk, empty if there was no sample at all."""
         return [self._held.take(len(self._held))]

@@ -2,7 +2,10 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import inf
+from numbers import Real
+from typing import Any
 
 logger = logging.getLogger("cohere_lite")
 
@@ -43,6 +46,10 @@ class OptionError(CohereLiteError, ValueError):
     """An argument has a value that the model or the package does not know."""
 
 
+class StateError(CohereLiteError, RuntimeError):
+    """A Transcriber that is closed, or that a forked process inherited, is used."""
+
+
 class ProviderError(CohereLiteError, RuntimeError):
     """An execution provider that was asked for is not the one that would run."""
 
@@ -55,3 +62,20 @@ def naming(name: str) -> Iterator[None]:
     except AudioError as error:
         error.name = error.name or name
         raise
+
+
+def number(name: str, value: Any, expected: str, least: float = -inf, most: float = inf, whole: bool = False) -> Any:
+    """An argument as Python's int or float: one already, NumPy's, or an array of one. Raises OptionError for what is
+    no number (text, True, NaN) or out of range.  expected: what would work, for the message"""
+    with suppress(OverflowError, ValueError):
+        found = value.item() if hasattr(value, "item") else value
+        is_number = isinstance(found, Real) and not isinstance(found, bool)
+        if is_number and least <= float(found) <= most and not (whole and found % 1):
+            return found if isinstance(found, int) else int(found) if whole else float(found)
+    raise OptionError(f"{name} is {value!r}; it must be {expected}")
+
+
+def check_kind(name: str, value: object, kinds: tuple[type, ...], expected: str) -> None:
+    """Raises OptionError for an argument of another kind."""
+    if not isinstance(value, kinds):
+        raise OptionError(f"{name} is {value!r}; it must be {expected}")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from typing import Any, NamedTuple
 
 from .contracts import CONTRACTS, Contract
 from .cut import MAX_CHUNK_S, MIN_CHUNK_S
-from .errors import ModelError, ModelFileNotFound, OptionError, logger
+from .errors import ModelError, ModelFileNotFound, OptionError, check_kind, logger
 from .graphfile import GraphFile, check_download, check_external_data, read_graph_file
 from .session import CPU_ONLY, Session, open_session, provider_names, session_options
 from .tokens import Vocabulary, read_tokens
+from .turns import Turn
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 # The hub's own rule for names, less the exceptions that it names itself ("--", ".git"); and ":" precision.
@@ -45,12 +47,13 @@ class ModelFiles(NamedTuple):
 @dataclass(frozen=True)
 class Model:
     """contract: the graphs, and how they are run;  max_chunk_s: longest piece of audio that the encoder takes;
-    precision: of the graphs, as far as their files tell."""
+    precision: of the graphs, as far as their files tell;  turn: to be taken to run them."""
 
     contract: Contract
     vocabulary: Vocabulary
     max_chunk_s: float
     precision: str
+    turn: Turn
 
 
 def load_model(
@@ -71,19 +74,26 @@ def load_model(
     Raises ModelError or ModelFileNotFound for a folder that is not a complete model, OptionError for a provider,
     precision or thread count that makes no sense, ProviderError if the first provider would not run.
     """
+    path = (str, PathLike, type(None))
+    check_kind("model", model, path, 'a folder, the "owner/name" of a model on the Hugging Face hub, or None')
+    check_kind("cache", cache, path, 'a folder, "off" or None')
+    check_kind("precision", precision, (str, type(None)), 'text such as "int8", or None')
     names = provider_names(providers)
     # the encoder's threads leave the cores to the decoder's, which wait for the next step
     encoder_options, decoder_options = (partial(session_options, threads, spin, stop) for stop in (True, False))
-    encoder_options()  # raises what is to be said of the threads
+    n_threads = encoder_options().intra_op_num_threads  # or raises what is to be said of them
     files = find_model(model, precision, on_cpu=names == CPU_ONLY)
-    encoder = open_session(files.graphs.encoder, names, encoder_options, cache)
-    decoder = open_session(files.graphs.decoder, names, decoder_options, cache)
-    max_chunk_s = _max_chunk_s(encoder)
-    contract = files.graphs.contract(encoder, decoder, files.config)
+    turn = Turn(has_threads=n_threads != 1 or names != CPU_ONLY)
+    with turn.lock:
+        turn.check()
+        encoder = open_session(files.graphs.encoder, names, encoder_options, cache)
+        decoder = open_session(files.graphs.decoder, names, decoder_options, cache)
+        max_chunk_s = _max_chunk_s(encoder)
+        turn.contract = contract = files.graphs.contract(encoder, decoder, files.config)
     if (known := contract.vocabulary_size) != len(files.vocabulary):
         listed = f"{files.folder}: {files.vocabulary.name} lists {len(files.vocabulary)} tokens"
         raise ModelError(f"{listed}, the decoder knows {known}: files of different models")
-    return Model(contract, files.vocabulary, max_chunk_s, files.precision)
+    return Model(contract, files.vocabulary, max_chunk_s, files.precision, turn)
 
 
 def find_model(model: str | PathLike[str] | None, precision: str | None = None, on_cpu: bool = True) -> ModelFiles:
@@ -107,7 +117,12 @@ def _locate(
 ) -> tuple[Path, list[Path], str | None]:
     """The model's folder, the .onnx files in it that may be its graphs, and the precision that is asked for."""
     if model is None and not DEMO_FOLDER.is_dir():
-        raise ModelFileNotFound("this copy of the package comes without the demonstration model: name a model folder")
+        found = "comes without the demonstration model"
+        if any(path.is_file() for path in DEMO_FOLDER.parents):
+            found = "is in a zip file, and models are loaded from folders"
+        elif getattr(sys, "frozen", False):
+            found += " (PyInstaller adds it with --collect-data cohere_lite)"
+        raise ModelFileNotFound(f"this copy of the package {found}: name a model folder")
     folder = DEMO_FOLDER if model is None else Path(model)
     named = HUB_NAME.fullmatch(model) if isinstance(model, str) and not folder.exists() else None
     if named and named[2]:

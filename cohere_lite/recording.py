@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from threading import RLock
-from typing import TYPE_CHECKING, NamedTuple
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import Audio, in_parts, mix, stretch, usable_frames
+from .audio import Audio, cancelled, in_parts, mix, stretch, usable_frames
 from .contracts.contract import Clip
 from .cut import Chunks
 from .decode import Decoded, decode
@@ -38,12 +38,13 @@ class Recording:
 
     Segments come in order of their start, laid end to end. For one thread at a time; different recordings of one
     Transcriber may be pushed in different threads.
+
+    warnings: what was wrong with the samples so far and did not keep them from being used
     """
 
     def __init__(
         self,
         model: Model,
-        lock: RLock,
         batch_size: int,
         rate: int,
         prompt: Sequence[int],
@@ -52,15 +53,18 @@ class Recording:
         pauses: Pauses | None,
         skip_silence: bool,
     ) -> None:
-        """lock: held while the model works;  batch_size: pieces decoded side by side;  prompt: ids;  the others: see
-        Transcriber. Raises AudioError for a rate that cannot be."""
-        self._model, self._lock, self._batch_size, self._prompt = model, lock, batch_size, prompt
+        """batch_size: pieces decoded side by side;  prompt: ids;  the others: see Transcriber. Raises AudioError for a
+        rate that cannot be, StateError."""
+        self._model, self._turn, self._batch_size, self._prompt = model, model.turn, batch_size, prompt
+        self._turn.check()
         self._rate, self._start, self._channel = float(rate), start, channel
         self._new_cutter = lambda: pauses.cutter(model.max_chunk_s) if pauses else Chunks(model.max_chunk_s)
         self._new_detector = partial(_silence_detector, skip_silence, pauses)
         _ = Resampler(rate), self._new_cutter()  # raise what is to be said of the rate and of pauses
         self._tracks: list[_Track] = []  # made when the first samples tell how many channels there are
         self._n_channels = self._n_frames = 0
+        self._began_s = self._came_s = monotonic()  # when the first samples came, and the last
+        self.warnings: list[str] = []
         self._complete: list[_Piece] = []  # one of another channel that starts earlier may still come
         self._in_order: deque[_Piece] = deque()
         self._encoded: list[tuple[_Piece, Clip | None]] = []  # None: silent
@@ -68,9 +72,13 @@ class Recording:
         self._is_first = True
         self._is_ended = False
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Recording cannot be pickled or copied: begin one in each process")
+
     def push(self, samples: NDArray) -> list[Segment]:
-        """The next samples, float (n,) or (n, channels) in -1..1, or int16 -> the segments that they complete. Raises
-        OptionError for a channel that is not there, AudioError, ModelError; the next call gives what is left."""
+        """The next samples, float (n,) or (n, channels) in -1..1, or int16 -> the segments that they complete. None,
+        n = 0, from a source that sends nothing in silence: pauses then pass by the clock. Raises OptionError for a
+        channel that is not there, AudioError, ModelError; the next call gives what is left."""
         with naming("the recording"):
             for frames in in_parts([samples], _PUSHED_FRAMES):
                 self._cut(frames, live=True)
@@ -87,6 +95,7 @@ class Recording:
 
     def read(self, audio: Audio, end: float | None) -> Iterator[Segment]:
         """All segments of a recording that is open, up to `end` (seconds). Errors, Ctrl-C: see Transcriber.segments."""
+        self.warnings = audio.warnings
         try:
             for frames in stretch(audio, self._start, end):
                 self._cut(frames, audio.live)
@@ -108,27 +117,41 @@ class Recording:
             raise
 
     def _cut(self, frames: NDArray, live: bool) -> None:
-        """live: a silence is a piece before it ends, so that a channel without speech does not hold up the others."""
+        """live: a silence is a piece before it ends, so that a channel without speech does not hold up the others; and
+        phrases end where nothing comes."""
         if self._is_ended:
             raise AudioError("is finished; begin another one")
-        if len(frames) == 0:
-            return  # of how many channels does not matter
+        if len(frames):
+            self._push(frames)
+        elif live:
+            # as long as the source, if it is one in real time, has been silent: it may have been ahead of the clock
+            idle_s = min(monotonic() - self._came_s, monotonic() - self._began_s - self._n_frames / self._rate)
+            self._complete += [piece for track in self._tracks for piece in track.idle(idle_s)]
+        if live and len(self._tracks) > 1 and self._complete:
+            self._complete += [piece for track in self._tracks for piece in track.silence()]
+        begun = min([track.position for track in self._tracks], default=0)  # no piece still to come starts before it
+        self._complete.sort(key=lambda piece: piece.start)
+        while self._complete and self._complete[0].start < begun:
+            self._in_order.append(self._complete.pop(0))
+
+    def _push(self, frames: NDArray) -> None:
         mixed = mix(frames, self._channel)
+        if self._channel is None and (loudest := cancelled(frames, mixed)) is not None:
+            mixed = mix(frames, loudest)
+            warning = "the channels cancel each other out: where they do, the loudest is used instead of their mean"
+            if warning not in self.warnings:
+                self.warnings.append(warning)
+        self._came_s = monotonic()
         if not self._tracks:
             self._n_channels = frames.shape[1]
             numbers = range(self._n_channels) if self._channel == "split" else [None]
             self._tracks = [_Track(n, self._rate, self._new_cutter(), self._new_detector()) for n in numbers]
+            self._began_s = self._came_s
         elif frames.shape[1] != self._n_channels:
             raise AudioError(f"a block of {frames.shape[1]} channels after blocks of {self._n_channels}")
         n_usable = usable_frames(mixed)
         for track, column in zip(self._tracks, mixed[:n_usable].T, strict=True):
             self._complete += track.push(column)
-        if live and len(self._tracks) > 1 and self._complete:
-            self._complete += [piece for track in self._tracks for piece in track.silence()]
-        begun = min(track.position for track in self._tracks)  # no piece that is still to come starts before it
-        self._complete.sort(key=lambda piece: piece.start)
-        while self._complete and self._complete[0].start < begun:
-            self._in_order.append(self._complete.pop(0))
         self._n_frames += n_usable
         if n_usable < len(frames):
             second = self._start + self._n_frames / self._rate
@@ -152,7 +175,8 @@ class Recording:
         others, to be decoded side by side, but for the first; silent ones wait for those before them only."""
         while self._in_order:
             piece = self._in_order[0]
-            with self._lock:
+            with self._turn.lock:
+                self._turn.check()
                 clip = None if piece.samples is None else self._model.contract.encode(piece.samples)
             self._encoded.append((piece, clip))
             self._in_order.popleft()
@@ -165,7 +189,8 @@ class Recording:
     def _decode(self) -> None:
         decoded: Iterator[Decoded] = iter(())
         if clips := [clip for _, clip in self._encoded if clip is not None]:
-            with self._lock:
+            with self._turn.lock:
+                self._turn.check()
                 decoded = iter(decode(self._model.contract, clips, self._prompt, self._model.vocabulary.end_of_text))
         segments = [self._segment(piece, None if clip is None else next(decoded)) for piece, clip in self._encoded]
         self._encoded = []
@@ -221,6 +246,10 @@ class _Track:
     def silence(self) -> list[_Piece]:
         """The silence so far, if nothing is being said and the pieces are phrases."""
         return self._pieces(self._cutter.silence())
+
+    def idle(self, seconds: float) -> list[_Piece]:
+        """The phrase so far, if nothing has come for so long that it is over."""
+        return self._pieces(self._cutter.idle(seconds))
 
     def finish(self) -> list[_Piece]:
         """The last pieces."""

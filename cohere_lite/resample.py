@@ -2,8 +2,7 @@
 
 With 16000 / rate = up / down in lowest terms, output m lies at m * down / up on the input's time axis, so the filter's
 weights repeat every `up` outputs while the input moves on by `down` samples. A group of neighbouring outputs is one
-matrix product for all periods at once: (periods, input window) @ (input window, outputs of the group). BLAS does it on
-all cores: a minute of 44.1 kHz takes 12 ms on a 2-core x86 server."""
+matrix product for many periods at once: (periods, input window) @ (input window, outputs of the group)."""
 
 from __future__ import annotations
 
@@ -33,7 +32,10 @@ _FINENESS = 1024
 
 # Wider groups mean fewer, larger products but more multiplications by zero.
 _GROUP = 64  # outputs
-_BLOCK_VALUES = 1 << 21  # float32 values of input windows per product: 8 MiB
+_BLOCK_VALUES = 1 << 21  # float32 values of input windows at once: 8 MiB
+# More multiplications OpenBLAS does in threads: slow where cores are busy (mel.py); and where another thread forks the
+# process in the meantime, they never end. From 192 kHz on, two periods take more.
+_PRODUCT = 64**3
 
 # Most rates need a handful of groups of weights; odd ones need 250, which take longer to make than to apply. All are
 # kept for rates up to 48 kHz, 38 MB for the worst of them; for odd rates above, they are made again whenever needed.
@@ -91,9 +93,12 @@ class Resampler:
             for row in range(0, count, rows):
                 n_rows = min(rows, count - row)
                 needed = self._held[row * self._step + offset - self._offset :][: (n_rows - 1) * self._step + window]
-                # The copy matters: on overlapping rows matmul would not use BLAS.
-                windows = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(needed, window)[:: self._step])
-                output[row : row + n_rows, first : first + group] = windows @ weights
+                periods = max(2, _PRODUCT // weights.size)  # of a product
+                # A copy: on overlapping rows matmul would not use BLAS.
+                windows = np.zeros((ceil(n_rows / periods) * periods, window), np.float32)
+                windows[:n_rows] = np.lib.stride_tricks.sliding_window_view(needed, window)[:: self._step]
+                products = np.matmul(windows.reshape(-1, periods, window), weights).reshape(-1, group)
+                output[row : row + n_rows, first : first + group] = products[:n_rows]
         self._n_out += output.size
         self._held = self._held[count * self._step :].copy()
         return output.reshape(-1)[:n_outputs]

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 from onnxruntime import OrtValue
 
-from .errors import ModelError, OptionError, ProviderError
+from .errors import ModelError, OptionError, ProviderError, number
 from .graphfile import GraphFile
 
 CPU_ONLY = ["CPUExecutionProvider"]
@@ -40,7 +40,7 @@ class Value(NamedTuple):
 
 class Session:
     """A graph that is open, and what is bound to it: a value stays bound, and alive, until another takes its place. For
-    one thread at a time."""
+    one thread at a time (turns.py)."""
 
     def __init__(self, session: ort.InferenceSession, path: Path) -> None:
         """Raises ModelError for inputs or outputs of a type that cannot be fed, ProviderError where onnxruntime cannot
@@ -148,6 +148,8 @@ def _device(info: ort.capi.onnxruntime_pybind11_state.OrtMemoryInfo) -> str:
 
 def provider_names(providers: Sequence[str]) -> list[str]:
     """onnxruntime's names, with the CPU last for what the others leave. Raises OptionError, ProviderError."""
+    if not isinstance(providers, (list, tuple)) or not all(isinstance(name, str) for name in providers):
+        raise OptionError(f"providers is {providers!r}; it must be a list such as ['cuda', 'cpu']")
     if tuple(providers) == ("cpu",):
         return CPU_ONLY
     try:
@@ -165,8 +167,8 @@ def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionO
     # Of more, each waits for a core: the demonstration model's 11 tokens took 4 s with 100 threads on two cores, 38 s
     # with 1,000.
     most = max(64, os.cpu_count() or 1)
-    if threads is not None and not 1 <= threads <= most:
-        raise OptionError(f"threads is {threads}; it must be 1 to {most} on this machine")
+    if threads is not None:
+        threads = number("threads", threads, f"1 to {most} on this machine", 1, most, whole=True)
     options = ort.SessionOptions()
     options.intra_op_num_threads = _physical_cores() if threads is None else threads
     # fatal ones only: warnings of graph optimisation mean nothing to a user, and errors are raised

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -84,8 +85,12 @@ class Vocabulary:
 
     def _check_language(self, language: str) -> None:
         if language not in self.languages:
-            code = re.split("[-_]", str(language).strip().lower())[0]  # "EN", "en-US", "en_GB" -> "en"
-            hint = f"; did you mean {code!r}?" if code in self.languages else ""
+            hint = ""
+            with suppress(ImportError):  # in a copy without it
+                from .extras.languages import language_code
+
+                if (code := language_code(str(language))) in self.languages:
+                    hint = f"; did you mean {code!r}?"
             raise OptionError(f"language {language!r} is not among this model's: {', '.join(self.languages)}{hint}")
 
     def decode(self, ids: Iterable[int]) -> str:

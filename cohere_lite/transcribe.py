@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from os import PathLike, fspath
-from threading import RLock
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .audio import Audio, AudioFile, check_stretch, open_array, open_audio, open_blocks
-from .errors import OptionError, naming
+from .errors import OptionError, check_kind, naming, number
 from .model import load_model
 from .recording import Recording
 from .session import ort
@@ -26,8 +24,9 @@ if TYPE_CHECKING:
 # encoder, which takes them one by one, is by then nearly all of the work.
 BATCH_SIZE = 4
 
+_FLAG = (bool, np.bool_)
 Blocks = Iterable[NDArray]
-AudioSource = AudioFile | NDArray | Blocks | Audio
+AudioSource = AudioFile | NDArray | Blocks | Audio | tuple | Mapping
 
 
 class Transcriber:
@@ -36,7 +35,9 @@ class Transcriber:
         print(Transcriber("path/to/model").transcribe("speech.wav", language="fr").text)
 
     May be shared between threads: pieces of different recordings then take turns, since there is one set of decoder
-    caches. For recordings in parallel, make a Transcriber each. The options of its methods:
+    caches. For recordings in parallel, make a Transcriber each; also in each forked process, as onnxruntime's threads
+    stay in the parent (StateError; threads=1 has none). `with Transcriber(...) as transcriber` closes it at the end.
+    The options of its methods:
 
     language:     the language spoken, of `languages`; the model does not detect it, and answers a wrong one fluently
     punctuation:  with capitals and marks
@@ -75,17 +76,16 @@ class Transcriber:
 
         Raises ModelError, ModelFileNotFound, OptionError, ProviderError.
         """
-        if batch_size is not None and batch_size < 1:
-            raise OptionError(f"batch_size is {batch_size}; it must be 1 or more")
+        if batch_size is not None:
+            batch_size = number("batch_size", batch_size, "1 or more", least=1, whole=True)
+        check_kind("spin", spin, _FLAG, "True or False")
         self._model = load_model(model, providers, threads, spin, cache, precision)
         takes_batches = self._model.contract.takes_batches
         if (batch_size or 1) > 1 and not takes_batches:
             raise OptionError(
                 f'batch_size is {batch_size}, but only exports of the "fast" contract take more than 1, on the CPU'
             )
-        batch_size = batch_size or (BATCH_SIZE if takes_batches else 1)
-        # The lock: recordings take turns. Re-entrant: Ctrl-C may leave it taken, and what is encoded is decoded then.
-        self._begin = partial(Recording, self._model, RLock(), batch_size)
+        self._batch_size = batch_size or (BATCH_SIZE if takes_batches else 1)
         self.facts = {
             "name": "demonstration" if model is None else fspath(model),
             "contract": self._model.contract.name,
@@ -115,10 +115,9 @@ class Transcriber:
         skip_silence: bool = True,
     ) -> Transcript:
         """Recognise a whole recording. Arguments and errors are those of `segments`."""
-        check_stretch(start, end)
-        ids = self._model.vocabulary.prompt(language, punctuation=punctuation, itn=itn, style=prompt)
+        begin = self._beginner(language, punctuation, itn, prompt, start, end, channel, pauses, skip_silence)
         with _opened(audio, rate) as opened:
-            recording = self._begin(opened.rate, ids, start, channel, pauses, skip_silence)
+            recording = begin(opened.rate)
             segments = [*recording.read(opened, end)]
             warnings = [*opened.missing, *opened.warnings]
             return Transcript.of(segments, language, warnings=warnings, complete=not opened.missing)
@@ -142,8 +141,9 @@ class Transcriber:
         end to end. A few pieces of audio are held at a time, never all of it.
 
         audio: a file of sound (path, bytes or binary file, which may be a pipe); samples: float (n,) or (n, channels)
-               in -1..1, or int16; an iterable of such arrays, each recognised as soon as it comes and completes a
-               segment; or what open_audio gave
+               in -1..1, or int16, int32 or uint8 as in WAV files; an iterable of such arrays, each recognised as soon
+               as it comes and completes a segment; what open_audio gave; or what other libraries give: (rate, samples),
+               {"array", "sampling_rate"}, {"bytes", "path"}
         rate:  of the samples, in Hz
 
         The first segment comes as soon as it is complete. Those of a file then come a few at a time, decoded side by
@@ -151,12 +151,11 @@ class Transcriber:
         file cannot be opened, ModelError if the model fails to run. What was read before the audio failed is given
         first. So is what is through the encoder when Ctrl-C interrupts the work on a piece; a second Ctrl-C breaks off.
         """
-        check_stretch(start, end)
-        ids = self._model.vocabulary.prompt(language, punctuation=punctuation, itn=itn, style=prompt)
+        begin = self._beginner(language, punctuation, itn, prompt, start, end, channel, pauses, skip_silence)
 
         def recognised() -> Generator[Segment, None, None]:
             with _opened(audio, rate) as opened:
-                recording = self._begin(opened.rate, ids, start, channel, pauses, skip_silence)
+                recording = begin(opened.rate)
                 yield from recording.read(opened, end)
 
         return recognised()
@@ -176,14 +175,63 @@ class Transcriber:
     ) -> Recording:
         """Begin a recording whose samples will be pushed. rate: of the samples, in Hz;  start: the time of the first
         one, in seconds. Raises OptionError; AudioError for a rate that cannot be."""
-        check_stretch(start, None)
-        ids = self._model.vocabulary.prompt(language, punctuation=punctuation, itn=itn, style=prompt)
+        begin = self._beginner(language, punctuation, itn, prompt, start, None, channel, pauses, skip_silence)
         with naming("the recording"):
-            return self._begin(rate, ids, start, channel, pauses, skip_silence)
+            return begin(number("rate", rate, "a number of Hz"))
+
+    def _beginner(
+        self,
+        language: str,
+        punctuation: bool,
+        itn: bool,
+        prompt: str,
+        start: float,
+        end: float | None,
+        channel: int | str | None,
+        pauses: Pauses | None,
+        skip_silence: bool,
+    ) -> Callable[[int], Recording]:
+        """rate -> Recording. Raises OptionError; StateError."""
+        self._model.turn.check()
+        start, _ = check_stretch(start, end)
+        for name, flag in ("punctuation", punctuation), ("itn", itn), ("skip_silence", skip_silence):
+            check_kind(name, flag, _FLAG, "True or False")
+        if channel is not None and not (isinstance(channel, str) and channel == "split"):
+            channel = number("channel", channel, 'a number from 0, "split" or None', whole=True)
+        if pauses is not None and (isinstance(pauses, type) or not hasattr(pauses, "cutter")):
+            raise OptionError(f"pauses is {pauses!r}; it must be Pauses(), such as Pauses(min_pause_s=0.5), or None")
+        ids = self._model.vocabulary.prompt(language, punctuation=punctuation, itn=itn, style=prompt)
+        return lambda rate: Recording(self._model, self._batch_size, rate, ids, start, channel, pauses, skip_silence)
+
+    def close(self) -> None:
+        """Free the model's memory, once the piece that is being recognised is done. After that, this and recordings
+        that still go on raise StateError. What a forked process inherited is kept: to free it would take for ever."""
+        turn = self._model.turn
+        with turn.lock:
+            if not turn.over:
+                turn.over = "is closed"
+                vars(self._model.contract).clear()  # the sessions, and what is bound to them
+
+    def __enter__(self) -> Transcriber:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Transcriber cannot be pickled or copied: make one in each process")
 
 
 @contextmanager
 def _opened(audio: AudioSource, rate: int | None) -> Iterator[Audio]:
+    rate = None if rate is None else number("rate", rate, "a number of Hz")
+    if isinstance(audio, (tuple, Mapping)):
+        try:
+            from .extras.pairs import unpack
+        except ImportError:
+            needed = "cohere_lite/extras/pairs.py, which is not in this copy"
+            raise OptionError(f"audio as a {type(audio).__name__} needs {needed}") from None
+        audio, rate = unpack(audio, rate)
     is_file = isinstance(audio, (str, PathLike, bytes, bytearray, memoryview)) or hasattr(audio, "read")
     if is_file or isinstance(audio, Audio):
         if rate is not None:

@@ -5,7 +5,9 @@ A recording that was cut short, or whose header was never completed, gives the s
 
 from __future__ import annotations
 
+import os
 import select
+import stat
 import struct
 import time
 from collections.abc import Generator
@@ -23,12 +25,11 @@ _GUID_TAIL = (0x0000, 0x0010, b"\x80\0\0\xaa\0\x38\x9b\x71")  # KSDATAFORMAT_SUB
 
 
 class _Container(NamedTuple):
-    """How a kind of WAV file frames its chunks: header, body, zeros up to the alignment."""
+    """How a kind of WAV file frames its chunks: header, body, zeros up to a multiple of 2 or 8 bytes."""
 
     byte_order: str  # of all numbers, samples included: < or >
     header: struct.Struct  # id, size; the id's first four bytes tell the chunks apart in all containers
     counted: int  # bytes of the header that the size includes
-    align: int  # bytes
     start: int  # bytes of the file before the first chunk: a chunk header and the form type
     unknown: tuple[range, ...]  # sizes that mean "to the end of the file"
 
@@ -37,21 +38,36 @@ class _Container(NamedTuple):
 # arecord about 0x80000000, sox 0x7FFFF000, recorders that were killed often 0.
 _NO_FILE_IS_LONGER = 1 << 62
 _UNKNOWN_32_BIT = (range(0x7FFF0000, 0x80010000), range(0xFFFF0000, 1 << 32))  # near them: less a header's length
-_RIFF = _Container("<", struct.Struct("<4sI"), 0, 2, 12, _UNKNOWN_32_BIT)
+_RIFF = _Container("<", struct.Struct("<4sI"), 0, 12, _UNKNOWN_32_BIT)
 _CONTAINERS = {
     b"RIFF": _RIFF,
     b"RF64": _RIFF,  # EBU Tech 3306; the size is in the ds64 chunk
     b"BW64": _RIFF,  # ITU-R BS.2088; likewise
     b"RIFX": _RIFF._replace(byte_order=">", header=struct.Struct(">4sI")),
-    b"riff": _Container("<", struct.Struct("<4s12xQ"), 24, 8, 40, ()),  # Sony Wave64: GUIDs as ids
+    b"riff": _Container("<", struct.Struct("<4s12xQ"), 24, 40, ()),  # Sony Wave64: GUIDs as ids
 }
 
 _READ_BYTES = 1 << 18  # read and converted at once; bounds the working memory
-_HEAD_BYTES = 1 << 17  # of the samples are looked at: two bursts of the longest kind (extras/payload.py)
+_PAYLOAD_BYTES = 1 << 17  # of the samples are looked at: two bursts of the longest kind (extras/payload.py)
 _POLL_S = 0.05  # until a file that does not block is read again
 _MOST_ZEROS = 1 << 16  # bytes between chunks; 200 MB of them, reserved and never written, took 22 s to go through
 # With a size of 0, one of these next says that the recording really is empty.
 _TRAILING_CHUNKS = b"LIST ID3 BEXT CUE FACT SMPL PEAK IXML JUNK PAD ACID AXML CHNA DISP INST _PMX".split()
+
+
+class _Data(NamedTuple):
+    """A data chunk. size: bytes that its header promises, 0 where that does not know; None: there is no header, and all
+    that follows are samples;  head: what was read of it already."""
+
+    container: _Container
+    coding: Coding
+    rate: int
+    size: int | None
+    head: bytes = b""
+
+    @property
+    def format(self) -> str:
+        return f"{self.coding.decode(b'').shape[1]} channels at {self.rate} Hz"
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ class Audio:
     duration: seconds; None where only reading to the end will tell (nothing there yet counts as that)
     blocks:   float (n, channels) each, any n >= 0; to be gone through once. Integer codings give -1..1, float ones
               what they hold, which may be NaN
-    live:     the blocks may come only as they are spoken
+    live:     the blocks may come only as they are spoken; an empty one says that nothing has come for a while
     name:     for messages
     missing:  a warning for whatever is known to be lacking, such as the end of a recording that was cut short
     warnings: what else was wrong and did not keep the recording from being read
@@ -82,34 +98,35 @@ def open_wav(file: BinaryIO) -> Audio:
     """Reads the header of a WAV file, which may be a pipe; the samples follow as `blocks` are asked for, each as soon
     as it is there. Memory: some 12 MiB, whatever the header promises. Raises AudioError when there is no usable header,
     NotWav for another format or a coding that is not supported; while reading blocks, OSError."""
-    start = _read_exactly(file, 12)
-    container = _CONTAINERS.get(start[:4])
-    if container:
-        start += _read_exactly(file, container.start - len(start))
-        if len(start) < container.start:
-            raise AudioError(f"a WAV file that ends after {len(start)} bytes")
+    container, start = _read_start(file)
     if not start:
         raise AudioError("empty (0 bytes)")
-    if container is None or start[container.header.size :][:4].upper() != b"WAVE":
+    if not container:
+        if start[:4] in _CONTAINERS and len(start) < _CONTAINERS[start[:4]].start:
+            raise AudioError(f"a WAV file that ends after {len(start)} bytes")
         start += _read_exactly(file, 64 - len(start))
         raise NotWav(f"not a WAV file (first bytes: {start[:12].hex(' ')})", start)
-    return open_pcm(file, *_find_data(file, container))
+    if not (data := _find_data(file, container)):
+        raise AudioError("a WAV file with no data chunk: it was cut short, or never written")
+    return _open(file, data)
 
 
-def open_pcm(file: BinaryIO, coding: Coding, rate: int, size: int | None = None) -> Audio:
-    """The samples from here on. size: bytes that a header promises, 0 where it does not know; None: there is no header,
-    and all that follows are samples."""
+def open_pcm(file: BinaryIO, coding: Coding, rate: int) -> Audio:
+    """Samples without a header, from here to the end."""
+    return _open(file, _Data(_RIFF, coding, rate, None))
+
+
+def _open(file: BinaryIO, data: _Data) -> Audio:
     n_left = _bytes_left(file)
-    expected = min(size or _NO_FILE_IS_LONGER, _NO_FILE_IS_LONGER if n_left is None else n_left)
-    bytes_per_second = coding.block_bytes * rate / coding.block_frames
-    duration = expected / bytes_per_second if 0 < expected < _NO_FILE_IS_LONGER else None  # a device has 0 bytes, too
+    expected = min(data.size or _NO_FILE_IS_LONGER, _NO_FILE_IS_LONGER if n_left is None else n_left)
+    seconds = expected / (data.coding.block_bytes * data.rate / data.coding.block_frames)
+    duration = seconds if 0 < expected < _NO_FILE_IS_LONGER else None  # a device has 0 bytes, too
     missing: list[str] = []
-    head = b""
-    if n_left and size is not None:  # of a pipe, when it comes
-        head = _read_exactly(file, min(size or n_left, _HEAD_BYTES))
-        _refuse_payload(head, coding, file)
-    blocks = _decode(file, coding, bytes_per_second, size, missing, head)
-    return Audio(rate, duration, blocks, live=not n_left, missing=missing)
+    if n_left and data.size is not None:  # of a pipe, when it comes
+        head = _read_exactly(file, min(data.size or n_left, _PAYLOAD_BYTES))
+        _refuse_payload(head, data.coding, file)
+        data = data._replace(head=head)
+    return Audio(data.rate, duration, _chained(file, data, missing), live=not n_left, missing=missing)
 
 
 def _bytes_left(file: BinaryIO) -> int | None:
@@ -132,13 +149,13 @@ def _refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None = None) -
     refuse_payload(head, coding, file)
 
 
-def read_some(file: BinaryIO, count: int) -> bytes:
+def read_some(file: BinaryIO, count: int) -> bytes | None:
     """1 to count bytes, as soon as there are any; b"" at the end only. Does not wait for a full buffer: of a live
-    recording it may be seconds away."""
+    recording it may be seconds away. None where a file that does not block has had nothing for 0.05 s."""
     if part := getattr(file, "read1", file.read)(count):
         return part
     # The end; or nothing yet, of a file that does not block. read1 of a buffered one gives b"" for both, read does not.
-    while (part := file.read(1)) is None:
+    if (part := file.read(1)) is None:
         try:
             # Not select: it takes no descriptor from 1024 on, and on Windows, where there is no poll, sockets only.
             poll = select.poll()
@@ -152,41 +169,65 @@ def read_some(file: BinaryIO, count: int) -> bytes:
 def _read_exactly(file: BinaryIO, count: int) -> bytes:
     """count bytes, fewer only at the end of the file."""
     parts = []
-    while count > 0 and (part := read_some(file, count)):
-        parts.append(part)
-        count -= len(part)
+    while count > 0 and (part := read_some(file, count)) != b"":
+        parts.append(part or b"")
+        count -= len(parts[-1])
     return b"".join(parts)
 
 
-def _find_data(file: BinaryIO, container: _Container) -> tuple[Coding, int, int]:
-    """Reads on to the first sample; returns coding, rate, and the data chunk's bytes, 0 where not known."""
-    fmt = None
-    ds64_size = n_zeros = 0
-    pad = b""
+def _read_start(file: BinaryIO, start: bytes = b"") -> tuple[_Container | None, bytes]:
+    """The container that begins with these bytes and the next ones, if one does; all that was read of it."""
+    start += _read_exactly(file, 12 - len(start))
+    if container := _CONTAINERS.get(start[:4]):
+        start += _read_exactly(file, container.start - len(start))
+        if start[container.header.size :][:4].upper() == b"WAVE":
+            return container, start
+    return None, start
+
+
+def _find_data(file: BinaryIO, container: _Container, before: _Data | None = None, start: bytes = b"") -> _Data | None:
+    """Reads on to the next data chunk, of the same recording or of one that follows it: up to its first sample; None
+    where there is no more. before: the one that was read;  start: what was read after it. Raises AudioError for a
+    damaged header."""
+    coding, rate = before[1:3] if before else (None, 0)
+    ds64_size = 0
     while True:
-        header = pad + _read_exactly(file, container.header.size - len(pad))
+        header, start = _chunk_start(file, start), b""
+        if before and header[:4] in _CONTAINERS:
+            found, _ = _read_start(file, header)
+            if not found:
+                return None
+            container, coding, ds64_size = found, None, 0
+            continue
+        if len(header) == 4:
+            header += _read_exactly(file, container.header.size - 4)
         if len(header) < container.header.size:
-            raise AudioError("a WAV file that ends within its header: there is no data chunk")
+            return None
         chunk_id, size = container.header.unpack(header)
-        n_zeros = 0 if any(header) else n_zeros + len(header)
-        if n_zeros > _MOST_ZEROS:
-            raise AudioError("a WAV file with zeros instead of a data chunk: it was never written")
         size = max(0, size - container.counted)
         if chunk_id == b"data":
-            if fmt is None:
+            if coding is None:
                 raise AudioError("a WAV file without a fmt chunk before its data chunk: a damaged header")
             size = ds64_size if any(size in sizes for sizes in container.unknown) else size
-            return *fmt, size if size < _NO_FILE_IS_LONGER else 0
+            return _Data(container, coding, rate, size if size < _NO_FILE_IS_LONGER else 0)
         body = _read_exactly(file, min(size, 40))
         if chunk_id == b"fmt ":
-            fmt = _parse_format(body, container.byte_order)
+            coding, rate = _parse_format(body, container.byte_order)
         elif chunk_id == b"ds64" and len(body) >= 16:
             (ds64_size,) = struct.unpack_from("<Q", body, 8)
         left = size - len(body)
         while skipped := len(_read_exactly(file, min(left, _READ_BYTES))):
             left -= skipped
-        # Some writers forget the zeros after a chunk; no chunk id begins with one.
-        pad = _read_exactly(file, -size % container.align).lstrip(b"\0")
+
+
+def _chunk_start(file: BinaryIO, start: bytes) -> bytes:
+    """The first 4 bytes of the next chunk, which is where the next byte is that is not zero: some writers leave out the
+    zeros that fill up a chunk, others write more of them. Fewer at the end of the file, or of the zeros to search."""
+    start, n_left = start.lstrip(b"\0"), _MOST_ZEROS
+    while len(start) < 4 and n_left >= 0 and (part := _read_exactly(file, 4 - len(start))):
+        start = (start + part).lstrip(b"\0")
+        n_left -= len(part)
+    return start
 
 
 def _parse_format(body: bytes, byte_order: str) -> tuple[Coding, int]:
@@ -203,15 +244,40 @@ def _parse_format(body: bytes, byte_order: str) -> tuple[Coding, int]:
     return find_coding(format_tag, bits, channels, block_align, byte_order), rate
 
 
-def _decode(
-    file: BinaryIO, coding: Coding, bytes_per_second: float, size: int | None, missing: list[str], head: bytes
-) -> Generator[NDArray[np.float64], None, None]:
-    """The data chunk's whole frames, float64 (n, channels); size: as in open_pcm; head: what was read of it already.
+def _chained(file: BinaryIO, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
+    """The frames of a data chunk, float64 (n, channels), and of all that follow it: more of the same recording, or
+    recordings that were laid end to end."""
+    following: _Data | None = data
+    while following:
+        yield from _decode(file, following, missing)
+        if not following.size or _is_socket(file):  # nothing can follow; whoever sent it may wait for an answer
+            return
+        while (start := read_some(file, 1)) is None:
+            yield data.coding.decode(b"")
+        try:
+            following = _find_data(file, following.container, following, start)
+            if following and following.format != data.format:
+                raise AudioError(f"it has {following.format}, the first one {data.format}")
+        except AudioError as error:
+            missing.append(f"another recording follows, which is left out: {error}")
+            return
+
+
+def _is_socket(file: BinaryIO) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(file.fileno()).st_mode)
+    except (AttributeError, OSError):
+        return False
+
+
+def _decode(file: BinaryIO, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
+    """The data chunk's whole frames.
 
     Samples that only fill up an ADPCM file's last block are given, too, as by libsndfile: the fact chunk, which should
     count the others, is often wrong (libsndfile itself writes half the frames for stereo IMA ADPCM).
     """
-    block_bytes, block_frames, decode = coding
+    size, head, (block_bytes, block_frames, decode) = data.size, data.head, data.coding
+    bytes_per_second = block_bytes * data.rate / block_frames
     decode = np.errstate(invalid="ignore")(decode)  # that a NaN is a signalling one does not matter
     read_bytes = max(1, _READ_BYTES // block_bytes) * block_bytes
     pending = head or (_read_exactly(file, 4) if size == 0 else b"")
@@ -219,12 +285,15 @@ def _decode(
         return
     n_read = len(pending)
     end = size or _NO_FILE_IS_LONGER
-    while n_read < end and (raw := read_some(file, min(end - n_read, read_bytes))):
+    while n_read < end and (raw := read_some(file, min(end - n_read, read_bytes))) != b"":
+        if raw is None:  # a pause that passes by the clock
+            yield decode(b"")
+            continue
         n_read += len(raw)
         pending += raw
-        if size is not None and len(head) < _HEAD_BYTES:
+        if size is not None and len(head) < _PAYLOAD_BYTES:
             head += raw
-            _refuse_payload(head, coding)
+            _refuse_payload(head, data.coding)
         whole = len(pending) - len(pending) % block_bytes
         yield decode(pending[:whole])
         pending = pending[whole:]
@@ -239,8 +308,3 @@ def _decode(
     elif extra := len(pending) % block_bytes:
         unit = "frame" if block_frames == 1 else "block"
         missing.append(f"the last {unit} has {extra} of its {block_bytes} bytes: using the whole samples")
-    if size and _bytes_left(file):
-        following = _read_exactly(file, 12)
-        file.seek(-len(following), 1)
-        if following.lstrip(b"\0")[:4] in (b"data", *_CONTAINERS):
-            missing.append("another recording follows in the same file: only the first is used")

@@ -17,7 +17,7 @@ import textwrap
 import threading
 import time
 import wave
-from math import fsum, inf, nan
+from math import fsum, inf
 from pathlib import Path
 
 import numpy as np
@@ -207,10 +207,15 @@ def test_no_blocks():
         (np.zeros((5, 0)), r"shape \(5, 0\)"),
         (np.zeros(()), r"shape \(\)"),
         (np.zeros((2, 16000)), r"shape \(2, 16000\): so many channels"),  # (channels, n), as some libraries give
-        (np.zeros(5, np.int32), "type int32; expected float in -1..1, or int16"),
-        (np.zeros(5, np.uint8), "type uint8"),
-        (np.zeros(5, bool), "type bool"),
-        (np.zeros(5, complex), "type complex128"),
+        (np.zeros(5, np.int64), "type int64; expected float in -1..1, or int16, int32, uint8 as in WAV files"),
+        *(
+            (np.zeros(5, dtype), f"type {dtype}")
+            for dtype in ("bool", "complex128", "object", "int8", "uint16", "uint32")
+        ),
+        (np.zeros(5, [("left", "<i2"), ("right", "<i2")]), "pass one of its fields, as samples\\['left'\\]"),
+        (np.zeros(5, [("left", "<i2")]).view(np.recarray), "pass one of its fields, as samples\\['left'\\]"),
+        (np.ma.array([1.0, 2.0], mask=[True, False]), r"masked samples; pass samples.filled\(0\)"),
+        (np.zeros((1, 100)).view(np.matrix), r"shape \(1, 100\): so many channels"),
     ],
 )
 def test_arrays_that_are_no_audio(samples, message):
@@ -296,7 +301,7 @@ def test_stretches(sizes, start, end):
         assert heard(audio, None, start, end)[:, 0].tolist() == values[first:last].tolist()
 
 
-@pytest.mark.parametrize(("start", "end"), [(-1, None), (-1, 1), (1, 1), (2, 1), (nan, None), (0, nan)])
+@pytest.mark.parametrize(("start", "end"), [(-1, None), (-1, 1), (1, 1), (2, 1), (inf, None)])
 def test_stretches_that_are_none(start, end):
     with pytest.raises(OptionError, match=rf"from {start} to {end or 'the end'} is no stretch"):
         heard(open_array(np.zeros(80_000), 8000), None, start, end)
@@ -332,6 +337,66 @@ def test_frames_of_samples():
     frames = as_frames(samples)
     assert (frames.tolist(), np.shares_memory(frames, samples)) == ([[0.5], [-2]], True)
     assert as_frames(np.array([[2**14, -(2**15)]], np.int16)).tolist() == [[0.5, -1]]
+
+
+HALVES = np.array([[-1.0, 0.5], [0.5, 0.0], [0.0, -1.0]])
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        *((HALVES * 2**15).astype(dtype) for dtype in ("<i2", ">i2")),
+        (HALVES * 2**15).astype("i2").view(np.dtype("i2", metadata={"made": "by hand"})),
+        (HALVES * 2**15).astype(np.dtype("int16").newbyteorder()),
+        *((HALVES * 2**31).astype(dtype) for dtype in ("<i4", ">i4", np.intc)),  # full scale 2**31: -1, 0.5
+        (HALVES * 2**7 + 2**7).astype(np.uint8),  # 128 is zero
+        *(HALVES.astype(dtype) for dtype in ("<f2", ">f2", "<f4", ">f4", ">f8", np.longdouble)),
+        np.asfortranarray(HALVES),
+        np.repeat(HALVES, 2, axis=0)[::2],
+        HALVES.view(np.matrix),
+        np.ma.array(HALVES, mask=False),
+        np.ma.array(HALVES),
+        HALVES.view(np.recarray),
+        np.frombuffer(HALVES.tobytes()).reshape(3, 2),  # read-only
+    ],
+    ids=lambda samples: f"{type(samples).__name__} of {samples.dtype.str}",
+)
+def test_samples_in_every_spelling(samples):
+    """By hand: -1, 0.5 and 0, as integers of each kind in the way of scipy's WAV reader. Both channels, to the mean."""
+    for blocks in [samples], [samples[:1], samples[1:]]:
+        assert heard(open_blocks(blocks, 8000), "split").tolist() == HALVES.tolist()
+        assert heard(open_blocks(blocks, 8000)).tolist() == column([-0.25, 0.25, -0.5])
+    assert heard(open_array(samples, 8000), 1).tolist() == column([0.5, 0, -1])
+
+
+def test_samples_in_a_mapped_file(tmp_path):
+    np.save(tmp_path / "a.npy", (HALVES * 2**15).astype(">i2"))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    assert heard(open_array(mapped, 8000), "split").tolist() == HALVES.tolist()
+
+
+@pytest.mark.parametrize("raw", [None, "8000:s16le:1"])
+def test_a_file_at_its_end(raw, tmp_path):
+    """As it is just after it was written."""
+    data = wav(bytes(100))
+    (tmp_path / "a.wav").write_bytes(data)
+    with open(tmp_path / "a.wav", "rb") as file, tempfile.SpooledTemporaryFile() as spooled:
+        spooled.write(data)
+        for source in io.BytesIO(data), file, spooled:
+            source.seek(0, 2)
+            with pytest.raises(AudioError, match=r"is at its end; seek\(0\) before it is read"):
+                read(source, raw)
+            source.seek(0)
+            assert len(read(source)[0]) == 50
+
+
+def test_a_file_that_is_read_asynchronously():
+    class Upload:
+        async def read(self, size=-1):
+            return b""
+
+    with pytest.raises(TypeError, match=r"whose read is asynchronous: pass the bytes, await read\(\)"):
+        read(Upload())
 
 
 def test_a_recording_can_be_read_once():
@@ -454,8 +519,8 @@ def test_a_pipe_that_does_not_block(raw, buffering, descriptor):
 
 @posix
 def test_waiting_keeps_no_core_busy(descriptor):
-    """By hand: a read every 50 ms, and 4 for each of the 4 parts and for the end: one that finds nothing, one more, the
-    first byte, the others. Twice as many are allowed; a busy loop would read 100,000 times a second."""
+    """By hand: 2 reads that find nothing every 50 ms, and 4 for each of the 4 parts and for the end. Twice as many are
+    allowed of these; a busy loop would read 100,000 times a second."""
     file, writer = open_slow_pipe(None, descriptor, 0)
     reads, start = [], time.monotonic()
 
@@ -467,8 +532,8 @@ def test_waiting_keeps_no_core_busy(descriptor):
             return file.read(count)
 
     with file:
-        found = b"".join(iter(lambda: read_some(Counted(), 100), b""))
-        assert len(reads) <= (time.monotonic() - start) / 0.05 + 2 * 4 * 5
+        found = b"".join(part or b"" for part in iter(lambda: read_some(Counted(), 100), b""))
+        assert len(reads) <= 2 * (time.monotonic() - start) / 0.05 + 2 * 4 * 5
     assert found == wav(b"\x00\x40" * 5)
     writer.join()
 

@@ -30,7 +30,7 @@ from scripted import END, A, B, C, write_model
 from scripted_contracts import write_merged
 from test_transcribe import SAMPLE, SAMPLE_TEXT, beep, phrase, wav
 
-from cohere_lite import Pauses, Transcriber, __version__, recording
+from cohere_lite import OptionError, Pauses, Transcriber, __version__, recording
 from cohere_lite.cli.options import output_paths
 from cohere_lite.cli.run import DEMO_NOTICE, main
 from cohere_lite.cut import MAX_CHUNK_S, SEARCH_S
@@ -58,7 +58,7 @@ def test_the_first_command() -> None:
     """Text on stdout, the notice of the demonstration model once on stderr."""
     result = run(SAMPLE, SAMPLE)
     assert result.stdout == f"{SAMPLE_TEXT}\n" * 2
-    assert re.fullmatch(re.escape(DEMO_NOTICE) + SUMMARY, result.stderr)
+    assert re.fullmatch(re.escape(f"{DEMO_NOTICE}\n") + SUMMARY, result.stderr)
     assert "2 files, 5.0 s of audio in" in result.stderr  # 2.48 s each
     assert result.returncode == 0
 
@@ -134,6 +134,17 @@ def test_json(scripted: Path) -> None:
         {"start": 0.0, "end": 2.48, "text": "a b", "tokens": [A, B], "channel": None}
         | {"avg_logprob": round(-np.log(1 + 17 * np.exp(-2)), 4), "silent": False, "truncated": False, "looped": False}
     ]
+
+
+def test_json_of_a_recording_that_was_cut_short(scripted: Path, tmp_path: Path) -> None:
+    """Half of its samples are there: 1.24 s."""
+    (tmp_path / "half.wav").write_bytes(SAMPLE.read_bytes()[: 44 + 39680])
+    result = run("-q", "-m", scripted, "-f", "json", tmp_path / "half.wav")
+    record = json.loads(result.stdout)
+    assert (record["text"], record["duration"], record["complete"]) == ("a b", 1.24, False)
+    (warning,) = record["warnings"]
+    assert warning.startswith("data chunk promises 79360 bytes (2.48 s), the file holds 39680 (1.24 s)")
+    assert result.stderr == f"warning: {tmp_path / 'half.wav'}: {warning}\n"
 
 
 @posix
@@ -287,10 +298,9 @@ def test_help_says_what_is_so() -> None:
 
 
 @pytest.mark.folder
-@pytest.mark.parametrize("where", ["notice", "help"])
-def test_the_way_to_the_full_model(where: str) -> None:
+def test_the_way_to_the_full_model() -> None:
     """Of the two commands that are shown, pip's extra is in the metadata, and the other one answers."""
-    text = DEMO_NOTICE if where == "notice" else run("--help").stdout
+    text = run("--help").stdout
     (extra,) = re.findall(r"^ +pip install 'cohere-lite\[(\w+)\]'$", text, re.MULTILINE)
     (options,) = re.findall(r"^ +python (-m cohere_lite\.export --help)$", text, re.MULTILINE)
     assert f"\n{extra} = [" in (CHECKOUT / "pyproject.toml").read_text()
@@ -300,9 +310,9 @@ def test_the_way_to_the_full_model(where: str) -> None:
 
 @pytest.mark.folder
 def test_the_command_needs_some_of_the_extras(tmp_path: Path) -> None:
-    """In a copy of the runtime, cli, a model, and extras/formats.py, loudness.py, phrases.py and raw.py."""
+    """In a copy of the runtime, cli, a model, and five files of extras/."""
     extras = {path.name for path in (CHECKOUT / "cohere_lite" / "extras").glob("*.py")}
-    needed = {"__init__.py", "formats.py", "loudness.py", "phrases.py", "raw.py"}
+    needed = {"__init__.py", "formats.py", "languages.py", "loudness.py", "phrases.py", "raw.py"}
     skipped = shutil.ignore_patterns("export", "__pycache__", *extras - needed)
     shutil.copytree(CHECKOUT / "cohere_lite", tmp_path / "speech", ignore=skipped)
     command = [sys.executable, "-m", "speech", "--quiet", SAMPLE]
@@ -319,8 +329,67 @@ def test_an_option_is_not_abbreviated(scripted: Path, tmp_path: Path) -> None:
     """ "--output result.txt" is no folder of that name."""
     result = run("--model", scripted, "--output", "result.txt", SAMPLE, cwd=tmp_path)
     assert result.returncode == 2
-    assert "unrecognized arguments: --output" in result.stderr
+    assert "unrecognized arguments: --output; did you mean --output-dir?" in result.stderr
     assert not (tmp_path / "result.txt").exists()
+    for option in "--out", "--lang", "--form", "--mod", "--ver":
+        assert run("--model", scripted, option, "en", SAMPLE).returncode == 2
+
+
+def test_short_options_and_capitals(scripted: Path, tmp_path: Path) -> None:
+    assert run("-q", "-m", scripted, "-f", "SRT", "-l", "fr", "-o", tmp_path, SAMPLE).stderr == ""
+    assert (tmp_path / "sample.srt").read_text() == "1\n00:00:00,000 --> 00:00:02,480\na b\n\n"
+    assert run("-m", scripted, "-v", "--provider", "CPU", "--cut", "Pauses", SAMPLE).stderr.count("\n") == 4
+
+
+@pytest.mark.parametrize("said", ["fr", "FR", "fr_CA", "fr-CA", "fr_FR.UTF-8", "French", "fra", "français"])
+def test_what_people_call_a_language(scripted: Path, said: str) -> None:
+    assert json.loads(run("-m", scripted, "-f", "json", "-l", said, SAMPLE).stdout)["language"] == "fr"
+
+
+def test_a_language_that_the_model_does_not_have(scripted: Path) -> None:
+    for said, hint in ("Old-Norse", "'Old-Norse'"), ("xx", "'xx'"), ("german", "'de'"):
+        result = run("-q", "-m", scripted, "-l", said, SAMPLE)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert f"error: language {hint} is not among this model's: " in result.stderr
+    with pytest.raises(OptionError, match="did you mean 'fr'"):
+        Transcriber(scripted).transcribe(SAMPLE, language="french")
+
+
+@pytest.mark.parametrize("option", ["--output-dir", "--model", "--cache"])
+def test_an_empty_name_is_not_the_current_folder(scripted: Path, option: str, tmp_path: Path) -> None:
+    """As from a variable of the shell that was never set."""
+    result = run("--model", scripted, option, "", SAMPLE, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "it is empty; for the current folder write ." in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_looks_like_a_file(scripted: Path, tmp_path: Path) -> None:
+    """ "-o result.txt" is how other programs are told the name of a file."""
+    result = run("-q", "-m", scripted, "-o", "result.txt", SAMPLE, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "result.txt looks like a file; it must be a folder (for one file: > result.txt)" in result.stderr
+    (tmp_path / "result.txt").mkdir()
+    assert run("-q", "-m", scripted, "-o", "result.txt", SAMPLE, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "result.txt" / "sample.txt").read_text() == "a b\n"
+
+
+def test_the_short_prompt_is_not_for_the_demonstration() -> None:
+    assert "warning: the demonstration model has not learnt the short prompt" in run("--prompt", "short", SAMPLE).stderr
+
+
+@posix
+def test_a_name_is_no_command_for_the_terminal(scripted: Path, tmp_path: Path) -> None:
+    """By hand: an escape that clears the screen, a carriage return, one that turns the direction; not a wide space."""
+    names = ["\x1b[2J", "\r", "\u202e", "\u3000"]
+    for name in names:
+        (tmp_path / f"{name}.wav").write_bytes(b"no sound")
+    result = run("-q", "-m", scripted, *(tmp_path / f"{name}.wav" for name in names))
+    for shown in "\\x1b[2J.wav: ", "\\r.wav: ", "\\u202e.wav: ", "\u3000.wav: ":
+        assert f"error: {tmp_path}/{shown}" in result.stderr
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "\x1b[2J").touch()
+    assert "it holds \\x1b[2J\n" in run("-q", "-m", tmp_path / "folder", SAMPLE).stderr
 
 
 # In another program
@@ -332,7 +401,7 @@ def state() -> tuple[object, ...]:
     descriptors = [os.fstat(descriptor)[:3] for descriptor in (0, 1, 2)]
     streams = [(stream, getattr(stream, "encoding", None)) for stream in (sys.stdin, sys.stdout, sys.stderr)]
     logs = [(log.level, log.propagate, log.handlers[:]) for log in (root, ours)]
-    return descriptors, streams, logs, signal.getsignal(signal.SIGINT)
+    return descriptors, streams, logs, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
 
 class Full(io.StringIO):
@@ -369,6 +438,36 @@ def test_main_leaves_no_trace(stdout, expected: int, message: str, scripted: Pat
     assert capsys.readouterr().err.startswith(message)
     if expected == 0:
         assert stdout.getvalue() == "größe b\n"
+
+
+class Writer:
+    """What a program puts in place of stdout: something to write to, and no more."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_streams_of_a_host_program(closed: bool, scripted: Path, monkeypatch, capsys) -> None:
+    """A stdin of bytes, or of text over bytes, without a descriptor, and text alone; a stdin that is closed."""
+    data = SAMPLE.read_bytes()
+    for stdin, told in (
+        (io.BytesIO(data), ""),
+        (io.TextIOWrapper(io.BytesIO(data)), ""),
+        (io.StringIO("sound"), "error: standard input: this program gives it as text; sound is bytes\n"),
+    ):
+        stdout = Writer()
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        if closed:
+            stdin.close()
+            told = "error: standard input: there is no pipe to read from"
+        assert main(["--quiet", "--model", str(scripted), "-"]) == (1 if told else 0)
+        assert stdout.text == ("" if told else "a b\n")
+        assert capsys.readouterr().err.startswith(told)
 
 
 def test_main_does_not_redirect_a_full_stdout(scripted: Path) -> None:
@@ -690,6 +789,37 @@ def test_output_paths(files: list[str], names: list[str], tmp_path: Path) -> Non
     assert folder.is_dir()
 
 
+@posix
+def test_what_a_killed_process_left_is_written_over(scripted: Path, tmp_path: Path) -> None:
+    """An empty file; not a link, whatever it leads to, nor a pipe."""
+    (tmp_path / "sample.txt").touch()
+    assert run("-q", "-m", scripted, "-o", tmp_path, SAMPLE).returncode == 0
+    assert (tmp_path / "sample.txt").read_text() == "a b\n"
+    (tmp_path / "sample.txt").unlink()
+    (tmp_path / "sample.txt").symlink_to("nowhere")
+    assert run("-q", "-m", scripted, "-o", tmp_path, SAMPLE).returncode == 2
+    (tmp_path / "sample.txt").unlink()
+    os.mkfifo(tmp_path / "sample.txt")  # somebody else may read from it
+    assert run("-q", "-m", scripted, "-o", tmp_path, SAMPLE).returncode == 2
+
+
+@posix
+def test_outputs_that_cannot_be_are_told_before_the_work(scripted: Path, tmp_path: Path) -> None:
+    """Of names, the last letters go where the format's would be too many: 251 + 5 is one more than 255 bytes."""
+    long = tmp_path / ("ä" * 125 + "b.wav")
+    long.write_bytes(SAMPLE.read_bytes())
+    assert run("-q", "-m", scripted, "-f", "json", "-o", tmp_path, long).returncode == 0
+    assert [path.name for path in tmp_path.glob("*.json")] == ["ä" * 125 + ".json"]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    removed = f"cd {shlex.quote(str(folder))} && rmdir {shlex.quote(str(folder))} && "
+    for where, before in ("/proc/self", ""), ("out", removed):
+        command = shlex.join([*COMMAND, "-m", "nowhere", "-o", where, str(SAMPLE)])
+        result = subprocess.run(["bash", "-c", before + command], capture_output=True, text=True)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr.startswith("error: --output-dir: ")
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -835,17 +965,16 @@ def test_a_recording_is_not_written_over(link, tmp_path: Path) -> None:
 
 @posix
 def test_one_output_that_cannot_be_written(scripted: Path, tmp_path: Path) -> None:
-    """A folder in its place, and a name that is too long with another ending: the others are still written."""
+    """A folder in its place: the others are still written."""
     (tmp_path / "folder.json").mkdir()
-    for name in ("folder.wav", f"{251 * 'x'}.wav", "good.wav"):
+    for name in ("folder.wav", "good.wav"):
         (tmp_path / name).write_bytes(SAMPLE.read_bytes())
     files = sorted(tmp_path.glob("*.wav"))
     result = run("--quiet", "--force", "--format", "json", "--model", scripted, "--output-dir", tmp_path, *files)
     assert result.returncode == 1
     assert json.loads((tmp_path / "good.json").read_text())["text"] == "a b"
-    folder, long = result.stderr.splitlines()
+    (folder,) = result.stderr.splitlines()
     assert "Is a directory" in folder
-    assert "File name too long" in long
 
 
 @dev_full

@@ -91,6 +91,22 @@ def test_a_pipe_is_ended_instead(ctrl_c: CtrlC) -> None:
     assert called == [True]
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_signals_come_once(ctrl_c: CtrlC, name: str) -> None:
+    """However often they are sent; a Ctrl-C after them is a second one. The first is the one to die of, which
+    test_live.py shows."""
+    number = getattr(signal, name, None)
+    if number is None:
+        pytest.skip("not on this system")
+    for _ in range(3):
+        signal.raise_signal(number)
+    assert ctrl_c.pressed == number
+    with pytest.raises(KeyboardInterrupt):
+        press()
+    assert ctrl_c.pressed == number
+    ctrl_c.pressed = 0  # to survive
+
+
 def test_what_others_handle_is_theirs() -> None:
     """A handler of the program that calls us; and a thread, in which there are none."""
     heard: list[int] = []

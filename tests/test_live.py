@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import json
 import os
 import re
 import select
@@ -208,6 +209,56 @@ def test_each_phrase_comes_as_the_speaker_pauses(raw: bool) -> None:
         rest, errors = command.process.communicate(timeout=60)
         assert (rest.decode(), errors.decode()) == (f"{SAMPLE_TEXT}\n", "interrupted\n")
         assert command.process.returncode == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_recording(number: signal.Signals, tmp_path: Path) -> None:
+    """docker stop, systemctl stop, a terminal that is closed: as Ctrl-C; and the process dies of the signal, as whoever
+    sent it expects. A second one, which some send, changes nothing."""
+    with Live("--raw", "16000:s16le:1") as command:
+        command.say(SPEECH + SILENCE)
+        assert command.line() == f"{SAMPLE_TEXT}\n"
+        command.say(SPEECH)
+        for _ in range(2):
+            command.process.send_signal(number)
+        rest, errors = command.process.communicate(timeout=60)
+        assert (rest.decode(), errors.decode()) == (f"{SAMPLE_TEXT}\n", "interrupted\n")
+        assert command.process.returncode == -number
+    with Live("--raw", "16000:s16le:1", "-f", "json", "-o", str(tmp_path)) as command:
+        command.say(SPEECH + SILENCE)
+        until((tmp_path / "stdin.json").exists)
+        command.say(SPEECH)
+        command.process.send_signal(number)
+        command.process.communicate(timeout=60)
+        record = json.loads((tmp_path / "stdin.json").read_text())
+        assert (record["text"], record["complete"]) == (f"{SAMPLE_TEXT} {SAMPLE_TEXT}", False)
+
+
+def test_nohup_stays_in_force() -> None:
+    """A signal that whoever started us has switched off."""
+    reading, writing = os.pipe()
+    command = ["bash", "-c", 'trap "" HUP; exec "$@"', "_", *COMMAND, "-q", "--raw", "16000:s16le:1", "-"]
+    with subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE) as process, open(writing, "wb", 0) as sink:
+        sink.write(SPEECH[:60000])
+        until(lambda: fcntl.ioctl(reading, termios.FIONREAD, bytes(4)) == bytes(4))
+        process.send_signal(signal.SIGHUP)
+        sink.write(SPEECH[60000:])
+        sink.close()
+        assert process.communicate(timeout=60) == (f"{SAMPLE_TEXT}\n".encode(), None)
+    os.close(reading)
+
+
+def test_a_phrase_comes_though_nothing_else_does() -> None:
+    """The source stops in the middle of a pause, and then goes on. Or a WAV file has ended, and the pipe has not: as
+    soon as another one comes, it is transcribed, too."""
+    with Live("--raw", "16000:s16le:1") as command:
+        for _ in range(2):
+            command.say(SPEECH[:-6400])
+            assert command.line() == f"{SAMPLE_TEXT}\n"
+    with Live() as command:
+        for _ in range(2):
+            command.say(SAMPLE.read_bytes())
+            assert command.line() == f"{SAMPLE_TEXT}\n"
 
 
 def test_each_phrase_is_written_as_it_comes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from decoding import Decoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cohere_lite.cut import Chunks
 from cohere_lite.errors import OptionError
 from cohere_lite.extras.loudness import Loudness, holds_speech
 from cohere_lite.extras.phrases import Pauses, Phrases
@@ -115,6 +116,24 @@ def test_silence_so_far():
     assert phrases.silence() == []
     assert phrases.push(tone(20)) == []
     assert phrases.silence() == []
+
+
+def test_a_source_that_sends_nothing_ends_the_phrase():
+    """By hand: 1.2 s of a tone and 0.2 s of silence, no pause yet; less than a frame is held back. A second without
+    samples ends the phrase, and a pause of 1.5 s lasts as long. Silences and chunks have no end of this kind."""
+    for pauses, least_s in (Pauses(), 1.0), (Pauses(min_pause_s=1.5), 1.5):
+        phrases = Phrases(pauses)
+        assert phrases.push(np.concatenate([tone(60), silence(10), np.zeros(100, np.float32)])) == []
+        assert phrases.idle(least_s - 0.01) == []
+        (phrase,) = phrases.idle(least_s)
+        assert len(phrase) == 70 * FRAME
+        assert phrases.idle(100) == []
+        assert phrases.push(np.concatenate([silence(10), tone(60)])) == []  # the next one
+        assert [len(piece) for piece in phrases.idle(100)] == [70 * FRAME]
+        assert len(phrases.finish()[0]) == 100
+    chunks = Chunks()
+    chunks.push(tone(100))
+    assert chunks.idle(100) == []
 
 
 def test_pieces_do_not_change_with_the_blocks_they_came_in():

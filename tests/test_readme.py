@@ -31,7 +31,7 @@ DOCUMENTS = ("README.md", "CHANGELOG.md", *(f".github/{path.name}" for path in (
 EXTRAS, GROUPS = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8").split("\n[dependency-groups]\n")
 SOURCES = [path for folder in ("cohere_lite", "tools") for path in (CHECKOUT / folder).rglob("*.py")]
 OPTIONS = {option for path in SOURCES for option in re.findall(r'"(--[a-z-]+)"', path.read_text(encoding="utf-8"))}
-OPTIONS |= {"--help", "--group"}  # argparse's, pip's
+OPTIONS |= {"--help", "--group", "--collect-data"}  # argparse's, pip's, PyInstaller's
 OWNERS = "onnx-community|Masterx|tristanripke|gn64|cstr|csukuangfj2|eschmidbauer"  # of models on the hub
 PLACEHOLDERS = re.compile(rf"\b(NAME|OWNER)\b|^talks/|^onnx/$|^({OWNERS})/")
 

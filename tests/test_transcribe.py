@@ -137,6 +137,7 @@ def test_header_that_promises_three_hours(demo: Transcriber) -> None:
     transcript = demo.transcribe(bytes(data))
     assert transcript.text == SAMPLE_TEXT
     assert "promises 345600000 bytes (10800.00 s)" in transcript.warnings[0]
+    assert not transcript.complete
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_audio_that_is_none(scripted: Transcriber, audio: bytes, message: str) -
     [
         (np.zeros((2, 16000), np.float32), r"samples of shape \(2, 16000\)"),
         (np.zeros((160, 1, 1), np.float32), r"samples of shape \(160, 1, 1\)"),
-        (np.zeros(16000, np.int32), "samples of type int32"),
+        (np.zeros(16000, np.int64), "samples of type int64"),
         (np.zeros(16000, np.complex64), "samples of type complex64"),
         (np.array([0, 0, np.nan] * 1000), r"the array: NaN, .* at 0\.000 s"),
         (np.array([0, np.inf] * 1000, np.float32), r"the array: NaN, infinity or a number beyond 1e15 at 0\.000 s"),
@@ -490,6 +491,79 @@ def test_each_pushed_phrase_comes_at_once(demo: Transcriber) -> None:
         assert [s.text for s in pushed.push(np.zeros(2 * 16000, np.int16)) if s.text] == [SAMPLE_TEXT]
 
 
+def test_pauses_pass_by_the_clock(demo: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a source that sends nothing in silence. By hand: the sample is 2.48 s long. Sent in no time it is ahead of the
+    clock until then, so a pause of a second is over after 3.48 s; if it was sent in the 10 s before, after 1 s."""
+    now = 100.0
+    monkeypatch.setattr(recording, "monotonic", lambda: now)
+    samples = np.frombuffer(SAMPLE.read_bytes()[44:], "<i2")[:-3200]  # 2.28 s; the pause at the end is part of a pause
+    nothing = samples[:0]
+    pushed = demo.recording(16000, pauses=Pauses())
+    now += 50  # of nothing, before it begins
+    assert pushed.push(nothing) == []
+    assert pushed.push(samples) == []
+    now += 3.27
+    assert pushed.push(nothing) == []
+    now += 0.02
+    assert [segment.text for segment in pushed.push(nothing)] == [SAMPLE_TEXT]
+    assert pushed.push(nothing) == []
+    now += 10
+    assert pushed.push(samples) == []
+    now += 0.99
+    assert pushed.push(nothing) == []
+    now += 0.02
+    assert [segment.text for segment in pushed.push(nothing)] == [SAMPLE_TEXT]
+    chunks = demo.recording(16000)
+    chunks.push(samples)
+    now += 100
+    assert chunks.push(nothing) == []
+    assert [segment.text for segment in chunks.finish()] == [SAMPLE_TEXT]
+
+
+def test_pauses_pass_by_the_clock_in_split_channels(demo: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(recording, "monotonic", lambda: now)
+    left = np.zeros((36480, 2), "<i2")
+    left[:, 0] = np.frombuffer(SAMPLE.read_bytes()[44:], "<i2")[:36480]
+    pushed = demo.recording(16000, pauses=Pauses(), channel="split")
+    assert pushed.push(left) == []
+    now += 100
+    assert [(s.channel, s.text) for s in pushed.push(left[:0]) if s.text] == [(0, SAMPLE_TEXT)]
+
+
+CANCEL = "the channels cancel each other out: where they do, the loudest is used instead of their mean"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "warnings"),
+    [(1.0, -1.0, (CANCEL,)), (-0.5, 0.55, (CANCEL,)), (0.5, 0.5, ()), (1.0, 0.0, ()), (-0.5, 0.75, ())],
+)
+def test_channels_that_cancel(demo: Transcriber, left: float, right: float, warnings: tuple[str, ...]) -> None:
+    """By formula: (l + r)^2 / (l^2 + r^2) is 0, 0.0045, 2, 1 and 0.08; less than 0.01 is lost in the mean. Pushed in
+    blocks it is the same, and one channel that is asked for is taken as it is."""
+    samples = np.frombuffer(SAMPLE.read_bytes()[44:], "<i2")
+    stereo = (np.stack([left * samples, right * samples], 1) / 2**15).astype(np.float32)
+    transcript = demo.transcribe(stereo, rate=16000)
+    assert (transcript.text, transcript.warnings, transcript.complete) == (SAMPLE_TEXT, warnings, True)
+    pushed = demo.recording(16000)
+    for block in np.array_split(stereo, 10):
+        pushed.push(block)
+    assert [segment.text for segment in pushed.finish()] == [SAMPLE_TEXT]
+    assert tuple(pushed.warnings) == warnings
+    assert demo.transcribe(stereo, rate=16000, channel=0).warnings == ()
+
+
+def test_noise_does_not_cancel(scripted: Transcriber) -> None:
+    """By formula: (l + r)^2 / (l^2 + r^2) of noises that have nothing to do with each other is 1 on average, and so for
+    any number of channels, in blocks of 10 ms, too; nor does silence."""
+    random = np.random.default_rng(0)
+    for frames in random.normal(0, 0.1, (16000, 2)), random.normal(0, 0.1, (16000, 60)), np.zeros((16000, 2)):
+        pushed = scripted.recording(16000)
+        for block in np.split(frames, 100):
+            pushed.push(block)
+        assert pushed.warnings == []
+
+
 def test_blocks_that_are_empty_or_the_wrong_way_round(demo: Transcriber) -> None:
     pushed = demo.recording(16000, channel="split")
     assert pushed.push(np.zeros(0, np.float32)) == []  # of how many channels does not matter
@@ -501,7 +575,7 @@ def test_blocks_that_are_empty_or_the_wrong_way_round(demo: Transcriber) -> None
     for none in (None, 3.0, [0.0, 0.1]):
         with pytest.raises(TypeError, match="expected samples as NumPy arrays"):
             demo.recording(16000).push(none)  # type: ignore[arg-type]
-    for start in (-5, float("nan")):
+    for start in (-5, float("inf")):
         with pytest.raises(OptionError, match="is no stretch"):
             demo.recording(16000, start=start)
 

@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -70,6 +71,9 @@ def wave64(*chunks, size=None):
 
 def w64(data, size=None, **format):
     return wave64(chunk64(b"fmt ", fmt_body(**format)), chunk64(b"data", data, size))
+
+
+BUILDERS = [wav, rifx, rf64, w64]
 
 
 class Recording(NamedTuple):
@@ -330,20 +334,72 @@ def test_an_empty_recording_with_chunks_after_it():
     assert samples(riff(fmt(), chunk(b"data", b""), chunk(b"_PMX", b"<x:xmpmeta/>"))) == []
 
 
-@pytest.mark.parametrize("build", [wav, rifx, rf64, w64])
-def test_a_second_recording_is_told(build):
-    """Files laid end to end, and a second data chunk; an odd length, so that there is a zero between. A pipe is not
-    asked whether something follows: it may stay open."""
-    one, data = build(b"\xc0" * 3, bits=8), chunk(b"data", b"\xc0")
-    for more in (one, data) if build in (wav, rf64) else (one,):
-        recording = read_wav(one + more)
-        assert recording.samples.tolist() == [0.5] * 3
-        assert recording.warnings == ("another recording follows in the same file: only the first is used",)
-    assert read_wav(one + chunk(b"LIST", b"abc")).warnings == ()
-    file = io.BytesIO(one + one)  # whoever opened it may go on there
-    for _ in range(2):
-        assert len(read_wav(file).samples) == 3
-        file.seek(-file.tell() % 2 if build is not w64 else -file.tell() % 8, 1)
+OPENED = [io.BytesIO, lambda data: Pipe(data, 5)]
+
+
+@pytest.mark.parametrize("second", BUILDERS)
+@pytest.mark.parametrize("first", BUILDERS)
+@pytest.mark.parametrize("opened", OPENED)
+def test_recordings_laid_end_to_end_are_one(first, second, opened):
+    """An odd length, so that there are zeros between; and chunks. Of any two kinds of WAV file."""
+    one, two = first(b"\xc0" * 3, bits=8), second(b"\x40" * 3, bits=8)
+    if first is wav:
+        one += chunk(b"LIST", b"abc")
+    for more in (two, bytes(4 if first is wav else 0) + two):
+        recording = read_wav(opened(one + more + one))
+        assert recording.samples.tolist() == [0.5] * 3 + [-0.5] * 3 + [0.5] * 3
+        assert recording.warnings == ()
+
+
+def test_two_data_chunks_are_one_recording():
+    two = riff(fmt(bits=8), chunk(b"data", b"\xc0" * 3), chunk(b"LIST", b"abc"), chunk(b"data", b"\x40"))
+    assert samples(two) == [0.5] * 3 + [-0.5]
+
+
+@pytest.mark.parametrize("opened", OPENED)
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        (wav(b"\0\0", rate=8000), "it has 1 channels at 8000 Hz, the first one 1 channels at 16000 Hz"),
+        (wav(b"\0" * 4, channels=2), "it has 2 channels at 16000 Hz, the first one 1 channels at 16000 Hz"),
+        (riff(chunk(b"data", b"\0\0")), "a WAV file without a fmt chunk before its data chunk: a damaged header"),
+        (riff(fmt()[:16]), "a WAV file with a fmt chunk of 8 bytes instead of 16 or more"),
+        (wav(b"\0\0", tag=0x31), "WAV with format tag 0x0031"),
+    ],
+)
+def test_another_recording_that_does_not_fit_is_told(opened, second, told):
+    recording = read_wav(opened(wav(b"\x00\x40") + second))
+    assert recording.samples.tolist() == [0.5]
+    (warning,) = recording.warnings
+    assert warning.startswith(f"another recording follows, which is left out: {told}")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"\0",
+        bytes(1 << 20),
+        b"RIFF",
+        b"RIFF\0\0\0\0AVI ",
+        b"\1\2\3",
+        b"\xff" * 100,
+        chunk(b"id3 ", b"RIFF" * 9),
+        riff(),
+    ],
+    ids=lambda rest: f"{len(rest)} {rest[:12]!r}",
+)
+def test_what_follows_and_is_no_recording(rest):
+    assert samples(wav(b"\x00\x40") + rest) == [0.5]
+
+
+def test_a_socket_is_not_asked_whether_another_follows():
+    """Whoever sent the first may wait for an answer, the connection open. Each is read by itself then."""
+    here, there = socket.socketpair()
+    with here, there, here.makefile("rb") as file:
+        there.sendall(wav(b"\x00\x40"))
+        assert samples(file) == [0.5]
+        there.sendall(wav(b"\x00\x20"))
+        assert samples(file) == [0.25]
 
 
 # Headers that lie
@@ -478,9 +534,9 @@ def test_a_chunk_that_promises_allocates_nothing():
 def test_a_file_of_zeros_is_not_searched():
     """Space that a recorder reserved and never wrote to: 64 KiB tell. Fewer zeros may stand between chunks."""
     file = io.BytesIO(riff(fmt()) + bytes(1 << 20))
-    with pytest.raises(AudioError, match="zeros instead of a data chunk"):
+    with pytest.raises(AudioError, match="no data chunk"):
         open_wav(file)
-    assert file.tell() == len(riff(fmt())) + (1 << 16) + 8
+    assert file.tell() == len(riff(fmt())) + (1 << 16) + 4
     for n in 8, 24, 2000, 1 << 16:
         assert samples(riff(fmt(), bytes(n), chunk(b"data", b"\x00\x40"))) == [0.5]
 
@@ -622,7 +678,6 @@ def test_errors_of_the_system_stay_what_they_are(tmp_path):
 # Any bytes at all
 
 
-BUILDERS = [wav, rifx, rf64, w64]
 CODINGS = [
     *({"tag": PCM, "bits": bits} for bits in (8, 16, 24, 32)),
     *({"tag": FLOAT, "bits": bits} for bits in (32, 64)),

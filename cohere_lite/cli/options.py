@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import glob
 import os
 import re
+import stat
 import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from typing import Any
 from .. import __version__
 from ..errors import OptionError
 from ..extras.formats import FORMATS
+from ..extras.languages import language_code
 
 STDIN = "-"
 _SUBTITLES = ("srt", "vtt")
@@ -39,15 +44,16 @@ what goes where:
   get the same file, a file that exists (unless --force is given), and a file
   that is one of the recordings.
 
-  Ctrl-C and failures leave what was recognised before, in valid files. For "-"
-  the first Ctrl-C ends the recording, and what was said last is still printed.
+  Ctrl-C, SIGTERM, SIGHUP and failures leave what was recognised before, in
+  valid files. For "-" they end the recording: what was said last is still
+  printed. A second Ctrl-C ends everything at once.
 
 exit code:
   0    every recording was transcribed
   1    a recording, the model or an output failed; the other recordings were
        still tried
   2    an option is wrong
-  130  Ctrl-C
+  130  Ctrl-C; after SIGTERM and SIGHUP the process ends by that signal
   141  whoever read the output is gone
 
 examples:
@@ -65,7 +71,12 @@ one:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """argv: None for the process's. Exits with code 2 where argparse can tell that something is wrong."""
     parser = _parser()
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        close = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if not args.files and not args.verbose:
         parser.error("name a FILE, or - for a pipe (--help for more)")
     if sys.platform == "win32":  # where the shell leaves patterns to the program
@@ -85,17 +96,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="WAV file; other kinds with ffmpeg or soundfile; - for a pipe")
-    add("-l", "--language", default="en", metavar="CODE", help="language spoken; it is not detected (default: en)")
+    add(
+        *("-l", "--language"),
+        type=language_code,
+        default="en",
+        metavar="CODE",
+        help="language spoken; it is not detected (default: en)",
+    )
     add("--no-punctuation", action="store_true", help="without capitals and punctuation marks")
     add("--itn", action="store_true", help="numbers as digits, where the model has learnt it")
-    add("--prompt", choices=["full", "short"], default="full", help="short: for exports that need it")
+    add("--prompt", type=str.lower, choices=["full", "short"], default="full", help="short: for exports that need it")
     add("--version", action="version", version=f"cohere_lite {__version__}")
 
     add = parser.add_argument_group("audio").add_argument
     add("--start", type=_seconds, default=0.0, metavar="TIME", help="begin there: seconds, or [H:]MM:SS")
     add("--end", type=_seconds, metavar="TIME", help="end there")
     add("--channel", type=int, metavar="N", help="transcribe this channel only, from 0 (default: the mean of all)")
-    add("--channels", choices=["mean", "split"], default="mean", help="split: each channel as its own speaker")
+    add(
+        "--channels",
+        type=str.lower,
+        choices=["mean", "split"],
+        default="mean",
+        help="split: each channel as its own speaker",
+    )
     add("--track", type=int, metavar="N", help="of several audio tracks, this one, from 0 (default: the file's)")
     add(
         "--raw",
@@ -107,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("where to cut").add_argument
     add(
         "--cut",
+        type=str.lower,
         choices=["chunks", "pauses"],
         help="every 30 to 35 s as the reference does, or where the speaker pauses "
         "(default: chunks; pauses for a pipe, for subtitles and for split channels)",
@@ -117,22 +141,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep-silence", action="store_true", help="ask the model even where nothing stands out from the noise")
 
     add = parser.add_argument_group("output").add_argument
-    add("--format", choices=FORMATS, default="txt", help="see below (default: txt)")
-    add("--output-dir", type=Path, metavar="FOLDER", help="write a file per recording there, not to standard output")
+    add("-f", "--format", type=str.lower, choices=FORMATS, default="txt", help="see below (default: txt)")
+    add("-o", "--output-dir", type=_folder, metavar="FOLDER", help="a file per recording there, not standard output")
     add("--force", action="store_true", help="overwrite files in the output folder")
-    add("--quiet", action="store_true", help="nothing on standard error but warnings and errors")
+    add("-q", "--quiet", action="store_true", help="nothing on standard error but warnings and errors")
     add(
-        "--verbose",
+        *("-v", "--verbose"),
         action="store_true",
         help="more on standard error: versions, machine, model and every segment; please add it to a bug report "
         "(without a FILE: versions, machine and model alone)",
     )
 
     add = parser.add_argument_group("model").add_argument
-    add("--model", metavar="FOLDER", help="with encoder, decoder (.onnx) and tokens.txt; or OWNER/NAME on the hub")
+    add("-m", "--model", type=_named, metavar="FOLDER", help="encoder, decoder, tokens.txt; or OWNER/NAME on the hub")
     add("--precision", metavar="NAME", help="of several: int8, q4, q4f16, fp16, fp32 ... (default: best on a CPU)")
     add(
         "--provider",
+        type=str.lower,
         default="cpu",
         metavar="NAME",
         help="cpu, cuda, tensorrt, coreml, directml, openvino (default: cpu)",
@@ -140,7 +165,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, metavar="N", help="CPU threads (default: the cores available)")
     add("--no-spin", action="store_true", help="threads sleep while they wait: for cores with other work")
     add("--batch-size", type=int, metavar="N", help="pieces of long audio decoded at once (default: 4)")
-    add("--cache", metavar="FOLDER", help="for prepared copies of large models, or 'off' (default: the user's cache)")
+    add(
+        "--cache",
+        type=_named,
+        metavar="FOLDER",
+        help="for prepared copies of large models, or 'off' (default: the user's cache)",
+    )
     return parser
 
 
@@ -152,6 +182,20 @@ def _seconds(text: str) -> float:
     for part in text.split(":"):
         seconds = 60 * seconds + float(part)
     return seconds
+
+
+def _named(text: str) -> str:
+    """Not "": what a variable of the shell is that was never set would stand for the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; for the current folder write .")
+    return text
+
+
+def _folder(text: str) -> Path:
+    path = Path(_named(text))
+    if path.suffix[1:] in FORMATS and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} looks like a file; it must be a folder (for one file: > {text})")
+    return path
 
 
 def _matching(pattern: str) -> list[str]:
@@ -202,7 +246,7 @@ def jobs(args: argparse.Namespace) -> list[Job]:
     if args.output_dir is not None:
         paths = output_paths(args.files, args.output_dir, args.format, args.force)
     return [
-        Job(file, args.raw, args.track, how, args.format, path, args.force)
+        Job(file, args.raw, args.track, how, args.format, path, overwrite=path is not None and path.exists())
         for file, how, path in zip(args.files, options, paths, strict=True)
     ]
 
@@ -232,10 +276,10 @@ def _segment_options(args: argparse.Namespace, file: str) -> dict[str, Any]:
 def output_paths(files: Sequence[str], folder: Path, suffix: str, force: bool) -> list[Path]:
     """A file for each recording, in a folder that exists then: talks/a.wav -> FOLDER/a.txt.
 
-    Raises OptionError if two would be the same (also where capitals make no difference), if one is a recording, or if
-    one exists and force does not allow to overwrite it.
+    Raises OptionError if two would be the same (also where capitals make no difference), if one is a recording, if one
+    exists, has something in it, and force does not allow to overwrite it, or if nothing can be written there.
     """
-    paths = [folder / f"{'stdin' if file == STDIN else Path(file).stem}.{suffix}" for file in files]
+    paths = [folder / _file_name("stdin" if file == STDIN else Path(file).stem, suffix) for file in files]
     users: dict[str, str] = {}
     for file, path in zip(files, paths, strict=True):
         if other := users.get(path.name.casefold()):
@@ -244,15 +288,36 @@ def output_paths(files: Sequence[str], folder: Path, suffix: str, force: bool) -
     recordings = {_file_id(file) for file in files} - {None}
     if one := next((path for path in paths if _file_id(path) in recordings), None):
         raise OptionError(f"{one} is one of the recordings: use another --output-dir or --format")
-    existing = [str(path) for path in paths if os.path.lexists(path)]
+    existing = [str(path) for path in paths if _would_be_lost(path)]
     if existing and not force:
         more = " ..." if existing[3:] else ""
         raise OptionError(f"{', '.join(existing[:3])}{more} exists already: use another --output-dir, or --force")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        for path in paths:
+            with suppress(FileNotFoundError):
+                path.lstat()  # a name that the file system does not take
     except OSError as error:
         raise OptionError(f"--output-dir: {error}") from error
     return paths
+
+
+def _file_name(stem: str, suffix: str) -> str:
+    """At most 255 bytes, which is what file systems take."""
+    while len(os.fsencode(f"{stem}.{suffix}")) > 255:
+        stem = stem[:-1]
+    return f"{stem}.{suffix}"
+
+
+def _would_be_lost(path: Path) -> bool:
+    """Whether there is something that must not be overwritten: not an empty file, as a killed process leaves it."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return not (stat.S_ISREG(found.st_mode) and found.st_size == 0)
 
 
 def _file_id(path: str | Path) -> tuple[int, int] | None:

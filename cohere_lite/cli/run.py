@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from unicodedata import category
 
 from .. import __version__
 from ..errors import AudioError, CohereLiteError, OptionError, logger
@@ -29,14 +32,10 @@ if TYPE_CHECKING:
     from ..transcript import Segment
     from ..wav import Audio
 
-DEMO_NOTICE = """\
-This is the built-in demonstration model. It knows numbers up to 999, clock times, dates and simple commands
-(lights, timers, music ...) in English, German, French and Spanish, one sentence at a time (for recordings of more:
---cut pauses), and nothing else.
-For everything else make the full model once, then name it with --model FOLDER:
-    pip install 'cohere-lite[export]'
-    python -m cohere_lite.export --help
-"""
+DEMO_NOTICE = (
+    "this is the small demonstration model: numbers, times, dates and simple commands in en, de, fr and es, a sentence "
+    "at a time; --help says how to get the full one"
+)
 
 
 def run() -> None:
@@ -73,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         except KeyboardInterrupt:
             logger.warning("interrupted")
-            return 130
+            return 128 + (ctrl_c.pressed or signal.SIGINT)
         except BrokenPipeError:
             return 141
         except (CohereLiteError, OSError, UnicodeError) as error:  # of the model or of stdout
@@ -85,8 +84,9 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextmanager
 def _messages_to_stderr(level: int) -> Iterator[None]:
-    """What is logged goes to standard error as it is, and nowhere else."""
+    """What is logged goes to standard error, and nowhere else."""
     handler = logging.StreamHandler()  # raises nothing if stderr cannot be written to: the text still comes
+    handler.format = _printable  # type: ignore[method-assign]
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(level)
@@ -99,6 +99,12 @@ def _messages_to_stderr(level: int) -> Iterator[None]:
         logger.propagate = before[1]
 
 
+def _printable(record: logging.LogRecord) -> str:
+    """The message; of names, which may hold anything, nothing that a terminal would obey."""
+    message = record.getMessage()
+    return "".join(c if c.isprintable() or c == "\n" or category(c) == "Zs" else repr(c)[1:-1] for c in message)
+
+
 def _transcribe_files(args: argparse.Namespace, ctrl_c: CtrlC) -> int:
     if sys.stdout is None and not args.output_dir:  # print would drop the text without a word
         raise OSError("standard output is closed; there is nowhere to write the text")
@@ -106,7 +112,9 @@ def _transcribe_files(args: argparse.Namespace, ctrl_c: CtrlC) -> int:
         todo = jobs(args)
         transcriber = _load(args)
     if args.model is None:
-        logger.info(DEMO_NOTICE.removesuffix("\n"))
+        logger.info(DEMO_NOTICE)
+        if args.prompt == "short":
+            logger.warning("warning: the demonstration model has not learnt the short prompt")
     if not todo:
         return 0
     shown = not args.quiet and is_terminal(sys.stderr)
@@ -191,7 +199,9 @@ def _transcribe(job: Job, transcriber: Transcriber, progress: Progress, ctrl_c: 
             text = as_json(segments) if style == "json" else render(style, segments, language)
             if job.path is None:
                 for part in text:
-                    print(part, end="", flush=True)
+                    print(part, end="")
+                    if hasattr(sys.stdout, "flush"):  # not of everything that a program puts in its place
+                        sys.stdout.flush()
             else:
                 is_kept = _write(text, job.path, job.overwrite, failures)
         for warning in [*audio.missing, *audio.warnings]:
@@ -213,10 +223,16 @@ def _recording_of(job: Job, ctrl_c: CtrlC) -> Iterator[Audio]:
         with open_audio(job.file, job.raw, job.track) as audio:
             yield audio
         return
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None or getattr(sys.stdin, "closed", False) or is_terminal(sys.stdin):
         raise AudioError("there is no pipe to read from; as in: arecord -f S16_LE -r 16000 -t wav | ... -")
-    # Not sys.stdin.buffer: a thread that waits in it keeps Python from ending.
-    stdin = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115 - nothing to close
+    stdin: Any = sys.stdin
+    try:
+        # Not sys.stdin.buffer: a thread that waits in it keeps Python from ending.
+        stdin = open(stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115 - nothing to close
+    except (AttributeError, ValueError):  # what a program puts in its place: of text, or of bytes
+        stdin = getattr(stdin, "buffer", stdin)
+    if isinstance(stdin, io.TextIOBase):
+        raise AudioError("this program gives it as text; sound is bytes")
     ahead = ReadAhead(stdin, job.name)
     with open_audio(cast(BinaryIO, ahead), job.raw, job.track) as audio:
         ctrl_c.end_pipe = ahead.end

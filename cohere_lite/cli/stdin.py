@@ -27,6 +27,7 @@ class ReadAhead(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.name = name
+        self._file = file
         self._blocks: deque[bytes] = deque()
         self._n_bytes = 0
         self._ended = False  # nothing more will be read from the file
@@ -34,21 +35,26 @@ class ReadAhead(io.RawIOBase):
         self._deadline = inf
         self._changed = Condition()
         # daemon: a read that never returns must not keep the process alive
-        Thread(target=self._fill, args=(file,), daemon=True).start()
+        Thread(target=self._fill, daemon=True).start()
 
     def readable(self) -> bool:
         """True."""
         return True
 
-    def readinto(self, into: memoryview) -> int:  # type: ignore[override]
-        """What is there, as soon as there is something; 0 at the end. Raises the error that reading met."""
+    def fileno(self) -> int:
+        """Of the file that is read ahead, which may be a socket."""
+        return self._file.fileno()
+
+    def readinto(self, into: memoryview) -> int | None:  # type: ignore[override]
+        """What is there, as soon as there is something; None if there is nothing for 0.1 s, 0 at the end. Raises the
+        error that reading met."""
         with self._changed:
-            while not self._blocks and not self._ended and monotonic() < self._deadline:
+            if not self._blocks and not self._ended:
                 self._changed.wait(_WAIT_S)
             if not self._blocks:
                 if self._error:
                     raise self._error
-                return 0
+                return 0 if self._ended or monotonic() > self._deadline else None
             block = self._blocks.popleft()
             count = min(len(block), len(into))
             into[:count] = block[:count]
@@ -63,9 +69,11 @@ class ReadAhead(io.RawIOBase):
         handler may call it."""
         self._deadline = monotonic() + _LAST_WORDS_S
 
-    def _fill(self, file: BinaryIO) -> None:
+    def _fill(self) -> None:
         try:
-            while (block := read_some(file, _READ_SOME_BYTES)) and monotonic() < self._deadline:
+            while (block := read_some(self._file, _READ_SOME_BYTES)) != b"" and monotonic() < self._deadline:
+                if not block:
+                    continue
                 with self._changed:
                     while self._n_bytes > _MAX_AHEAD_BYTES and monotonic() < self._deadline:
                         self._changed.wait(_WAIT_S)

@@ -1,4 +1,4 @@
-"""The terminal: progress, and Ctrl-C."""
+"""The terminal: progress; Ctrl-C and the other signals that end a program."""
 
 from __future__ import annotations
 
@@ -22,32 +22,46 @@ if TYPE_CHECKING:  # --help must not wait for numpy
 _SHORT_WORK_S = 4  # work that takes less shows no progress
 
 
-class CtrlC:
-    """The first Ctrl-C ends waiting and recognising, but never a write; the second one ends everything at once.
+# What is meant to end a process that goes on: Ctrl-C; docker stop, systemctl stop, timeout; a terminal that is closed.
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_DEFAULTS = (signal.default_int_handler, signal.SIG_DFL)
 
-    pressed: whether Ctrl-C was pressed;  end_pipe: if set, the first Ctrl-C calls this and raises nothing
+
+class CtrlC:
+    """The first Ctrl-C ends waiting and recognising, but never a write; the second one ends everything at once. SIGTERM
+    and SIGHUP are like a first Ctrl-C, however often they come; at the end the process dies of them, after all.
+
+    pressed: the first of these signals, 0 if there was none;  end_pipe: if set, it calls this and raises nothing
     """
 
     def __init__(self) -> None:
-        self.pressed = False
+        self.pressed = 0
         self.end_pipe: Callable[[], object] | None = None
         self._may_raise = False
         self._is_due = False  # pressed where it must not raise: will be raised as soon as it may
 
     def __enter__(self) -> CtrlC:
         # Not if the calling program handles it, nor in any other than the main thread, where there are no signals.
-        self._is_ours = current_thread() is main_thread()
-        self._is_ours &= signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if self._is_ours:
-            signal.signal(signal.SIGINT, self._press)
+        in_main = current_thread() is main_thread()
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS if in_main}
+        self._before = {number: handler for number, handler in self._before.items() if handler in _DEFAULTS}
+        for number in self._before:
+            signal.signal(number, self._press)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._is_ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupt = self._before.pop(signal.SIGINT, None)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+            if self.pressed == number:
+                signal.raise_signal(number)
+        if interrupt:  # last: from here on Ctrl-C raises
+            signal.signal(signal.SIGINT, interrupt)
 
-    def _press(self, *_: object) -> None:
-        is_second, self.pressed = self.pressed, True
+    def _press(self, number: int, _: object) -> None:
+        if self.pressed and number != signal.SIGINT:
+            return
+        is_second, self.pressed = self.pressed, self.pressed or number
         if is_second or (self._may_raise and not self.end_pipe):
             raise KeyboardInterrupt
         if self.end_pipe:
@@ -89,9 +103,10 @@ class CtrlC:
 
 
 def is_terminal(stream: object) -> bool:
-    """False also of None, and of what a program with windows puts in place of a stream."""
-    isatty = getattr(stream, "isatty", None)
-    return isatty is not None and isatty()
+    """False also of None, of what a program with windows puts in place of a stream, and of a closed one."""
+    with suppress(AttributeError, ValueError):
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    return False
 
 
 def spent_since(began: float) -> float:

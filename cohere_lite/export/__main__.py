@@ -171,7 +171,8 @@ def _n_bytes(*graphs: "GraphFile") -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command: 0, or 1 and one line on stderr that says what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m cohere_lite.export", description=(__doc__ or "").split("\n")[0])
+    about = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m cohere_lite.export", description=about, allow_abbrev=False)
     parser.add_argument("source", type=Path, help="folder of a checkpoint, or of published ONNX graphs")
     parser.add_argument("out", type=Path, help="folder for the ONNX files")
     parser.add_argument(

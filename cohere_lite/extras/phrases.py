@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cut import MAX_CHUNK_S, QUIET_WINDOW, SEARCH_S, Held, quietest
-from ..errors import OptionError
+from ..errors import OptionError, number
 from ..mel import SAMPLE_RATE
 from .loudness import FRAME, THRESHOLD_DB, Loudness, is_speech
+
+_STALLED_S = 1.0  # less than that without samples may be a network that is late
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Pauses:
 
     def __post_init__(self) -> None:
         """Raises OptionError."""
+        for name, value in vars(self).copy().items():
+            object.__setattr__(self, name, number(name, value, "a number"))
         if not 0 < self.threshold_db < 100:
             raise OptionError(f"threshold_db is {self.threshold_db}; it must be more than 0 and less than 100")
         if not 1 <= self.max_phrase_s <= MAX_CHUNK_S:
@@ -76,6 +80,13 @@ class Phrases:
         if self._quiet < self._n_frames or not (end := self._silence_end(speech=True)):
             return []
         self._n_frames -= end
+        return [self._held.take(end * FRAME)]
+
+    def idle(self, seconds: float) -> list[NDArray[np.float32]]:
+        """The phrase so far, if nothing has come for so long that it is over: some sources send nothing in silence."""
+        if self._quiet >= self._n_frames or seconds < max(self._pause * FRAME / SAMPLE_RATE, _STALLED_S):
+            return []
+        end, self._n_frames, self._quiet = self._n_frames, 0, 0
         return [self._held.take(end * FRAME)]
 
     def finish(self) -> list[NDArray[np.float32]]:

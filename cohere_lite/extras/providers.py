@@ -17,7 +17,7 @@ PROVIDERS = {
 
 def find_providers(providers: Sequence[str]) -> list[str]:
     """onnxruntime's names, with the CPU last for what the others leave. Raises OptionError, ProviderError."""
-    if isinstance(providers, str) or not providers:
+    if not providers:
         raise OptionError(f"providers is {providers!r}; it must be a list such as ['cuda', 'cpu']")
     names = [PROVIDERS.get(provider, provider) for provider in providers]
     there = ort.get_available_providers()

@@ -21,7 +21,7 @@ def parse_raw(raw: str) -> tuple[Coding, int]:
         format_tag, bits, byte_order = RAW_FORMATS[format]
         if not (0 < int(channels) <= _MAX_CHANNELS and int(rate) > 0):
             raise ValueError
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError, AttributeError):  # the last two: of what is no text
         expected = f"RATE:FORMAT:CHANNELS, such as 16000:s16le:1; formats: {', '.join(RAW_FORMATS)}"
         raise OptionError(f"raw is {raw!r}; expected {expected}") from None
     return find_coding(format_tag, bits, int(channels), 0, byte_order), int(rate)

@@ -1,0 +1,29 @@
+"""What people call a language -> its code."""
+
+import re
+
+# ISO 639-1, then 639-2 and the names in English and in the language itself, of those that the model was made for.
+_NAMES = {
+    "ar": "ara arabic العربية",
+    "de": "deu ger german deutsch",
+    "el": "ell gre greek ελληνικά",
+    "en": "eng english",
+    "es": "spa spanish español castilian",
+    "fr": "fra fre french français",
+    "it": "ita italian italiano",
+    "ja": "jpn japanese 日本語",
+    "ko": "kor korean 한국어",
+    "nl": "nld dut dutch nederlands flemish",
+    "pl": "pol polish polski",
+    "pt": "por portuguese português",
+    "vi": "vie vietnamese việt",
+    "zh": "zho chi cmn chinese mandarin 中文",
+}
+_CODES = {name: code for code, names in _NAMES.items() for name in names.split()}
+
+
+def language_code(name: str) -> str:
+    """ "de" for "DE", "de_DE.UTF-8", "de-AT", "deu", "German" and "Deutsch"; a name that is not known as it is, for the
+    model's vocabulary to say what it has."""
+    code = re.split("[-_.]", name.strip().lower())[0]
+    return _CODES.get(code, code if re.fullmatch("[a-z]{2}", code) else name)
