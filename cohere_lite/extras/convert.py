@@ -16,7 +16,7 @@ from .ffmpeg import find_ffmpeg, through_ffmpeg
 from .kinds import Refused, identify
 from .sndfile import through_soundfile
 
-_HEAD_BYTES = 1 << 12  # tell what kind of file it is
+_KIND_BYTES = 1 << 12  # tell what kind of file it is
 _FORM_TYPES = b"RIFF RIFX RF64 BW64 riff".split()  # how WAV files with codings that are not ours begin
 
 
@@ -50,7 +50,7 @@ def converted(
 
 
 def _read_again(file: BinaryIO, start: int | None, expected: bytes) -> bytes:
-    """The first _HEAD_BYTES of the audio; none where the file cannot go back to them.
+    """The first _KIND_BYTES of the audio; none where the file cannot go back to them.
 
     Some objects have tell and no seek (urllib3's responses); some seek and then fail to read, with an error of their
     own (members of a tar stream), or read what comes next.
@@ -58,7 +58,7 @@ def _read_again(file: BinaryIO, start: int | None, expected: bytes) -> bytes:
     head = b""
     try:
         file.seek(start)  # type: ignore[arg-type]  # None is one more kind of failure
-        while len(head) < _HEAD_BYTES and (part := read_some(file, _HEAD_BYTES - len(head))):
+        while len(head) < _KIND_BYTES and (part := read_some(file, _KIND_BYTES - len(head))):
             head += part
     except Exception:
         return b""

@@ -101,7 +101,7 @@ def through_ffmpeg(program: str, path: str, kind: str, track: int | None) -> Ite
     found = _probe(command, path)
     if not found.audio:
         raise AudioError(f"{kind}: it has no audio track")
-    number, warnings = _choose(found.audio, track)
+    number, warnings = _choose_track(found.audio, track)
     stream = list(found.audio)[number]
     delay_s = _delay_s(command, stream, found.start_s) if found.has_video else 0.0
     # now, as the file may be gone when its samples have been read
@@ -169,7 +169,7 @@ def _probe(command: list[str], path: str) -> _Found:
     return _Found(opened[1], start_s, length_s, audio, has_video, decoders)
 
 
-def _choose(audio: dict[int, str], track: int | None) -> tuple[int, list[str]]:
+def _choose_track(audio: dict[int, str], track: int | None) -> tuple[int, list[str]]:
     """The track's number, from 0, and a word if others could be meant."""
     if track is not None:
         if track not in range(len(audio)):

@@ -73,11 +73,11 @@ def identify(not_wav: NotWav, head: bytes) -> str:
         if head.startswith(magic):
             raise AudioError(other)
     # UTF-16 begins FF FE, as does MPEG Layer I. Random bytes may decode, but not with ASCII among them.
-    if head.startswith(codecs.BOM_UTF16_LE) and any(map(str.isascii, text := _text(head[2:], "utf-16-le"))):
+    if head.startswith(codecs.BOM_UTF16_LE) and any(map(str.isascii, text := _as_text(head[2:], "utf-16-le"))):
         raise AudioError(f"a UTF-16 text file, beginning {text[:30]!r}")
     if head[:1] == b"\xff" and head[1:2] >= b"\xe0":  # eleven set bits: an MPEG audio frame
         return "an MP3 or AAC file"
-    if text := _text(head, "utf-8-sig"):
+    if text := _as_text(head, "utf-8-sig"):
         raise AudioError(f"a text file, beginning {text[:30]!r}")
     return str(not_wav)
 
@@ -87,7 +87,7 @@ def audio_kind(head: bytes) -> str | None:
     return next((kind for offset, magic, kind in _AUDIO_MAGICS if head[offset:].startswith(magic)), None)
 
 
-def _text(head: bytes, encoding: str) -> str:
+def _as_text(head: bytes, encoding: str) -> str:
     """The bytes as text; empty where they are none."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(head)  # the last character may be incomplete
