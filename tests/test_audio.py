@@ -968,7 +968,9 @@ def test_ffmpeg_behind_a_script_ends_too(tmp_path, monkeypatch):
 FOUND = """[info] Input #0, flac, from 'file:a':
 [info]   Duration: N/A, start: 0.000000, bitrate: N/A
 [info]   Stream #0:0: Audio: flac, 16000 Hz, mono, s16
-[fatal] At least one output file must be specified"""
+[info] Stream mapping:
+[info]   Stream #0:0 -> #0:0 (flac (native) -> pcm_f32le (native))
+[info] Output #0, wav, to 'pipe:':"""
 
 
 @pytest.fixture
@@ -982,7 +984,7 @@ def fake_ffmpeg(tmp_path, monkeypatch):
         path = tmp_path / "bin" / "ffmpeg"
         path.parent.mkdir()
         head = f"#!{sys.executable}\nimport signal, sys\nsignal.alarm(20)\nwav = {wav(bytes(64_000), 0xFFFFFFFF)!r}\n"
-        head += f"if sys.argv[-1] != '-':\n    sys.exit({FOUND!r})\n"
+        head += f"print({FOUND!r}, file=sys.stderr)\n"
         path.write_text(head + textwrap.dedent(program))
         path.chmod(0o755)
         monkeypatch.setenv("PATH", str(path.parent))
@@ -1055,6 +1057,19 @@ def test_what_is_no_wav_is_an_error(fake_ffmpeg):
             sys.stdout.buffer.write(bytes(1000))
     """)
     with pytest.raises(AudioError, match=r"audio bytes: a FLAC file; ffmpeg: .*BrokenPipeError"):
+        read(b"fLaC")
+
+
+def test_an_ffmpeg_without_messages_is_told(fake_ffmpeg, monkeypatch):
+    """A script in its place that leaves them out: it would wait for its reader, and the reader for its messages."""
+    monkeypatch.setattr(ffmpeg, "_SILENT_S", 0.1)
+    fake_ffmpeg("""
+        sys.stdout.buffer.write(wav)
+        import time; time.sleep(15)
+    """)
+    script = Path(os.environ["PATH"], "ffmpeg")
+    script.write_text(script.read_text().replace("file=sys.stderr", "file=open('/dev/null', 'w')"))
+    with pytest.raises(AudioError, match="a FLAC file; ffmpeg does not say what it finds"):
         read(b"fLaC")
 
 

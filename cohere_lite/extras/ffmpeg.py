@@ -7,10 +7,11 @@ import re
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from threading import Thread
+from itertools import takewhile
+from threading import Event, Thread
 from typing import IO, BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -31,6 +32,8 @@ _FFMPEG_FORMATS = (
 _STOPS_AT_THE_END = ("aiff", "asf", "caf", "mov")  # of the first recording; in other formats ffmpeg reads on
 _EXACT = ("flac", "tta", "wv")  # their headers count the samples, and damaged blocks are left out
 
+_BEGUN = "[info] Output #0"  # is printed when the header has been written
+_SILENT_S = 20.0
 _MESSAGES = 3  # of ffmpeg's, the last ones, are passed on; a damaged file may give thousands
 _MESSAGES_KEPT = 1000
 # "[aac @ 0x55d0] [error] ...", "[aist#0:0/mp3 @ 0x55d0] [dec:mp3float @ 0x55d1] [error] ...", "[error] ..."
@@ -43,7 +46,6 @@ _UNDECODED = ("Error while decoding stream", "Error submitting packet to decoder
 _NO_MPEG_FRAME = re.compile(rf"Header missing|{'|'.join(_UNDECODED)}")
 # (format, how an error begins that loses nothing)
 _HARMLESS = (
-    ("", "At least one output file must be specified"),  # the answer to a command that only asks what there is
     ("matroska", "Found unknown-length element"),  # another file behind the first; it is read, too
     ("ogg", "Error parsing the packet header"),  # the header of a chained stream, taken for sound; damage fails the CRC
 )
@@ -98,18 +100,28 @@ def through_ffmpeg(program: str, path: str, kind: str, track: int | None) -> Ite
     # address
     options = f"-hide_banner -nostdin -protocol_whitelist file -format_whitelist {_FFMPEG_FORMATS} -err_detect crccheck"
     command = [program, *options.split(), "-i", f"file:{path}"]
-    found = _probe(command, path)
-    if not found.audio:
-        raise AudioError(f"{kind}: it has no audio track")
-    number, warnings = _choose_track(found.audio, track)
-    stream = list(found.audio)[number]
-    delay_s = _delay_s(command, stream, found.start_s) if found.has_video else 0.0
-    # now, as the file may be gone when its samples have been read
-    n_frames = _flac_frames(path)
-    missing = cut_short(path) + (another_follows(path) if found.format.startswith(_STOPS_AT_THE_END) else [])
-    output = f"-v level+error -map 0:{stream} -c:a pcm_f32le -f wav".split()
-    with _decoded([*command, *output, *(["-af", _ON_THE_CLOCK] if found.has_video else []), "-"], path, found) as run:
-        audio, ended = run
+    with ExitStack() as stack:
+        # begun as most files need it, before it is known what there is: starting takes longer than decoding a sentence
+        run = stack.enter_context(_running([*command, *_output("a:0")]))
+        audio = _opened_wav(run)
+        found = _find(run, path)
+        if not found.audio:
+            raise AudioError(f"{kind}: it has no audio track")
+        number, warnings = _choose_track(found.audio, track)
+        delay_s = 0.0
+        if number or found.has_video:
+            stack.close()
+            stream = list(found.audio)[number]
+            delay_s = _delay_s(command, stream, found.start_s) if found.has_video else 0.0
+            clock = ["-af", _ON_THE_CLOCK] if found.has_video else []
+            run = stack.enter_context(_running([*command, *clock, *_output(str(stream))]))
+            audio = _opened_wav(run)
+        if isinstance(audio, AudioError):
+            _end(run, path, found)
+            raise Refused(f"what ffmpeg made of it: {audio}") from audio
+        # now, as the file may be gone when its samples have been read
+        n_frames = _flac_frames(path)
+        missing = cut_short(path) + (another_follows(path) if found.format.startswith(_STOPS_AT_THE_END) else [])
 
         def blocks() -> Generator[NDArray[np.float64], None, None]:
             n_delay = round(delay_s * audio.rate)
@@ -121,7 +133,7 @@ def through_ffmpeg(program: str, path: str, kind: str, track: int | None) -> Ite
                 position += len(frames)
                 yield frames
             try:
-                said = ended()
+                said = _end(run, path, found)
             except Refused as refusal:
                 raise AudioError(f"{kind}; {refusal}") from None
             # ffmpeg gives lengths in hundredths of a second
@@ -144,18 +156,31 @@ def decoded_less(program: str, n_frames: int, promised: int, rate: int) -> list[
     return [f"{program}: decoded {came} of {length}: the file is damaged, or of a rare kind"]
 
 
-def _probe(command: list[str], path: str) -> _Found:
-    """From what ffmpeg prints of its input; Refused where it does not open it."""
-    done = subprocess.run([*command, "-v", "level+info"], stdin=subprocess.DEVNULL, capture_output=True)
-    lines = done.stderr.decode(errors="replace").splitlines()
+def _output(stream: str) -> list[str]:
+    return f"-v level+info -nostats -map 0:{stream} -c:a pcm_f32le -f wav -".split()
+
+
+def _opened_wav(run: _Running) -> Audio | AudioError:
+    try:
+        return open_wav(run.output)
+    except AudioError as error:
+        run.output.close()  # while it is open and not read, ffmpeg may wait
+        return error
+
+
+def _find(run: _Running, path: str) -> _Found:
+    """From what ffmpeg prints of its input; Refused where it does not open it. After _opened_wav: it has begun, or it
+    ends."""
+    if not run.is_begun.wait(_SILENT_S):
+        raise Refused("ffmpeg does not say what it finds; is it a script that leaves out its messages?")
     is_input = re.compile(r"\[info\] Input #0, (\S+), from ")
-    opened = next(filter(None, map(is_input.match, lines)), None)
+    opened = next(filter(None, map(is_input.match, run.about)), None)
     if opened is None:
-        errors, others = _messages(lines, path, None)
-        raise Refused("; ".join((errors or others)[-_MESSAGES:] or [f"ffmpeg ended with code {done.returncode}"]))
+        _end(run, path, None)
+        raise Refused("ffmpeg did not open it")
     streams: dict[int, str] = {}
     start_s = length_s = 0.0
-    for line in lines:
+    for line in takewhile(lambda line: not line.startswith(("[info] Stream mapping:", _BEGUN)), run.about):
         if stream := re.match(r"\[info\] +Stream #0:(\d+)(?:\[0x\w+\])?((?:\([^)]*\))?: (?:[A-Z]\w+): .*)", line):
             streams[int(stream[1])] = stream[2]  # a stream of two programmes is listed twice
         elif duration := re.match(r"\[info\]   Duration: (?:(\d+):(\d+):([\d.]+)|N/A)(?:, start: (-?[\d.]+))?", line):
@@ -200,45 +225,57 @@ def _delay_s(command: list[str], stream: int, start_s: float) -> float:
     return delay_s if delay_s > _GAP_S else 0.0
 
 
+class _Running(NamedTuple):
+    """ffmpeg at work.
+
+    output:   what it writes
+    about:    lines that it prints before it writes, complete when is_begun is set
+    messages: the last lines that it prints after that
+    reader:   the thread that collects both: while a full pipe of messages is not read, ffmpeg waits
+    """
+
+    process: subprocess.Popen[bytes]
+    output: BinaryIO
+    about: list[str]
+    messages: deque[str]
+    is_begun: Event
+    reader: Thread
+
+
 @contextmanager
-def _decoded(command: list[str], path: str, found: _Found) -> Iterator[tuple[Audio, Callable[[], list[str]]]]:
-    """The WAV file that ffmpeg writes, and a function that waits for the end and gives ffmpeg's messages; it raises
-    Refused if ffmpeg failed."""
-    pipe, lines = subprocess.PIPE, deque[bytes](maxlen=_MESSAGES_KEPT)
+def _running(command: list[str]) -> Iterator[_Running]:
+    about, messages, is_begun = list[str](), deque[str](maxlen=_MESSAGES_KEPT), Event()
+
+    def collect(stderr: IO[bytes]) -> None:
+        with suppress(ValueError):  # closed already: Ctrl-C came while this thread was being started
+            for line in stderr:
+                (messages if is_begun.is_set() else about).append(line.decode(errors="replace"))
+                if line.startswith(_BEGUN.encode()):
+                    is_begun.set()
+        is_begun.set()
+
+    pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
-        assert process.stderr is not None
-        # in a thread: while a full pipe of messages is not read, ffmpeg waits
-        reader = Thread(target=_collect, args=(lines, process.stderr))
-
-        def ended() -> list[str]:
-            reader.join()
-            errors, others = _messages([line.decode(errors="replace") for line in lines], path, found)
-            if code := process.wait():
-                raise Refused("; ".join((errors or others)[-_MESSAGES:] or [f"ffmpeg ended with code {code}"]))
-            return errors
-
-        decoded = cast(BinaryIO, process.stdout)
+        output, reader = cast(BinaryIO, process.stdout), Thread(target=collect, args=[process.stderr])
         try:
             reader.start()
-            try:
-                audio = open_wav(decoded)
-            except AudioError as error:
-                decoded.close()  # while it is open and not read, ffmpeg may wait
-                ended()
-                raise Refused(f"what ffmpeg made of it: {error}") from error
-            yield audio, ended
+            yield _Running(process, output, about, messages, is_begun, reader)
         finally:
             # For a caller that needs no more; otherwise ffmpeg has ended by now. Should the program be a script that
             # started ffmpeg, then ffmpeg ends because nobody reads its output.
-            decoded.close()
+            output.close()
             process.kill()
             if reader.is_alive():
                 reader.join()
 
 
-def _collect(lines: deque[bytes], stderr: IO[bytes]) -> None:
-    with suppress(ValueError):  # closed already: Ctrl-C came while this thread was being started
-        lines.extend(stderr)
+def _end(run: _Running, path: str, found: _Found | None) -> list[str]:
+    """Waits for the end; ffmpeg's errors that matter to the sound. Raises Refused if it failed."""
+    run.reader.join()
+    errors, others = _messages([*run.about, *run.messages], path, found)
+    if code := run.process.wait():
+        raise Refused("; ".join((errors or others)[-_MESSAGES:] or [f"ffmpeg ended with code {code}"]))
+    return errors
 
 
 def _messages(lines: list[str], path: str, found: _Found | None) -> tuple[list[str], list[str]]:
