@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -85,12 +84,13 @@ class Vocabulary:
 
     def _check_language(self, language: str) -> None:
         if language not in self.languages:
-            hint = ""
-            with suppress(ImportError):  # in a copy without it
+            try:
                 from .extras.languages import language_code
-
-                if (code := language_code(str(language))) in self.languages:
-                    hint = f"; did you mean {code!r}?"
+            except ImportError:
+                code = None
+            else:
+                code = language_code(str(language))
+            hint = f"; did you mean {code!r}?" if code in self.languages else ""
             raise OptionError(f"language {language!r} is not among this model's: {', '.join(self.languages)}{hint}")
 
     def decode(self, ids: Iterable[int]) -> str:
