@@ -15,7 +15,6 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .codings import Coding
 from .errors import AudioError, NotWav, OptionError, naming, number
 from .wav import Audio, _bytes_left, open_pcm, open_wav
 
@@ -63,7 +62,7 @@ def open_audio(source: AudioFile, raw: str | None = None, track: int | None = No
         if start and _bytes_left(file) == 0:  # it has just been written, or read
             raise AudioError("is at its end; seek(0) before it is read")
         try:
-            audio = open_wav(file) if raw is None else open_pcm(file, *_parsed(raw))
+            audio = open_wav(file) if raw is None else _open_raw(file, raw)
         except NotWav as not_wav:
             try:
                 from .extras.convert import converted
@@ -78,12 +77,12 @@ def open_audio(source: AudioFile, raw: str | None = None, track: int | None = No
         yield replace(audio, name=name)
 
 
-def _parsed(raw: str) -> tuple[Coding, int]:
+def _open_raw(file: BinaryIO, raw: str) -> Audio:
     try:
         from .extras.raw import parse_raw
     except ImportError:
         raise OptionError("raw samples need cohere_lite/extras/raw.py, which is not in this copy") from None
-    return parse_raw(raw)
+    return open_pcm(file, *parse_raw(raw))
 
 
 def open_blocks(blocks: Iterable[NDArray], rate: int) -> Audio:
@@ -127,8 +126,7 @@ def as_frames(samples: NDArray) -> NDArray:
     frames = samples[:, None] if samples.ndim == 1 else samples
     if frames.ndim != 2 or frames.shape[1] == 0:
         raise AudioError(f"samples of shape {samples.shape}; expected (n,) or (n, channels)")
-    is_float = samples.dtype.kind == "f"
-    return frames if is_float else frames.astype(float) / 2 ** (8 * samples.itemsize - 1) - _OFFSETS[kind]
+    return frames if kind not in _OFFSETS else frames.astype(float) / 2 ** (8 * samples.itemsize - 1) - _OFFSETS[kind]
 
 
 def stretch(audio: Audio, start: float, end: float | None) -> Iterator[NDArray]:
