@@ -41,7 +41,7 @@ class Contract:
     encoder_graph: tuple[set[str], set[str]]
     decoder_graph: tuple[set[str], set[str]]
     also_fed: frozenset[str] = frozenset()
-    encoder_input, mel_axis = "mel", 1
+    encoder_input, mel_axis, decoder_input = "mel", 1, "tokens"
     renamed: ClassVar[Mapping[str, str]] = {}
     max_positions_key: str | None = None
     max_positions: int
@@ -117,8 +117,9 @@ class Contract:
         """Feed tokens (clips, n) after those fed before; the logits that follow the last, float32 (clips,
         vocabulary_size), which the next step may overwrite. Raises ModelError."""
         tokens = np.asarray(tokens)
-        self.decoder.feed("tokens", tokens)
-        self.decoder.feed("offset", np.full([1] * len(self.decoder.inputs["offset"].shape), self._offset))
+        self.decoder.feed(self.decoder_input, tokens)
+        if offset := self.decoder.inputs.get("offset"):
+            self.decoder.feed("offset", np.full([1] * len(offset.shape), self._offset))
         n_logits = 1 if self.decoder.outputs["logits"].shape[1] == 1 else tokens.shape[1]
         logits = self.decoder.receive("logits", (len(tokens), n_logits, self.vocabulary_size))
         self.decoder.run()
