@@ -53,13 +53,9 @@ class Contract:
         self.encoder = encoder
         self.decoder = decoder
         self._decoder_names = {self.renamed.get(name, name): name for name in encoder.outputs}  # -> the encoder's
-        for session, known in (
-            (encoder, self.encoder_graph[0]),
-            (decoder, self.decoder_graph[0] | self.also_fed | {*self._decoder_names}),
-        ):
-            if more := [
-                name for name in session.inputs if name not in known and re.sub(r"\d+", "0", name) not in known
-            ]:
+        of_decoder = self.decoder_graph[0] | self.also_fed | {*self._decoder_names}
+        for session, known in ((encoder, self.encoder_graph[0]), (decoder, of_decoder)):
+            if more := [name for name in session.inputs if not {name, re.sub(r"\d+", "0", name)} & known]:
                 raise ModelError(f"{session.path} takes {', '.join(more)}, too: not the {self.name!r} contract's")
         fed = encoder.inputs[self.encoder_input]
         if fed.dtype.kind != "f":
@@ -71,10 +67,8 @@ class Contract:
         for name in decoder.inputs.keys() & self._decoder_names.keys():
             given, taken = encoder.outputs[self._decoder_names[name]].shape, decoder.inputs[name].shape
             if given[-1:] != taken[-1:] and {type(size) for size in (*given[-1:], *taken[-1:])} == {int}:
-                raise ModelError(
-                    f"{encoder.path.name} gives {self._decoder_names[name]} {[*given]}, {decoder.path.name} takes "
-                    f"{[*taken]}: files of different models"
-                )
+                found = f"{encoder.path.name} gives {self._decoder_names[name]} {[*given]}"
+                raise ModelError(f"{found}, {decoder.path.name} takes {[*taken]}: files of different models")
         self.vocabulary_size = fixed_size(decoder, "logits", -1)
         if self.max_positions_key:
             said = config.get(self.max_positions_key, MAX_POSITIONS)
