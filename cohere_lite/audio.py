@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import io
 import os
-import re
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -25,12 +24,6 @@ _ARRAY_FRAMES, _LIVE_FRAMES = 1 << 16, 1 << 21
 _NO_RECORDING_IS_LONGER_S = 1e9  # 30 years
 _OFFSETS = {"i2": 0, "i4": 0, "u1": 1}  # of integers as WAV files have them, where full scale is 1
 _MAX_SAMPLE = 1e15  # full scale is 1. Only damaged files hold more, whose power over 512 samples may overflow float32
-# How a path begins that cannot be opened, and what would work instead.
-_HINTS = {
-    "~": "only shells know ~; use os.path.expanduser",
-    "file:/": "pass the path alone, without file://",
-    "[a-z][a-z0-9+.-]+:/": "this is an address; download the file and pass its path",  # but C:/ is a drive
-}
 
 
 def check_stretch(start: float, end: float | None) -> tuple[float, float | None]:
@@ -183,10 +176,12 @@ def _open_file(source: AudioFile, stack: ExitStack) -> tuple[BinaryIO, str]:
         try:
             return stack.enter_context(open(source, "rb")), path
         except OSError as error:
-            hints = (hint for pattern, hint in _HINTS.items() if re.match(pattern, path, re.IGNORECASE))
-            hint = "pass the files that are in it" if os.path.isdir(path) else next(hints, None)
-            if hint:
-                error.strerror = f"{error.strerror} ({hint})"
+            try:
+                from .extras.hints import path_hint
+
+                error.strerror = path_hint(path, error.strerror)
+            except ImportError:
+                pass  # what the system says of it is all, then
             raise
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source), "audio bytes"
