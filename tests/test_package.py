@@ -247,6 +247,15 @@ def test_the_runtime_alone_says_what_it_lacks(runtime: Path, call: str, missing:
     assert said.count("\n") == 1
 
 
+def test_the_runtime_alone_reads_no_json_vocabulary(runtime: Path, tmp_path: Path) -> None:
+    shutil.copytree(runtime / "model", tmp_path / "model")
+    (tmp_path / "model" / "tokens.txt").rename(tmp_path / "model" / "vocab.json")
+    call = f"try: Transcriber({str(tmp_path / 'model')!r})\nexcept CohereLiteError as error: print(error)"
+    said = run(f"{ALONE}{call}", runtime)
+    missing = "cohere_lite/extras/tokenizer.py, which is not in this copy"
+    assert said == f"{tmp_path / 'model' / 'vocab.json'} needs {missing}\n"
+
+
 def test_the_runtime_alone_is_no_command(runtime: Path) -> None:
     command = [sys.executable, "-m", "app.vendor.speech", "any.wav"]
     result = subprocess.run(command, cwd=runtime, capture_output=True, text=True)
