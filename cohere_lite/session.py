@@ -99,10 +99,8 @@ class Session:
             held.append(feed)
             binding.bind_ortvalue_input(name, feed)
         for name, output in outputs.items():
-            if isinstance(output, str):
-                binding.bind_output(name, output)
-            else:
-                binding.bind_ortvalue_output(name, output)
+            bind = binding.bind_output if isinstance(output, str) else binding.bind_ortvalue_output
+            bind(name, output)
         self.run(binding)
         return dict(zip(outputs, binding.get_outputs(), strict=True))
 
