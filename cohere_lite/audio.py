@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import io
 import os
-import re
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -15,7 +14,6 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .codings import Coding
 from .errors import AudioError, NotWav, OptionError, naming, number
 from .wav import Audio, _bytes_left, open_pcm, open_wav
 
@@ -26,12 +24,6 @@ _ARRAY_FRAMES, _LIVE_FRAMES = 1 << 16, 1 << 21
 _NO_RECORDING_IS_LONGER_S = 1e9  # 30 years
 _OFFSETS = {"i2": 0, "i4": 0, "u1": 1}  # of integers as WAV files have them, where full scale is 1
 _MAX_SAMPLE = 1e15  # full scale is 1. Only damaged files hold more, whose power over 512 samples may overflow float32
-# How a path begins that cannot be opened, and what would work instead.
-_HINTS = {
-    "~": "only shells know ~; use os.path.expanduser",
-    "file:/": "pass the path alone, without file://",
-    "[a-z][a-z0-9+.-]+:/": "this is an address; download the file and pass its path",  # but C:/ is a drive
-}
 
 
 def check_stretch(start: float, end: float | None) -> tuple[float, float | None]:
@@ -63,7 +55,7 @@ def open_audio(source: AudioFile, raw: str | None = None, track: int | None = No
         if start and _bytes_left(file) == 0:  # it has just been written, or read
             raise AudioError("is at its end; seek(0) before it is read")
         try:
-            audio = open_wav(file) if raw is None else open_pcm(file, *_parsed(raw))
+            audio = open_wav(file) if raw is None else _open_raw(file, raw)
         except NotWav as not_wav:
             try:
                 from .extras.convert import converted
@@ -78,12 +70,12 @@ def open_audio(source: AudioFile, raw: str | None = None, track: int | None = No
         yield replace(audio, name=name)
 
 
-def _parsed(raw: str) -> tuple[Coding, int]:
+def _open_raw(file: BinaryIO, raw: str) -> Audio:
     try:
         from .extras.raw import parse_raw
     except ImportError:
         raise OptionError("raw samples need cohere_lite/extras/raw.py, which is not in this copy") from None
-    return parse_raw(raw)
+    return open_pcm(file, *parse_raw(raw))
 
 
 def open_blocks(blocks: Iterable[NDArray], rate: int) -> Audio:
@@ -127,8 +119,7 @@ def as_frames(samples: NDArray) -> NDArray:
     frames = samples[:, None] if samples.ndim == 1 else samples
     if frames.ndim != 2 or frames.shape[1] == 0:
         raise AudioError(f"samples of shape {samples.shape}; expected (n,) or (n, channels)")
-    is_float = samples.dtype.kind == "f"
-    return frames if is_float else frames.astype(float) / 2 ** (8 * samples.itemsize - 1) - _OFFSETS[kind]
+    return frames if kind not in _OFFSETS else frames.astype(float) / 2 ** (8 * samples.itemsize - 1) - _OFFSETS[kind]
 
 
 def stretch(audio: Audio, start: float, end: float | None) -> Iterator[NDArray]:
@@ -185,10 +176,12 @@ def _open_file(source: AudioFile, stack: ExitStack) -> tuple[BinaryIO, str]:
         try:
             return stack.enter_context(open(source, "rb")), path
         except OSError as error:
-            hints = (hint for pattern, hint in _HINTS.items() if re.match(pattern, path, re.IGNORECASE))
-            hint = "pass the files that are in it" if os.path.isdir(path) else next(hints, None)
-            if hint:
-                error.strerror = f"{error.strerror} ({hint})"
+            try:
+                from .extras.hints import path_hint
+
+                error.strerror = path_hint(path, error.strerror)
+            except ImportError:
+                pass  # what the system says of it is all, then
             raise
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source), "audio bytes"

@@ -99,7 +99,16 @@ def load_model(
 def find_model(model: str | PathLike[str] | None, precision: str | None = None, on_cpu: bool = True) -> ModelFiles:
     """The files of a model, complete. Arguments and errors: see load_model."""
     folder, paths, precision = _locate(model, precision, on_cpu)
-    graphs, precision = _choose(folder, find_graphs(folder, paths, precision), precision, on_cpu)
+    found = find_graphs(folder, paths, precision)
+    try:
+        from .extras.precisions import choose_model
+    except ImportError:
+        if precision is not None or len(found) > 1:
+            needed = "cohere_lite/extras/precisions.py, which is not in this copy"
+            raise ModelError(f"{folder}: to choose a model needs {needed}") from None
+        graphs, precision = found[0], "unknown"
+    else:
+        graphs, precision = choose_model(folder, found, precision, on_cpu)
     for graph in (graphs.encoder, graphs.decoder):
         check_external_data(graph)
     path = _beside(graphs.encoder.path, VOCABULARIES)
@@ -198,10 +207,10 @@ def find_graphs(folder: Path, paths: list[Path], precision: str | None = None) -
         return found
     try:
         from .extras.describe import describe
+
+        held = describe(graphs)
     except ImportError:
         held = ", ".join(graph.path.name for graph in graphs)
-    else:
-        held = describe(graphs)
     raise ModelError(f"{folder} has no encoder and decoder that belong together: {held}")
 
 
@@ -209,19 +218,6 @@ def is_decoder(graph: GraphFile, contract: type[Contract]) -> bool:
     """Whether it is the contract's, and not that of one that asks for more."""
     more = [other for other in CONTRACTS if other.decoder_graph[0] > contract.decoder_graph[0]]
     return graph.has(*contract.decoder_graph) and not any(graph.has(*other.decoder_graph) for other in more)
-
-
-def _choose(folder: Path, found: list[Graphs], precision: str | None, on_cpu: bool) -> tuple[Graphs, str]:
-    """One of them, and its precision."""
-    try:
-        from .extras.precisions import choose_model
-    except ImportError:
-        if precision is None and len(found) == 1:
-            return found[0], "unknown"
-        raise ModelError(
-            f"{folder}: to choose a model needs cohere_lite/extras/precisions.py, which is not in this copy"
-        ) from None
-    return choose_model(folder, found, precision, on_cpu)
 
 
 def _max_chunk_s(encoder: Session) -> float:

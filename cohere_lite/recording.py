@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -55,20 +55,23 @@ class Recording:
     ) -> None:
         """batch_size: pieces decoded side by side;  prompt: ids;  the others: see Transcriber. Raises AudioError for a
         rate that cannot be, StateError."""
-        self._model, self._turn, self._batch_size, self._prompt = model, model.turn, batch_size, prompt
-        self._turn.check()
+        self._model, self._batch_size, self._prompt = model, batch_size, prompt
         self._rate, self._start, self._channel = float(rate), start, channel
-        self._new_cutter = lambda: pauses.cutter(model.max_chunk_s) if pauses else Chunks(model.max_chunk_s)
-        self._new_detector = partial(_silence_detector, skip_silence, pauses)
-        _ = Resampler(rate), self._new_cutter()  # raise what is to be said of the rate and of pauses
+
+        def new_track(channel: int | None) -> _Track:
+            cutter = pauses.cutter(model.max_chunk_s) if pauses else Chunks(model.max_chunk_s)
+            return _Track(channel, Resampler(rate), cutter, _silence_detector(skip_silence, pauses))
+
+        model.turn.check()
+        new_track(None)  # raises what is to be said of the rate and of pauses
+        self._new_track = new_track
         self._tracks: list[_Track] = []  # made when the first samples tell how many channels there are
         self._n_channels = self._n_frames = 0
         self._began_s = self._came_s = monotonic()  # when the first samples came, and the last
         self.warnings: list[str] = []
-        self._complete: list[_Piece] = []  # one of another channel that starts earlier may still come
-        self._in_order: deque[_Piece] = deque()
+        self._pieces: list[_Piece] = []  # complete
         self._encoded: list[tuple[_Piece, Clip | None]] = []  # None: silent
-        self._recognised: deque[Segment] = deque()
+        self._segments: deque[Segment] = deque()
         self._is_first = True
         self._is_ended = False
 
@@ -83,15 +86,13 @@ class Recording:
             for frames in in_parts([samples], _PUSHED_FRAMES):
                 self._cut(frames, live=True)
                 self._recognise(wait=True)
-            self._recognise(wait=False)
-            return [*self._given()]
+            return [*self._recognised()]
 
     def finish(self) -> list[Segment]:
         """The last segments. Raises AudioError for less than 10 ms, ModelError: the next call gives what is left."""
         with naming("the recording"):
             self._end()
-            self._recognise(wait=False)
-            return [*self._given()]
+            return [*self._recognised()]
 
     def read(self, audio: Audio, end: float | None) -> Iterator[Segment]:
         """All segments of a recording that is open, up to `end` (seconds). Errors, Ctrl-C: see Transcriber.segments."""
@@ -99,21 +100,18 @@ class Recording:
         try:
             for frames in stretch(audio, self._start, end):
                 self._cut(frames, audio.live)
-                self._recognise(wait=not audio.live)
-                yield from self._given()
+                yield from self._recognised(wait=not audio.live)
             self._end()
-            self._recognise(wait=False)
-            yield from self._given()
+            yield from self._recognised()
         except (KeyboardInterrupt, ModelError):
             with suppress(ModelError):
                 self._decode()
-            yield from self._given()
+            yield from self._segments
             raise
         except Exception:  # of the audio: what was before it is recognised first
             with suppress(AudioError):
                 self._end()
-            self._recognise(wait=False)
-            yield from self._given()
+            yield from self._recognised()
             raise
 
     def _cut(self, frames: NDArray, live: bool) -> None:
@@ -126,13 +124,9 @@ class Recording:
         elif live:
             # as long as the source, if it is one in real time, has been silent: it may have been ahead of the clock
             idle_s = min(monotonic() - self._came_s, monotonic() - self._began_s - self._n_frames / self._rate)
-            self._complete += [piece for track in self._tracks for piece in track.idle(idle_s)]
-        if live and len(self._tracks) > 1 and self._complete:
-            self._complete += [piece for track in self._tracks for piece in track.silence()]
-        begun = min([track.position for track in self._tracks], default=0)  # no piece still to come starts before it
-        self._complete.sort(key=lambda piece: piece.start)
-        while self._complete and self._complete[0].start < begun:
-            self._in_order.append(self._complete.pop(0))
+            self._pieces += [piece for track in self._tracks for piece in track.pieces(track.cutter.idle(idle_s))]
+        if live and len(self._tracks) > 1 and self._pieces:
+            self._pieces += [piece for track in self._tracks for piece in track.pieces(track.cutter.silence())]
 
     def _push(self, frames: NDArray) -> None:
         mixed = mix(frames, self._channel)
@@ -145,13 +139,13 @@ class Recording:
         if not self._tracks:
             self._n_channels = frames.shape[1]
             numbers = range(self._n_channels) if self._channel == "split" else [None]
-            self._tracks = [_Track(n, self._rate, self._new_cutter(), self._new_detector()) for n in numbers]
+            self._tracks = [*map(self._new_track, numbers)]
             self._began_s = self._came_s
         elif frames.shape[1] != self._n_channels:
             raise AudioError(f"a block of {frames.shape[1]} channels after blocks of {self._n_channels}")
         n_usable = usable_frames(mixed)
         for track, column in zip(self._tracks, mixed[:n_usable].T, strict=True):
-            self._complete += track.push(column)
+            self._pieces += track.push(column)
         self._n_frames += n_usable
         if n_usable < len(frames):
             second = self._start + self._n_frames / self._rate
@@ -163,23 +157,25 @@ class Recording:
             return
         self._is_ended = True
         for track in self._tracks:
-            self._complete += track.finish()
+            self._pieces += track.finish()
         n_samples = self._tracks[0].position if self._tracks else 0
         if n_samples < HOP_LENGTH:
+            self._pieces = []
             raise AudioError(f"holds {n_samples / SAMPLE_RATE * 1000:.1f} ms of sound; 10 ms is the least")
-        self._in_order += sorted(self._complete, key=lambda piece: piece.start)
-        self._complete = []
 
     def _recognise(self, wait: bool) -> None:
         """Every piece goes through the encoder as soon as it is complete. wait: pieces with sound may then wait for
         others, to be decoded side by side, but for the first; silent ones wait for those before them only."""
-        while self._in_order:
-            piece = self._in_order[0]
-            with self._turn.lock:
-                self._turn.check()
+        self._pieces.sort(key=lambda piece: piece.start)
+        # no piece that is still to come, of another channel, starts before this
+        begun = inf if self._is_ended else min([track.position for track in self._tracks], default=0)
+        while self._pieces and self._pieces[0].start < begun:
+            piece = self._pieces[0]
+            with self._model.turn.lock:
+                self._model.turn.check()
                 clip = None if piece.samples is None else self._model.contract.encode(piece.samples)
             self._encoded.append((piece, clip))
-            self._in_order.popleft()
+            self._pieces.pop(0)
             n_heard = sum(clip is not None for _, clip in self._encoded)
             if n_heard in (0, 1 if self._is_first else self._batch_size):
                 self._decode()
@@ -189,12 +185,12 @@ class Recording:
     def _decode(self) -> None:
         decoded: Iterator[Decoded] = iter(())
         if clips := [clip for _, clip in self._encoded if clip is not None]:
-            with self._turn.lock:
-                self._turn.check()
+            with self._model.turn.lock:
+                self._model.turn.check()
                 decoded = iter(decode(self._model.contract, clips, self._prompt, self._model.vocabulary.end_of_text))
         segments = [self._segment(piece, None if clip is None else next(decoded)) for piece, clip in self._encoded]
         self._encoded = []
-        self._recognised += segments
+        self._segments += segments
         self._is_first &= not clips
 
     def _segment(self, piece: _Piece, decoded: Decoded | None) -> Segment:
@@ -205,9 +201,10 @@ class Recording:
         text = " ".join(self._model.vocabulary.decode(tokens).splitlines())  # a line stays one
         return Segment(start, end, text, tokens, logprob, piece.channel, False, truncated, looped)
 
-    def _given(self) -> Iterator[Segment]:
-        while self._recognised:
-            yield self._recognised.popleft()
+    def _recognised(self, wait: bool = False) -> Iterator[Segment]:
+        self._recognise(wait)
+        while self._segments:
+            yield self._segments.popleft()
 
 
 def _silence_detector(skip_silence: bool, pauses: Pauses | None) -> Callable[[NDArray[np.float32]], bool]:
@@ -234,28 +231,21 @@ class _Track:
     """One channel on its way to the model: resampled, cut into pieces, the silent ones told apart."""
 
     def __init__(
-        self, channel: int | None, rate: float, cutter: Chunks | Phrases, is_silent: Callable[[NDArray], bool]
+        self, channel: int | None, resampler: Resampler, cutter: Chunks | Phrases, is_silent: Callable[[NDArray], bool]
     ) -> None:
-        self._channel, self._resampler, self._cutter, self._is_silent = channel, Resampler(rate), cutter, is_silent
+        self.cutter, self._channel, self._resampler, self._is_silent = cutter, channel, resampler, is_silent
         self.position = 0  # samples at 16 kHz in the pieces so far: where the next one starts
 
     def push(self, samples: NDArray[np.float32]) -> list[_Piece]:
         """The next samples, float32 (n,), at the recording's rate -> the pieces that they complete."""
-        return self._pieces(self._cutter.push(self._resampler.push(samples)))
-
-    def silence(self) -> list[_Piece]:
-        """The silence so far, if nothing is being said and the pieces are phrases."""
-        return self._pieces(self._cutter.silence())
-
-    def idle(self, seconds: float) -> list[_Piece]:
-        """The phrase so far, if nothing has come for so long that it is over."""
-        return self._pieces(self._cutter.idle(seconds))
+        return self.pieces(self.cutter.push(self._resampler.push(samples)))
 
     def finish(self) -> list[_Piece]:
         """The last pieces."""
-        return self._pieces([*self._cutter.push(self._resampler.finish()), *self._cutter.finish()])
+        return self.pieces([*self.cutter.push(self._resampler.finish()), *self.cutter.finish()])
 
-    def _pieces(self, cut: list[NDArray[np.float32]]) -> list[_Piece]:
+    def pieces(self, cut: list[NDArray[np.float32]]) -> list[_Piece]:
+        """The pieces that were cut, with their places."""
         pieces = []
         for samples in cut:
             start, self.position = self.position, self.position + len(samples)

@@ -85,10 +85,6 @@ class Session:
         self._binding.clear_binding_inputs()
         self._bound = {name: value for name, value in self._bound.items() if name in self.outputs}
 
-    def run(self) -> None:
-        """Run on what is bound. Raises ModelError."""
-        self._run(self._binding)
-
     def call(
         self, feeds: Mapping[str, ArrayLike | OrtValue], outputs: Mapping[str, str | OrtValue]
     ) -> dict[str, OrtValue]:
@@ -103,16 +99,15 @@ class Session:
             held.append(feed)
             binding.bind_ortvalue_input(name, feed)
         for name, output in outputs.items():
-            if isinstance(output, str):
-                binding.bind_output(name, output)
-            else:
-                binding.bind_ortvalue_output(name, output)
-        self._run(binding)
+            bind = binding.bind_output if isinstance(output, str) else binding.bind_ortvalue_output
+            bind(name, output)
+        self.run(binding)
         return dict(zip(outputs, binding.get_outputs(), strict=True))
 
-    def _run(self, binding: ort.IOBinding) -> None:
+    def run(self, binding: ort.IOBinding | None = None) -> None:
+        """Run on what is bound. Raises ModelError."""
         try:
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding or self._binding)
         except Exception as error:  # onnxruntime's own classes share no base but this one
             if type(error) is not RuntimeError and not type(error).__module__.startswith("onnxruntime"):
                 raise  # a signal handler's: it has nothing to do with the model
@@ -169,8 +164,15 @@ def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionO
     most = max(64, os.cpu_count() or 1)
     if threads is not None:
         threads = number("threads", threads, f"1 to {most} on this machine", 1, most, whole=True)
+    else:
+        try:
+            from .extras.cores import available_cores
+
+            threads = available_cores()
+        except ImportError:
+            threads = 0  # onnxruntime then counts the machine's
     options = ort.SessionOptions()
-    options.intra_op_num_threads = _physical_cores() if threads is None else threads
+    options.intra_op_num_threads = threads
     # fatal ones only: warnings of graph optimisation mean nothing to a user, and errors are raised
     options.log_severity_level = 4
     # A plan of memory per input shape pays for fixed shapes only: with clips of all lengths it took no less time, and
@@ -181,22 +183,20 @@ def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionO
     return options
 
 
-def _physical_cores() -> int:
-    try:
-        from .extras.cores import available_cores
-    except ImportError:
-        return 0  # onnxruntime then counts the machine's
-    return available_cores()
-
-
 Options = Callable[[], ort.SessionOptions]  # new ones at each call
 Cache = str | PathLike[str] | None  # where prepared copies are kept: see extras/prepared.py
 
 
 def open_session(graph: GraphFile, names: list[str], make_options: Options, cache: Cache) -> Session:
     """names: onnxruntime's, of providers. Raises ModelError, ProviderError."""
-    if prepared := _open_prepared(graph, names, make_options, cache):
-        return Session(prepared, graph.path)
+    if names == CPU_ONLY:  # prepared copies have weights packed for it
+        try:
+            from .extras.prepared import open_prepared
+        except ImportError:
+            pass  # large models then take longer to open
+        else:
+            if prepared := open_prepared(graph, make_options, SLOW_FUSIONS, cache):
+                return Session(prepared, graph.path)
     disabled = SLOW_FUSIONS if names == CPU_ONLY else None
     try:
         session = ort.InferenceSession(str(graph.path), make_options(), providers=names, disabled_optimizers=disabled)
@@ -206,14 +206,3 @@ def open_session(graph: GraphFile, names: list[str], make_options: Options, cach
     if (found := session.get_providers()[0]) != names[0]:  # onnxruntime only warns, and runs on what is left
         raise ProviderError(f"{names[0]} was asked for, but {graph.path.name} would run on {found}")
     return Session(session, graph.path)
-
-
-def _open_prepared(
-    graph: GraphFile, names: list[str], make_options: Options, cache: Cache
-) -> ort.InferenceSession | None:
-    """None where there is no prepared copy: of small models, or on a GPU, as weights are packed for the CPU."""
-    try:
-        from .extras.prepared import open_prepared
-    except ImportError:
-        return None
-    return open_prepared(graph, make_options, SLOW_FUSIONS, cache) if names == CPU_ONLY else None

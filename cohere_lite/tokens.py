@@ -3,10 +3,8 @@ SentencePiece's: "▁" stands for a space, "<0xNN>" for one byte of UTF-8, "<|..
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -85,12 +83,13 @@ class Vocabulary:
 
     def _check_language(self, language: str) -> None:
         if language not in self.languages:
-            hint = ""
-            with suppress(ImportError):  # in a copy without it
+            try:
                 from .extras.languages import language_code
-
-                if (code := language_code(str(language))) in self.languages:
-                    hint = f"; did you mean {code!r}?"
+            except ImportError:
+                code = None
+            else:
+                code = language_code(str(language))
+            hint = f"; did you mean {code!r}?" if code in self.languages else ""
             raise OptionError(f"language {language!r} is not among this model's: {', '.join(self.languages)}{hint}")
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -131,8 +130,15 @@ def read_tokens(path: str | PathLike[str]) -> Vocabulary:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ModelError(f"{path} is not UTF-8 text: {error}") from error
+    listed = _line_pieces(path, text)
+    if path.suffix == ".json":
+        try:
+            from .extras.tokenizer import json_pieces
+        except ImportError:
+            raise ModelError(f"{path} needs cohere_lite/extras/tokenizer.py, which is not in this copy") from None
+        listed = json_pieces(path, text)
     pieces: dict[int, str] = {}
-    for piece, i, place in _json_pieces(path, text) if path.suffix == ".json" else _line_pieces(path, text):
+    for piece, i, place in listed:
         if i in pieces and (place or pieces[i] != piece):
             raise ModelError(f"{path}{place}: id {i} is there for a second time")
         pieces[i] = piece
@@ -140,23 +146,6 @@ def read_tokens(path: str | PathLike[str]) -> Vocabulary:
         if i not in pieces:
             raise ModelError(f"{path} has {len(pieces)} tokens, but none for id {i}: ids must run from 0 without gaps")
     return Vocabulary(tuple(pieces[i] for i in range(len(pieces))), path.name)
-
-
-def _json_pieces(path: Path, text: str) -> Iterator[tuple[str, int, str]]:
-    """tokenizer.json repeats some pieces of model.vocab among added_tokens."""
-    try:
-        listed = json.loads(text)
-        added: list[dict] = []
-        if isinstance(listed, dict) and isinstance(listed.get("model"), dict):
-            listed, added = listed["model"]["vocab"], listed.get("added_tokens") or []
-        if not isinstance(listed, dict):  # a list of pieces or, in a Unigram tokenizer.json, of pieces and their scores
-            listed = {piece if isinstance(piece, str) else piece[0]: i for i, piece in enumerate([*listed])}
-        for piece, i in [*listed.items(), *((token["content"], token["id"]) for token in added)]:
-            if not isinstance(piece, str) or type(i) is not int:
-                raise ValueError(f"{piece!r} has id {i!r}")
-            yield piece, i, ""
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ModelError(f"{path}: not a list of tokens as Hugging Face writes them ({error})") from error
 
 
 def _line_pieces(path: Path, text: str) -> Iterator[tuple[str, int, str]]:

@@ -117,8 +117,7 @@ class Transcriber:
         """Recognise a whole recording. Arguments and errors are those of `segments`."""
         begin = self._beginner(language, punctuation, itn, prompt, start, end, channel, pauses, skip_silence)
         with _opened(audio, rate) as opened:
-            recording = begin(opened.rate)
-            segments = [*recording.read(opened, end)]
+            segments = [*begin(opened.rate).read(opened, end)]
             warnings = [*opened.missing, *opened.warnings]
             return Transcript.of(segments, language, warnings=warnings, complete=not opened.missing)
 
@@ -155,8 +154,7 @@ class Transcriber:
 
         def recognised() -> Generator[Segment, None, None]:
             with _opened(audio, rate) as opened:
-                recording = begin(opened.rate)
-                yield from recording.read(opened, end)
+                yield from begin(opened.rate).read(opened, end)
 
         return recognised()
 
@@ -237,13 +235,12 @@ def _opened(audio: AudioSource, rate: int | None) -> Iterator[Audio]:
         if rate is not None:
             raise OptionError("rate belongs to samples; a file says its own")
         source = nullcontext(audio) if isinstance(audio, Audio) else open_audio(cast(AudioFile, audio))
-        with source as opened, naming(opened.name):
-            yield opened
     elif isinstance(audio, Iterable):
         if rate is None:
             raise OptionError("samples need their sampling rate: transcribe(samples, rate=16000)")
-        opened = open_array(audio, rate) if isinstance(audio, np.ndarray) else open_blocks(cast(Blocks, audio), rate)
-        with naming(opened.name):
-            yield opened
+        samples = open_array(audio, rate) if isinstance(audio, np.ndarray) else open_blocks(cast(Blocks, audio), rate)
+        source = nullcontext(samples)
     else:
         raise TypeError(f"expected a path, bytes, a binary file or samples, not {type(audio).__name__}")
+    with source as opened, naming(opened.name):
+        yield opened

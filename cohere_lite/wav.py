@@ -285,7 +285,7 @@ def _decode(file: BinaryIO, data: _Data, missing: list[str]) -> Generator[NDArra
         return
     n_read = len(pending)
     end = size or _NO_FILE_IS_LONGER
-    while n_read < end and (raw := read_some(file, min(end - n_read, read_bytes))) != b"":
+    while n_read < end and (raw := read_some(file, min(end - n_read, read_bytes - len(pending)))) != b"":
         if raw is None:  # a pause that passes by the clock
             yield decode(b"")
             continue

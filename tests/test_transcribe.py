@@ -653,6 +653,15 @@ def test_nothing_pushed(demo: Transcriber) -> None:
         demo.recording(16000, language="xx")
 
 
+def test_what_is_too_short_is_no_segment(demo: Transcriber) -> None:
+    """By hand: 100 samples at 16 kHz are 6.25 ms. Nothing of them is left for the next call, either."""
+    pushed = demo.recording(16000)
+    assert pushed.push(np.zeros(100)) == []
+    with pytest.raises(AudioError, match=r"holds 6\.2 ms of sound; 10 ms is the least"):
+        pushed.finish()
+    assert pushed.finish() == []
+
+
 def test_pauses_longer_than_the_model_takes_are_told_at_once(exported: Path) -> None:
     """By hand: an export that takes 10 s."""
     with pytest.raises(OptionError, match="min_pause_s is 20"):

@@ -35,6 +35,12 @@ class Caches:
         """The buffers as outputs, by the outputs' names."""
         return {output: self._part(int(not self.in_place), name, length) for name, output in self.names.items()}
 
+    def bind(self, decoder: Session, n_past: int, n_present: int) -> None:
+        """Bind the buffers as inputs and as outputs, of so many positions, for the next run."""
+        for name, value in (self.inputs(n_past) | self.outputs(n_present)).items():
+            decoder.bind(name, value)
+        self.turn()
+
     def turn(self) -> None:
         """What was output is input from now on."""
         if not self.in_place:

@@ -41,7 +41,7 @@ class Contract:
     encoder_graph: tuple[set[str], set[str]]
     decoder_graph: tuple[set[str], set[str]]
     also_fed: frozenset[str] = frozenset()
-    encoder_input, mel_axis = "mel", 1
+    encoder_input, mel_axis, decoder_input = "mel", 1, "tokens"
     renamed: ClassVar[Mapping[str, str]] = {}
     max_positions_key: str | None = None
     max_positions: int
@@ -53,13 +53,9 @@ class Contract:
         self.encoder = encoder
         self.decoder = decoder
         self._decoder_names = {self.renamed.get(name, name): name for name in encoder.outputs}  # -> the encoder's
-        for session, known in (
-            (encoder, self.encoder_graph[0]),
-            (decoder, self.decoder_graph[0] | self.also_fed | {*self._decoder_names}),
-        ):
-            if more := [
-                name for name in session.inputs if name not in known and re.sub(r"\d+", "0", name) not in known
-            ]:
+        of_decoder = self.decoder_graph[0] | self.also_fed | {*self._decoder_names}
+        for session, known in ((encoder, self.encoder_graph[0]), (decoder, of_decoder)):
+            if more := [name for name in session.inputs if not {name, re.sub(r"\d+", "0", name)} & known]:
                 raise ModelError(f"{session.path} takes {', '.join(more)}, too: not the {self.name!r} contract's")
         fed = encoder.inputs[self.encoder_input]
         if fed.dtype.kind != "f":
@@ -71,10 +67,8 @@ class Contract:
         for name in decoder.inputs.keys() & self._decoder_names.keys():
             given, taken = encoder.outputs[self._decoder_names[name]].shape, decoder.inputs[name].shape
             if given[-1:] != taken[-1:] and {type(size) for size in (*given[-1:], *taken[-1:])} == {int}:
-                raise ModelError(
-                    f"{encoder.path.name} gives {self._decoder_names[name]} {[*given]}, {decoder.path.name} takes "
-                    f"{[*taken]}: files of different models"
-                )
+                found = f"{encoder.path.name} gives {self._decoder_names[name]} {[*given]}"
+                raise ModelError(f"{found}, {decoder.path.name} takes {[*taken]}: files of different models")
         self.vocabulary_size = fixed_size(decoder, "logits", -1)
         if self.max_positions_key:
             said = config.get(self.max_positions_key, MAX_POSITIONS)
@@ -117,8 +111,9 @@ class Contract:
         """Feed tokens (clips, n) after those fed before; the logits that follow the last, float32 (clips,
         vocabulary_size), which the next step may overwrite. Raises ModelError."""
         tokens = np.asarray(tokens)
-        self.decoder.feed("tokens", tokens)
-        self.decoder.feed("offset", np.full([1] * len(self.decoder.inputs["offset"].shape), self._offset))
+        self.decoder.feed(self.decoder_input, tokens)
+        if offset := self.decoder.inputs.get("offset"):
+            self.decoder.feed("offset", np.full([1] * len(offset.shape), self._offset))
         n_logits = 1 if self.decoder.outputs["logits"].shape[1] == 1 else tokens.shape[1]
         logits = self.decoder.receive("logits", (len(tokens), n_logits, self.vocabulary_size))
         self.decoder.run()

@@ -34,7 +34,7 @@ class MemsContract(Contract):
         {"input_ids", "encoder_embeddings", "encoder_mask", "decoder_mems"},
         {"logits", "decoder_hidden_states"},
     )
-    encoder_input = "audio_signal"
+    encoder_input, decoder_input = "audio_signal", "input_ids"
     max_positions_key = "max_sequence_length"
 
     def __init__(self, encoder: Session, decoder: Session, config: Mapping[str, Any]) -> None:
@@ -52,13 +52,5 @@ class MemsContract(Contract):
 
     def step(self, tokens: ArrayLike) -> NDArray[np.float32]:
         """Feed tokens (1, n); the logits that follow the last, float32 (1, vocabulary_size)."""
-        tokens = np.asarray(tokens)
-        total = self._offset + tokens.shape[1]
-        for name, value in (self._caches.inputs(self._offset) | self._caches.outputs(total)).items():
-            self.decoder.bind(name, value)
-        self.decoder.feed("input_ids", tokens)
-        logits = self.decoder.receive("logits", (1, tokens.shape[1], self.vocabulary_size))
-        self.decoder.run()
-        self._caches.turn()
-        self._offset = total
-        return logits[:, -1].astype(np.float32, copy=False)
+        self._caches.bind(self.decoder, self._offset, self._offset + np.shape(tokens)[1])
+        return super().step(tokens)

@@ -38,12 +38,9 @@ class MergedContract(Contract):
         {"input_ids", "encoder_hidden_states", *(f"{PAST}0.decoder.{part}" for part in ("key", "value"))},
         {"logits", *(f"{PRESENT}0.decoder.{part}" for part in ("key", "value"))},
     )
-    also_fed = frozenset(
-        [
-            *("attention_mask", "position_ids", "num_logits_to_keep", "use_cache_branch", "cross_bias"),
-            *(f"{PAST}0.encoder.{part}" for part in ("key", "value")),
-        ]
-    )
+    also_fed = frozenset(["attention_mask", "position_ids", "num_logits_to_keep", "use_cache_branch", "cross_bias"]) | {
+        f"{PAST}0.encoder.{part}" for part in ("key", "value")
+    }
     encoder_input, mel_axis = "input_features", 2
     max_positions_key: str | None = "max_position_embeddings"
     renamed: ClassVar = {"last_hidden_state": "encoder_hidden_states"}

@@ -60,7 +60,5 @@ class StaticContract(Contract):
 
     def step(self, tokens: ArrayLike) -> NDArray[np.float32]:
         """Feed tokens (1, n); the logits that follow the last, float32 (1, vocabulary_size)."""
-        for name, value in (self._caches.inputs(self.max_positions) | self._caches.outputs(self.max_positions)).items():
-            self.decoder.bind(name, value)
-        self._caches.turn()
+        self._caches.bind(self.decoder, self.max_positions, self.max_positions)
         return super().step(tokens)
