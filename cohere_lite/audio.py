@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import AudioError, NotWav, OptionError, naming, number
-from .wav import Audio, _bytes_left, open_pcm, open_wav
+from .wav import Audio, bytes_left, open_pcm, open_wav
 
 AudioFile = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
@@ -52,7 +52,7 @@ def open_audio(source: AudioFile, raw: str | None = None, track: int | None = No
         start = None  # of a pipe
         with suppress(OSError, AttributeError):
             start = file.tell()
-        if start and _bytes_left(file) == 0:  # it has just been written, or read
+        if start and bytes_left(file) == 0:  # it has just been written, or read
             raise AudioError("is at its end; seek(0) before it is read")
         try:
             audio = open_wav(file) if raw is None else _open_raw(file, raw)
@@ -159,7 +159,7 @@ def cancelled(frames: NDArray, mean: NDArray[np.float32]) -> int | None:
     """The loudest channel of float (n, channels) where the mean is 20 dB below what it would be if they had nothing to
     do with each other: where one is the other with its polarity reversed, as from a balanced plug in a stereo socket.
     None elsewhere."""
-    powers = np.einsum("ij,ij->j", frames, frames)
+    powers = np.einsum("ij,ij->j", frames, frames, dtype=np.float64, casting="same_kind")
     is_lost = frames.shape[1] ** 2 * np.einsum("ij,ij", mean, mean) < 0.01 * powers.sum()
     return int(powers.argmax()) if is_lost else None
 

@@ -150,7 +150,7 @@ def _locate(
         found = f"{folder} is a file" if folder.exists() else f"{folder} does not exist"
         raise ModelFileNotFound(f"{found}; a model is a folder with an encoder, a decoder (.onnx) and tokens.txt")
     paths = sorted([*folder.glob("*.[oO][nN][nN][xX]"), *folder.glob("onnx/*.[oO][nN][nN][xX]")])
-    paths = [path for path in paths if not path.name.startswith(".")]  # "._x": macOS's shadows
+    paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]  # "._x": macOS's shadows
     if not paths:
         held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise ModelFileNotFound(f"{folder} holds no .onnx file; it holds {held}")
@@ -200,7 +200,8 @@ def find_graphs(folder: Path, paths: list[Path], precision: str | None = None) -
         decoders = [graph for graph in graphs if is_decoder(graph, contract)]
         found += [Graphs(contract, e, d) for e in encoders for d in decoders if e.path.parent == d.path.parent]
     for path, damage in damaged:
-        if not found or (precision and precision.lower() in path.name.lower()):
+        wanted = rf"(?<![a-z0-9]){re.escape(precision)}(?![a-z0-9])" if precision else "$^"
+        if not found or re.search(wanted, path.name, re.IGNORECASE):
             raise damage
         logger.debug("left out: %s", damage)
     if found:

@@ -5,6 +5,7 @@ A recording that was cut short, or whose header was never completed, gives the s
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import stat
@@ -117,7 +118,7 @@ def open_pcm(file: BinaryIO, coding: Coding, rate: int) -> Audio:
 
 
 def _open(file: BinaryIO, data: _Data) -> Audio:
-    n_left = _bytes_left(file)
+    n_left = bytes_left(file)
     expected = min(data.size or _NO_FILE_IS_LONGER, _NO_FILE_IS_LONGER if n_left is None else n_left)
     seconds = expected / (data.coding.block_bytes * data.rate / data.coding.block_frames)
     duration = seconds if 0 < expected < _NO_FILE_IS_LONGER else None  # a device has 0 bytes, too
@@ -129,7 +130,7 @@ def _open(file: BinaryIO, data: _Data) -> Audio:
     return Audio(data.rate, duration, _chained(file, data, missing), live=not n_left, missing=missing)
 
 
-def _bytes_left(file: BinaryIO) -> int | None:
+def bytes_left(file: BinaryIO) -> int | None:
     """How many bytes follow; None for a pipe."""
     try:
         here = file.tell()
@@ -149,21 +150,30 @@ def _refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None = None) -
     refuse_payload(head, coding, file)
 
 
-def read_some(file: BinaryIO, count: int) -> bytes | None:
+def read_some(file: BinaryIO, count: int, drained: bool = False) -> bytes | None:
     """1 to count bytes, as soon as there are any; b"" at the end only. Does not wait for a full buffer: of a live
-    recording it may be seconds away. None where a file that does not block has had nothing for 0.05 s."""
+    recording it may be seconds away. None where nothing has come for 0.05 s: of a file that does not block; and of any
+    pipe, if it is drained (the last read gave less than was asked for, so that its buffer is empty)."""
+    if drained and isinstance(getattr(file, "raw", file), io.FileIO) and hasattr(select, "poll") and not _comes(file):
+        return None
     if part := getattr(file, "read1", file.read)(count):
         return part
     # The end; or nothing yet, of a file that does not block. read1 of a buffered one gives b"" for both, read does not.
     if (part := file.read(1)) is None:
-        try:
-            # Not select: it takes no descriptor from 1024 on, and on Windows, where there is no poll, sockets only.
-            poll = select.poll()
-            poll.register(file.fileno(), select.POLLIN)
-            poll.poll(_POLL_S * 1000)
-        except (AttributeError, OSError):  # no poll, or no descriptor
-            time.sleep(_POLL_S)
+        _comes(file)
     return part
+
+
+def _comes(file: BinaryIO) -> bool:
+    """Waits, for 0.05 s at most, until there is something to read."""
+    try:
+        # Not select: it takes no descriptor from 1024 on, and on Windows, where there is no poll, sockets only.
+        poll = select.poll()
+        poll.register(file.fileno(), select.POLLIN)
+        return bool(poll.poll(_POLL_S * 1000))
+    except (AttributeError, OSError):  # no poll, or no descriptor
+        time.sleep(_POLL_S)
+        return True
 
 
 def _read_exactly(file: BinaryIO, count: int) -> bytes:
@@ -193,10 +203,10 @@ def _find_data(file: BinaryIO, container: _Container, before: _Data | None = Non
     ds64_size = 0
     while True:
         header, start = _chunk_start(file, start), b""
-        if before and header[:4] in _CONTAINERS:
+        if before and header[:4] in (*_CONTAINERS, b"fLaC", b"OggS"):
             found, _ = _read_start(file, header)
             if not found:
-                return None
+                raise AudioError("it is no WAV file")
             container, coding, ds64_size = found, None, 0
             continue
         if len(header) == 4:
@@ -248,17 +258,21 @@ def _chained(file: BinaryIO, data: _Data, missing: list[str]) -> Generator[NDArr
     """The frames of a data chunk, float64 (n, channels), and of all that follow it: more of the same recording, or
     recordings that were laid end to end."""
     following: _Data | None = data
+    is_first = True
     while following:
-        yield from _decode(file, following, missing)
-        if not following.size or _is_socket(file):  # nothing can follow; whoever sent it may wait for an answer
-            return
-        while (start := read_some(file, 1)) is None:
-            yield data.coding.decode(b"")
         try:
+            yield from _decode(file, following, missing)
+            is_first = False
+            if not following.size or _is_socket(file):  # nothing can follow; whoever sent it may wait for an answer
+                return
+            while (start := read_some(file, 1, drained=True)) is None:
+                yield data.coding.decode(b"")
             following = _find_data(file, following.container, following, start)
             if following and following.format != data.format:
                 raise AudioError(f"it has {following.format}, the first one {data.format}")
         except AudioError as error:
+            if is_first:
+                raise
             missing.append(f"another recording follows, which is left out: {error}")
             return
 
@@ -283,17 +297,24 @@ def _decode(file: BinaryIO, data: _Data, missing: list[str]) -> Generator[NDArra
     pending = head or (_read_exactly(file, 4) if size == 0 else b"")
     if size == 0 and pending[:4].upper().rstrip(b" ") in _TRAILING_CHUNKS:
         return
-    n_read = len(pending)
+    n_read = n_examined = len(pending)
     end = size or _NO_FILE_IS_LONGER
-    while n_read < end and (raw := read_some(file, min(end - n_read, read_bytes - len(pending)))) != b"":
+    drained = False
+    while (
+        n_read < end
+        and (raw := read_some(file, wanted := min(end - n_read, read_bytes - len(pending)), drained)) != b""
+    ):
         if raw is None:  # a pause that passes by the clock
             yield decode(b"")
             continue
+        drained = len(raw) < wanted
         n_read += len(raw)
         pending += raw
         if size is not None and len(head) < _PAYLOAD_BYTES:
             head += raw
-            _refuse_payload(head, data.coding)
+            if len(head) >= 2 * n_examined:  # a pipe may give a few bytes at a time
+                n_examined = len(head)
+                _refuse_payload(head, data.coding)
         whole = len(pending) - len(pending) % block_bytes
         yield decode(pending[:whole])
         pending = pending[whole:]

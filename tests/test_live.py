@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from test_cli import SUMMARY
 from test_transcribe import SAMPLE, SAMPLE_TEXT
 
+from cohere_lite import Pauses, Transcriber
 from cohere_lite.cli.run import main
 from cohere_lite.cli.stdin import ReadAhead
 
@@ -259,6 +260,31 @@ def test_a_phrase_comes_though_nothing_else_does() -> None:
         for _ in range(2):
             command.say(SAMPLE.read_bytes())
             assert command.line() == f"{SAMPLE_TEXT}\n"
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_a_phrase_comes_from_a_pipe_of_a_program(buffering: int) -> None:
+    """As above, in another program, which reads a pipe that blocks: by a file object, or by the name of a pipe."""
+    reading, writing = os.pipe()
+    segments = Transcriber().segments
+    with open(reading, "rb", buffering=buffering) as file, open(writing, "wb", buffering=0) as sink:
+        spoken = (segment.text for segment in segments(file, pauses=Pauses()) if segment.text)  # type: ignore[arg-type]
+        for start in header(), b"":
+            threading.Thread(target=sink.write, args=[start + SPEECH[:-6400]]).start()  # more than a pipe holds
+            assert next(spoken) == SAMPLE_TEXT
+        sink.close()
+        assert list(spoken) == []
+
+
+def test_a_phrase_comes_from_a_named_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    command = [*COMMAND, "-q", "--cut", "pauses", "-f", "srt", str(tmp_path / "fifo")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process, open(tmp_path / "fifo", "wb", 0) as sink:
+        assert process.stdout is not None
+        sink.write(header() + SPEECH[:-6400])
+        assert process.stdout.readline() == b"1\n"
+        sink.close()
+        assert process.stdout.read().endswith(f"{SAMPLE_TEXT}\n\n".encode())
 
 
 def test_each_phrase_is_written_as_it_comes(tmp_path: Path) -> None:

@@ -334,7 +334,7 @@ def test_an_empty_recording_with_chunks_after_it():
     assert samples(riff(fmt(), chunk(b"data", b""), chunk(b"_PMX", b"<x:xmpmeta/>"))) == []
 
 
-OPENED = [io.BytesIO, lambda data: Pipe(data, 5)]
+OPENED = [io.BytesIO, lambda data: Pipe(data, 64)]
 
 
 @pytest.mark.parametrize("second", BUILDERS)
@@ -365,6 +365,9 @@ def test_two_data_chunks_are_one_recording():
         (riff(chunk(b"data", b"\0\0")), "a WAV file without a fmt chunk before its data chunk: a damaged header"),
         (riff(fmt()[:16]), "a WAV file with a fmt chunk of 8 bytes instead of 16 or more"),
         (wav(b"\0\0", tag=0x31), "WAV with format tag 0x0031"),
+        (wav(b"fLaC\0\0\0\x22" + bytes(100)), "a WAV file with FLAC in place of its samples"),
+        (b"RIFF\0\0\0\0AVI ", "it is no WAV file"),
+        (b"fLaC\0\0\0\x22" + bytes(100), "it is no WAV file"),
     ],
 )
 def test_another_recording_that_does_not_fit_is_told(opened, second, told):
@@ -379,8 +382,6 @@ def test_another_recording_that_does_not_fit_is_told(opened, second, told):
     [
         b"\0",
         bytes(1 << 20),
-        b"RIFF",
-        b"RIFF\0\0\0\0AVI ",
         b"\1\2\3",
         b"\xff" * 100,
         chunk(b"id3 ", b"RIFF" * 9),

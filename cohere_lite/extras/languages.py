@@ -2,7 +2,7 @@
 
 import re
 
-# ISO 639-1, then 639-2 and the names in English and in the language itself, of those that the model was made for.
+# ISO 639-1, then 639-2 and the names in English and in the language itself: of TRAINED_LANGUAGES (tokens.py).
 _NAMES = {
     "ar": "ara arabic العربية",
     "de": "deu ger german deutsch",
@@ -16,6 +16,8 @@ _NAMES = {
     "nl": "nld dut dutch nederlands flemish",
     "pl": "pol polish polski",
     "pt": "por portuguese português",
+    "ru": "rus russian русский",
+    "tr": "tur turkish türkçe",
     "vi": "vie vietnamese việt",
     "zh": "zho chi cmn chinese mandarin 中文",
 }
