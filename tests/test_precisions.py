@@ -179,3 +179,16 @@ def test_a_precision_behind_the_name_of_a_folder(tmp_path: Path, monkeypatch: py
     assert load_model("owner/name:fp16", precision="fp16").precision == "fp16"
     with pytest.raises(OptionError, match="owner/name:fp16 names a precision, and precision is 'q4'"):
         load_model("owner/name:fp16", precision="q4")
+
+
+def test_another_precision_that_was_not_fetched(tmp_path: Path) -> None:
+    """Its name holds the one that is asked for: "q4f16" is not "q4". And a folder that is called like a graph."""
+    folder = write_merged(tmp_path / "model", [C] * 9 + [A, B, END])
+    for path in [*folder.glob("onnx/*.onnx")]:
+        path.rename(path.with_name(f"{path.stem}_q4.onnx"))
+    pointer = folder / "onnx" / "decoder_model_merged_q4f16.onnx"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (folder / "onnx" / "weights.onnx").mkdir()
+    assert load_model(folder, precision="q4").precision == "q4"
+    with pytest.raises(ModelError, match=r"merged_q4f16\.onnx: not an ONNX file, but a Git LFS pointer"):
+        load_model(folder, precision="Q4F16")
