@@ -155,15 +155,6 @@ def mix(frames: NDArray, channel: int | str | None) -> NDArray[np.float32]:
         return frames.astype(np.float32)
 
 
-def cancelled(frames: NDArray, mean: NDArray[np.float32]) -> int | None:
-    """The loudest channel of float (n, channels) where the mean is 20 dB below what it would be if they had nothing to
-    do with each other: where one is the other with its polarity reversed, as from a balanced plug in a stereo socket.
-    None elsewhere."""
-    powers = np.einsum("ij,ij->j", frames, frames, dtype=np.float64, casting="same_kind")
-    is_lost = frames.shape[1] ** 2 * np.einsum("ij,ij", mean, mean) < 0.01 * powers.sum()
-    return int(powers.argmax()) if is_lost else None
-
-
 def usable_frames(samples: NDArray) -> int:
     """How many frames come before the first NaN, infinity or number beyond 1e15; samples: float (n, k)."""
     usable = (np.abs(samples) <= _MAX_SAMPLE).all(axis=1)

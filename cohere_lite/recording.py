@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import Audio, cancelled, in_parts, mix, stretch, usable_frames
+from .audio import Audio, in_parts, mix, stretch, usable_frames
 from .contracts.contract import Clip
 from .cut import Chunks
 from .decode import Decoded, decode
@@ -24,6 +24,7 @@ from .transcript import Segment
 
 if TYPE_CHECKING:
     from .extras.phrases import Pauses, Phrases
+    from .extras.polarity import Polarity
 
 _PUSHED_FRAMES = 1 << 21  # worked on at once: enough for pieces to be decoded side by side
 
@@ -68,6 +69,7 @@ class Recording:
         self._tracks: list[_Track] = []  # made when the first samples tell how many channels there are
         self._n_channels = self._n_frames = 0
         self._began_s = self._came_s = monotonic()  # when the first samples came, and the last
+        self._polarity: Polarity | None = None
         self.warnings: list[str] = []
         self._pieces: list[_Piece] = []  # complete
         self._encoded: list[tuple[_Piece, Clip | None]] = []  # None: silent
@@ -130,11 +132,8 @@ class Recording:
 
     def _push(self, frames: NDArray) -> None:
         mixed = mix(frames, self._channel)
-        if self._channel is None and (loudest := cancelled(frames, mixed)) is not None:
-            mixed = mix(frames, loudest)
-            warning = "the channels cancel each other out: where they do, the loudest is used instead of their mean"
-            if warning not in self.warnings:
-                self.warnings.append(warning)
+        if self._channel is None and frames.shape[1] > 1:
+            self._replace_cancelled(frames, mixed)
         self._came_s = monotonic()
         if not self._tracks:
             self._n_channels = frames.shape[1]
@@ -150,6 +149,16 @@ class Recording:
         if n_usable < len(frames):
             second = self._start + self._n_frames / self._rate
             raise AudioError(f"NaN, infinity or a number beyond 1e15 at {second:.3f} s")
+
+    def _replace_cancelled(self, frames: NDArray, mean: NDArray[np.float32]) -> None:
+        try:
+            from .extras.polarity import Polarity
+        except ImportError:  # in a copy without it
+            return
+        self._polarity = self._polarity or Polarity(self._rate)
+        warning = "the channels cancel each other out: where they do, the loudest is used instead of their mean"
+        if self._polarity.replace_cancelled(frames, mean) and warning not in self.warnings:
+            self.warnings.append(warning)
 
     def _end(self) -> None:
         """The last pieces. Called again it does nothing: what could not be recognised is left."""

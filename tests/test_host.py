@@ -124,7 +124,8 @@ def test_a_fork_while_other_threads_multiply() -> None:
     may be given to them. All three threads go on afterwards."""
     code = """
     import numpy as np
-    from cohere_lite.audio import cancelled, mix
+    from cohere_lite.audio import mix
+    from cohere_lite.extras.polarity import Polarity
     from cohere_lite.mel import log_mel
     from cohere_lite.resample import Resampler
 
@@ -135,7 +136,7 @@ def test_a_fork_while_other_threads_multiply() -> None:
     def work():
         while not is_over:
             mean = mix(noise, None)
-            cancelled(noise, mean)
+            Polarity(44100).replace_cancelled(noise, mean)
             log_mel(Resampler(44100).push(mean[:, 0]))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
