@@ -37,7 +37,11 @@ else:
         and numpy and onnxruntime, which it does not need, take 0.7 s to import."""
         if name in __all__:
             for module in ("errors", "transcript", "audio", "recording", "transcribe", "extras.phrases"):
-                if found := vars(import_module(f".{module}", __name__)).get(name):
+                try:
+                    found = vars(import_module(f".{module}", __name__)).get(name)
+                except ModuleNotFoundError as error:
+                    raise AttributeError(f"{name} needs a file that is not in this copy: {error}") from error
+                if found:
                     return globals().setdefault(name, found)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -150,7 +150,8 @@ def mix(frames: NDArray, channel: int | str | None) -> NDArray[np.float32]:
             frames = np.einsum("ij->i", frames, dtype=np.float64, casting="same_kind")[:, None] / n_channels
         elif channel not in (None, "split"):
             if channel not in range(n_channels):
-                raise OptionError(f"channel is {channel!r}, but the recording has {n_channels}, counted from 0")
+                known = "channel 0" if n_channels == 1 else f"channels 0 to {n_channels - 1}"
+                raise OptionError(f"channel is {channel!r}, but the recording has only {known}")
             frames = frames[:, int(channel), None]
         return frames.astype(np.float32)
 

@@ -78,6 +78,8 @@ def load_model(
     check_kind("model", model, path, 'a folder, the "owner/name" of a model on the Hugging Face hub, or None')
     check_kind("cache", cache, path, 'a folder, "off" or None')
     check_kind("precision", precision, (str, type(None)), 'text such as "int8", or None')
+    if model == "":
+        raise OptionError("model is '', as of a variable that was never set; for the current folder it is '.'")
     names = provider_names(providers)
     # the encoder's threads leave the cores to the decoder's, which wait for the next step
     encoder_options, decoder_options = (partial(session_options, threads, spin, stop) for stop in (True, False))

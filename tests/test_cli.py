@@ -331,6 +331,7 @@ def test_an_option_is_not_abbreviated(scripted: Path, tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "unrecognized arguments: --output; did you mean --output-dir?" in result.stderr
     assert not (tmp_path / "result.txt").exists()
+    assert "did you mean --output-dir?" in run("--out", "x", SAMPLE).stderr
     for option in "--out", "--lang", "--form", "--mod", "--ver":
         assert run("--model", scripted, option, "en", SAMPLE).returncode == 2
 
@@ -341,7 +342,9 @@ def test_short_options_and_capitals(scripted: Path, tmp_path: Path) -> None:
     assert run("-m", scripted, "-v", "--provider", "CPU", "--cut", "Pauses", SAMPLE).stderr.count("\n") == 4
 
 
-@pytest.mark.parametrize("said", ["fr", "FR", "fr_CA", "fr-CA", "fr_FR.UTF-8", "French", "fra", "français"])
+@pytest.mark.parametrize(
+    "said", ["fr", "FR", "fr_CA", "fr-CA", "fr_FR.UTF-8", "French", "fra", "français", "franc\u0327ais"]
+)
 def test_what_people_call_a_language(scripted: Path, said: str) -> None:
     assert json.loads(run("-m", scripted, "-f", "json", "-l", said, SAMPLE).stdout)["language"] == "fr"
 
@@ -370,6 +373,7 @@ def test_a_folder_that_looks_like_a_file(scripted: Path, tmp_path: Path) -> None
     assert (result.returncode, result.stdout) == (2, "")
     assert "result.txt looks like a file; it must be a folder (for one file: > result.txt)" in result.stderr
     (tmp_path / "result.txt").mkdir()
+    assert run("-q", "-m", scripted, "-o", "new.TXT", SAMPLE, cwd=tmp_path).returncode == 2
     assert run("-q", "-m", scripted, "-o", "result.txt", SAMPLE, cwd=tmp_path).returncode == 0
     assert (tmp_path / "result.txt" / "sample.txt").read_text() == "a b\n"
 
@@ -450,6 +454,30 @@ class Writer:
         self.text += text
 
 
+NO_BYTES = "what this program gives as standard input is no file of bytes"
+
+
+class Odd(Writer):
+    """Says that it is a terminal, but not which one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_stderr_that_is_no_terminal_after_all(scripted: Path, two: Path, monkeypatch, capsys) -> None:
+    for stderr in Odd(), Writer(), None:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        assert main(["--model", str(scripted), str(two)]) == 0
+        assert "a b\n" in capsys.readouterr().out
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    assert main(["--model", str(scripted), str(SAMPLE)]) == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "stdout", closed)
+    assert main(["--model", str(scripted), str(SAMPLE)]) == 1
+
+
 @pytest.mark.parametrize("closed", [False, True])
 def test_streams_of_a_host_program(closed: bool, scripted: Path, monkeypatch, capsys) -> None:
     """A stdin of bytes, or of text over bytes, without a descriptor, and text alone; a stdin that is closed."""
@@ -457,12 +485,13 @@ def test_streams_of_a_host_program(closed: bool, scripted: Path, monkeypatch, ca
     for stdin, told in (
         (io.BytesIO(data), ""),
         (io.TextIOWrapper(io.BytesIO(data)), ""),
-        (io.StringIO("sound"), "error: standard input: this program gives it as text; sound is bytes\n"),
+        (io.StringIO("sound"), f"error: standard input: {NO_BYTES}\n"),
+        (Writer(), f"error: standard input: {NO_BYTES}\n"),
     ):
         stdout = Writer()
         monkeypatch.setattr(sys, "stdout", stdout)
         monkeypatch.setattr(sys, "stdin", stdin)
-        if closed:
+        if closed and hasattr(stdin, "close"):
             stdin.close()
             told = "error: standard input: there is no pipe to read from"
         assert main(["--quiet", "--model", str(scripted), "-"]) == (1 if told else 0)
@@ -965,16 +994,25 @@ def test_a_recording_is_not_written_over(link, tmp_path: Path) -> None:
 
 @posix
 def test_one_output_that_cannot_be_written(scripted: Path, tmp_path: Path) -> None:
-    """A folder in its place: the others are still written."""
+    """A folder in its place is told before any work. A dangling link is one to a file that can be made, with --force,
+    or not: the others are still written."""
     (tmp_path / "folder.json").mkdir()
     for name in ("folder.wav", "good.wav"):
         (tmp_path / name).write_bytes(SAMPLE.read_bytes())
     files = sorted(tmp_path.glob("*.wav"))
-    result = run("--quiet", "--force", "--format", "json", "--model", scripted, "--output-dir", tmp_path, *files)
-    assert result.returncode == 1
-    assert json.loads((tmp_path / "good.json").read_text())["text"] == "a b"
-    (folder,) = result.stderr.splitlines()
-    assert "Is a directory" in folder
+    command = ["--quiet", "--force", "--format", "json", "--model", scripted, "--output-dir", tmp_path, *files]
+    result = run(*command)
+    assert (result.returncode, result.stderr) == (
+        2,
+        f"error: {tmp_path / 'folder.json'} is a folder: use another --output-dir\n",
+    )
+    (tmp_path / "folder.json").rmdir()
+    for leads_to, code in ("/nowhere/x", 1), ("new", 0):
+        (tmp_path / "folder.json").unlink(missing_ok=True)
+        (tmp_path / "folder.json").symlink_to(leads_to)
+        assert run(*command).returncode == code
+        assert json.loads((tmp_path / "good.json").read_text())["text"] == "a b"
+    assert json.loads((tmp_path / "new").read_text())["text"] == "a b"
 
 
 @dev_full
@@ -995,7 +1033,9 @@ def test_pauses_for_a_pipe_are_for_the_pipe(tmp_path: Path) -> None:
     assert [len(record["segments"]) for record in (piped, opened)] == [2, 1]
 
 
-@pytest.mark.parametrize(("options", "message"), [(["--start", "3"], "ends at 2.48 s"), (["--channel", "1"], "has 1")])
+@pytest.mark.parametrize(
+    ("options", "message"), [(["--start", "3"], "ends at 2.48 s"), (["--channel", "1"], "only channel 0")]
+)
 def test_what_one_recording_does_not_have(scripted: Path, options: list[str], message: str) -> None:
     """Another may: the next file is tried."""
     result = run("--quiet", "--model", scripted, *options, SAMPLE, SAMPLE)

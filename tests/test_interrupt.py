@@ -1,5 +1,6 @@
 """Ctrl-C, by raising the signal at every kind of place."""
 
+import importlib
 import signal
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from cohere_lite.cli.terminal import CtrlC
+
+terminal = importlib.import_module("cohere_lite.cli.terminal")  # also where all modules are one file
 
 pytestmark = pytest.mark.usefixtures("sigint")
 
@@ -92,8 +95,8 @@ def test_a_pipe_is_ended_instead(ctrl_c: CtrlC) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_other_signals_come_once(ctrl_c: CtrlC, name: str) -> None:
-    """However often they are sent; a Ctrl-C after them is a second one. The first is the one to die of, which
+def test_other_signals_come_once(ctrl_c: CtrlC, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often they are sent at once; a Ctrl-C after them is a second one. The first is the one to die of, which
     test_live.py shows."""
     number = getattr(signal, name, None)
     if number is None:
@@ -104,6 +107,9 @@ def test_other_signals_come_once(ctrl_c: CtrlC, name: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         press()
     assert ctrl_c.pressed == number
+    monkeypatch.setattr(terminal, "_TOGETHER_S", 0)  # 2 s later
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
     ctrl_c.pressed = 0  # to survive
 
 

@@ -276,6 +276,21 @@ def test_a_phrase_comes_from_a_pipe_of_a_program(buffering: int) -> None:
         assert list(spoken) == []
 
 
+def test_a_signal_ends_a_named_pipe(tmp_path: Path) -> None:
+    """What was said last is kept, as from standard input."""
+    os.mkfifo(tmp_path / "fifo")
+    with subprocess.Popen([*COMMAND, "-q", str(tmp_path / "fifo")], stdout=subprocess.PIPE) as process:
+        with open(tmp_path / "fifo", "wb", 0) as sink:
+            sink.write(header() + SPEECH + SILENCE)
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"{SAMPLE_TEXT}\n".encode()
+            sink.write(SPEECH)
+            until(lambda: fcntl.ioctl(sink, termios.FIONREAD, bytes(4)) == bytes(4))
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.read() == f"{SAMPLE_TEXT}\n".encode()
+        assert process.wait() == -signal.SIGTERM
+
+
 def test_a_phrase_comes_from_a_named_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     command = [*COMMAND, "-q", "--cut", "pauses", "-f", "srt", str(tmp_path / "fifo")]

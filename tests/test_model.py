@@ -379,3 +379,8 @@ def test_a_config_that_is_none(static: Path) -> None:
     """Not read where the graphs tell all."""
     (static / "config.json").write_text("[")
     load_model(static)
+
+
+def test_an_empty_name_is_not_the_current_folder() -> None:
+    with pytest.raises(OptionError, match="model is '', as of a variable that was never set"):
+        load_model("")

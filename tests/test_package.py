@@ -256,6 +256,14 @@ def test_the_runtime_alone_reads_no_json_vocabulary(runtime: Path, tmp_path: Pat
     assert said == f"{tmp_path / 'model' / 'vocab.json'} needs {missing}\n"
 
 
+def test_the_runtime_alone_has_names_that_need_more(runtime: Path) -> None:
+    code = f"{ALONE}from app.vendor import speech\nprint(hasattr(speech, 'Pauses'))\n"
+    code += "try: speech.Pauses\nexcept AttributeError as error: print(error)"
+    assert run(code, runtime) == (
+        "False\nPauses needs a file that is not in this copy: No module named 'app.vendor.speech.extras'\n"
+    )
+
+
 def test_the_runtime_alone_is_no_command(runtime: Path) -> None:
     command = [sys.executable, "-m", "app.vendor.speech", "any.wav"]
     result = subprocess.run(command, cwd=runtime, capture_output=True, text=True)

@@ -46,7 +46,8 @@ what goes where:
 
   Ctrl-C, SIGTERM, SIGHUP and failures leave what was recognised before, in
   valid files. For "-" they end the recording: what was said last is still
-  printed. A second Ctrl-C ends everything at once.
+  printed. A second Ctrl-C ends everything at once, and so does SIGTERM that
+  comes again after 2 seconds.
 
 exit code:
   0    every recording was transcribed
@@ -74,7 +75,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
-        close = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+        name = unknown[0].partition("=")[0]
+        close = [option for option in known if option.startswith(name)] or difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if not args.files and not args.verbose:
@@ -193,7 +195,7 @@ def _named(text: str) -> str:
 
 def _folder(text: str) -> Path:
     path = Path(_named(text))
-    if path.suffix[1:] in FORMATS and not path.is_dir():
+    if path.suffix[1:].lower() in FORMATS and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} looks like a file; it must be a folder (for one file: > {text})")
     return path
 
@@ -246,9 +248,14 @@ def jobs(args: argparse.Namespace) -> list[Job]:
     if args.output_dir is not None:
         paths = output_paths(args.files, args.output_dir, args.format, args.force)
     return [
-        Job(file, args.raw, args.track, how, args.format, path, overwrite=path is not None and path.exists())
+        Job(file, args.raw, args.track, how, args.format, path, overwrite=path is not None and os.path.lexists(path))
         for file, how, path in zip(args.files, options, paths, strict=True)
     ]
+
+
+def is_pipe(file: str) -> bool:
+    """Standard input, or the name of a pipe, as in <(...): what comes may be live."""
+    return file == STDIN or (os.path.exists(file) and stat.S_ISFIFO(os.stat(file).st_mode))
 
 
 def _segment_options(args: argparse.Namespace, file: str) -> dict[str, Any]:
@@ -256,7 +263,7 @@ def _segment_options(args: argparse.Namespace, file: str) -> dict[str, Any]:
 
     given = {"min_pause_s": args.min_pause, "max_phrase_s": args.max_phrase, "threshold_db": args.threshold}
     given = {name: value for name, value in given.items() if value is not None}
-    piecemeal = file == STDIN or args.format in _SUBTITLES or args.channels == "split" or bool(given)
+    piecemeal = is_pipe(file) or args.format in _SUBTITLES or args.channels == "split" or bool(given)
     cut = args.cut or ("pauses" if piecemeal else "chunks")
     if cut == "chunks" and given:
         raise OptionError("--min-pause, --max-phrase and --threshold belong to --cut pauses")
@@ -292,6 +299,8 @@ def output_paths(files: Sequence[str], folder: Path, suffix: str, force: bool) -
     if existing and not force:
         more = " ..." if existing[3:] else ""
         raise OptionError(f"{', '.join(existing[:3])}{more} exists already: use another --output-dir, or --force")
+    if one := next((path for path in paths if path.is_dir()), None):
+        raise OptionError(f"{one} is a folder: use another --output-dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -24,7 +24,7 @@ from unicodedata import category
 from .. import __version__
 from ..errors import AudioError, CohereLiteError, OptionError, logger
 from ..extras.formats import render, render_json, speaker
-from .options import STDIN, Job, jobs, parse_arguments
+from .options import STDIN, Job, is_pipe, jobs, parse_arguments
 from .terminal import CtrlC, Progress, is_terminal, spent_since, stretch_s, wav_stretch_s
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
 @contextmanager
 def _messages_to_stderr(level: int) -> Iterator[None]:
     """What is logged goes to standard error, and nowhere else."""
-    handler = logging.StreamHandler()  # raises nothing if stderr cannot be written to: the text still comes
+    # A stream handler raises nothing if stderr cannot be written to, unless that is closed: the text still comes.
+    handler = logging.NullHandler() if _is_closed(sys.stderr) else logging.StreamHandler()
     handler.format = _printable  # type: ignore[method-assign]
     before = logger.level, logger.propagate
     logger.addHandler(handler)
@@ -99,6 +100,10 @@ def _messages_to_stderr(level: int) -> Iterator[None]:
         logger.propagate = before[1]
 
 
+def _is_closed(stream: object) -> bool:
+    return stream is None or getattr(stream, "closed", False)
+
+
 def _printable(record: logging.LogRecord) -> str:
     """The message; of names, which may hold anything, nothing that a terminal would obey."""
     message = record.getMessage()
@@ -106,7 +111,7 @@ def _printable(record: logging.LogRecord) -> str:
 
 
 def _transcribe_files(args: argparse.Namespace, ctrl_c: CtrlC) -> int:
-    if sys.stdout is None and not args.output_dir:  # print would drop the text without a word
+    if _is_closed(sys.stdout) and not args.output_dir:  # print would drop the text without a word
         raise OSError("standard output is closed; there is nowhere to write the text")
     with ctrl_c.raises():
         todo = jobs(args)
@@ -194,7 +199,7 @@ def _transcribe(job: Job, transcriber: Transcriber, progress: Progress, ctrl_c: 
         if first := next(segments, None):
             segments = chain([first], segments)
             # somebody waits for each phrase, behind a pipe or in front of a terminal
-            is_live = job.path is None and (job.file == STDIN or is_terminal(sys.stdout))
+            is_live = job.path is None and (is_pipe(job.file) or is_terminal(sys.stdout))
             style = "lines" if job.style == "txt" and is_live else job.style
             text = as_json(segments) if style == "json" else render(style, segments, language)
             if job.path is None:
@@ -215,31 +220,36 @@ def _transcribe(job: Job, transcriber: Transcriber, progress: Progress, ctrl_c: 
 
 @contextmanager
 def _recording_of(job: Job, ctrl_c: CtrlC) -> Iterator[Audio]:
-    """The file, opened; or standard input, which Ctrl-C ends rather than breaks off, to keep the last phrase."""
+    """The file, opened; or a pipe, which Ctrl-C ends rather than breaks off, to keep the last phrase."""
     from ..audio import open_audio
     from .stdin import ReadAhead
 
-    if job.file != STDIN:
+    if not is_pipe(job.file):
         with open_audio(job.file, job.raw, job.track) as audio:
             yield audio
         return
-    if sys.stdin is None or getattr(sys.stdin, "closed", False) or is_terminal(sys.stdin):
-        raise AudioError("there is no pipe to read from; as in: arecord -f S16_LE -r 16000 -t wav | ... -")
-    stdin: Any = sys.stdin
-    try:
-        # Not sys.stdin.buffer: a thread that waits in it keeps Python from ending.
-        stdin = open(stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115 - nothing to close
-    except (AttributeError, ValueError):  # what a program puts in its place: of text, or of bytes
-        stdin = getattr(stdin, "buffer", stdin)
-    if isinstance(stdin, io.TextIOBase):
-        raise AudioError("this program gives it as text; sound is bytes")
-    ahead = ReadAhead(stdin, job.name)
+    pipe = _standard_input() if job.file == STDIN else open(job.file, "rb", buffering=0)  # noqa: SIM115 - read ahead
+    ahead = ReadAhead(pipe, job.name)
     with open_audio(cast(BinaryIO, ahead), job.raw, job.track) as audio:
         ctrl_c.end_pipe = ahead.end
         try:
             yield audio
         finally:
             ctrl_c.end_pipe = None
+
+
+def _standard_input() -> Any:
+    if _is_closed(sys.stdin) or is_terminal(sys.stdin):
+        raise AudioError("there is no pipe to read from; as in: arecord -f S16_LE -r 16000 -t wav | ... -")
+    stdin: Any = sys.stdin
+    try:
+        # Not sys.stdin.buffer: a thread that waits in it keeps Python from ending.
+        return open(stdin.fileno(), "rb", buffering=0, closefd=False)
+    except (AttributeError, TypeError, ValueError, NotImplementedError):  # what a program puts there, text or bytes
+        stdin = getattr(stdin, "buffer", stdin)
+    if isinstance(stdin, io.TextIOBase) or not hasattr(stdin, "read"):
+        raise AudioError("what this program gives as standard input is no file of bytes")
+    return stdin
 
 
 def _until_failure(segments: Iterator[Segment], failures: list[Exception]) -> Iterator[Segment]:

@@ -24,18 +24,20 @@ _SHORT_WORK_S = 4  # work that takes less shows no progress
 
 # What is meant to end a process that goes on: Ctrl-C; docker stop, systemctl stop, timeout; a terminal that is closed.
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_TOGETHER_S = 2  # of SIGTERM and SIGHUP that are one request
 _DEFAULTS = (signal.default_int_handler, signal.SIG_DFL)
 
 
 class CtrlC:
     """The first Ctrl-C ends waiting and recognising, but never a write; the second one ends everything at once. SIGTERM
-    and SIGHUP are like a first Ctrl-C, however often they come; at the end the process dies of them, after all.
+    and SIGHUP are like a first Ctrl-C, though some send them twice; at the end the process dies of them, after all.
 
     pressed: the first of these signals, 0 if there was none;  end_pipe: if set, it calls this and raises nothing
     """
 
     def __init__(self) -> None:
         self.pressed = 0
+        self._pressed_s = 0.0
         self.end_pipe: Callable[[], object] | None = None
         self._may_raise = False
         self._is_due = False  # pressed where it must not raise: will be raised as soon as it may
@@ -59,8 +61,9 @@ class CtrlC:
             signal.signal(signal.SIGINT, interrupt)
 
     def _press(self, number: int, _: object) -> None:
-        if self.pressed and number != signal.SIGINT:
+        if self.pressed and number != signal.SIGINT and time.monotonic() < self._pressed_s + _TOGETHER_S:
             return
+        self._pressed_s = time.monotonic()
         is_second, self.pressed = self.pressed, self.pressed or number
         if is_second or (self._may_raise and not self.end_pipe):
             raise KeyboardInterrupt
@@ -104,9 +107,10 @@ class CtrlC:
 
 def is_terminal(stream: object) -> bool:
     """False also of None, of what a program with windows puts in place of a stream, and of a closed one."""
-    with suppress(AttributeError, ValueError):
+    try:
         return bool(stream.isatty())  # type: ignore[attr-defined]
-    return False
+    except Exception:  # whatever such a thing raises
+        return False
 
 
 def spent_since(began: float) -> float:
@@ -213,11 +217,11 @@ def _terminal_columns() -> int:
     """Of the terminal behind stderr; shutil asks for that of stdout, which may be a file."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except OSError:
+    except (AttributeError, OSError, ValueError):
         return shutil.get_terminal_size().columns
 
 
 def _write_to_terminal(text: str) -> None:
-    with suppress(OSError):  # the terminal is gone
+    with suppress(AttributeError, OSError):  # the terminal is gone, or has no flush
         sys.stderr.write(text)
         sys.stderr.flush()

@@ -1,6 +1,7 @@
 """What people call a language -> its code."""
 
 import re
+from unicodedata import normalize
 
 # ISO 639-1, then 639-2 and the names in English and in the language itself: of TRAINED_LANGUAGES (tokens.py).
 _NAMES = {
@@ -27,5 +28,5 @@ _CODES = {name: code for code, names in _NAMES.items() for name in names.split()
 def language_code(name: str) -> str:
     """ "de" for "DE", "de_DE.UTF-8", "de-AT", "deu", "German" and "Deutsch"; a name that is not known as it is, for the
     model's vocabulary to say what it has."""
-    code = re.split("[-_.]", name.strip().lower())[0]
+    code = re.split("[-_.]", normalize("NFC", name).strip().lower())[0]
     return _CODES.get(code, code if re.fullmatch("[a-z]{2}", code) else name)

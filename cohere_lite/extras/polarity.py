@@ -39,7 +39,8 @@ class Polarity:
                 self._loudest = int(np.argmax(self._powers > self._powers.max() / 2))
                 self._held_s, is_found = _HELD_S, True
             if self._held_s > 0:
-                mean[start : start + self._window, 0] = part[:, self._loudest]
+                with np.errstate(over="ignore"):
+                    mean[start : start + self._window, 0] = part[:, self._loudest]
                 self._held_s -= len(part) / self._rate
         return is_found
 

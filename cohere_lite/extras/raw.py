@@ -17,7 +17,7 @@ _MAX_CHANNELS = 65535  # what a WAV header can say
 def parse_raw(raw: str) -> tuple[Coding, int]:
     """ "16000:s16le:1" -> coding, rate. Raises OptionError."""
     try:
-        rate, format, channels = raw.split(":")
+        rate, format, channels = raw.lower().split(":")
         format_tag, bits, byte_order = RAW_FORMATS[format]
         if not (0 < int(channels) <= _MAX_CHANNELS and int(rate) > 0):
             raise ValueError
