@@ -247,26 +247,34 @@ def _running(command: list[str]) -> Iterator[_Running]:
     about, messages, is_begun = list[str](), deque[str](maxlen=_MESSAGES_KEPT), Event()
 
     def collect(stderr: IO[bytes]) -> None:
+        rest = b""
         with suppress(ValueError):  # closed already: Ctrl-C came while this thread was being started
-            for line in stderr:
-                (messages if is_begun.is_set() else about).append(line.decode(errors="replace"))
-                if line.startswith(_BEGUN.encode()):
-                    is_begun.set()
+            while part := stderr.read(1 << 16):
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    (messages if is_begun.is_set() else about).append(line.decode(errors="replace"))
+                    if line.startswith(_BEGUN.encode()):
+                        is_begun.set()
+        if rest:
+            messages.append(rest.decode(errors="replace"))
         is_begun.set()
 
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
-        output, reader = cast(BinaryIO, process.stdout), Thread(target=collect, args=[process.stderr])
-        try:
-            reader.start()
-            yield _Running(process, output, about, messages, is_begun, reader)
-        finally:
-            # For a caller that needs no more; otherwise ffmpeg has ended by now. Should the program be a script that
-            # started ffmpeg, then ffmpeg ends because nobody reads its output.
-            output.close()
-            process.kill()
-            if reader.is_alive():
-                reader.join()
+    # bufsize=0: a forked process that drops a buffered pipe waits for good if a thread was reading it at the fork
+    pipe, owner_pid = subprocess.PIPE, os.getpid()
+    process = subprocess.Popen(command, bufsize=0, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    output, reader = cast(BinaryIO, process.stdout), Thread(target=collect, args=[process.stderr])
+    try:
+        reader.start()
+        yield _Running(process, output, about, messages, is_begun, reader)
+    finally:
+        if os.getpid() == owner_pid:  # in a forked process all of them are the parent's
+            with process:
+                # For a caller that needs no more; otherwise ffmpeg has ended by now. Should the program be a script
+                # that started ffmpeg, then ffmpeg ends because nobody reads its output.
+                output.close()
+                process.kill()
+                if reader.is_alive():
+                    reader.join()
 
 
 def _end(run: _Running, path: str, found: _Found | None) -> list[str]:
