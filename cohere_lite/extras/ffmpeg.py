@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import AudioError, OptionError
 from ..wav import Audio, open_wav
 from .kinds import Refused
-from .lengths import another_follows, cut_short
+from .lengths import another_follows, cut_short, flac_frames
 
 # ffmpeg's names of what may hold sound. Left out are the formats that name other files, or addresses, to be read in
 # their place (playlists such as hls and dash; concat, sdp): whoever sends a file must not choose what else is read.
@@ -29,7 +29,16 @@ _FFMPEG_FORMATS = (
     "mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,spdif,swf,tak,tta,voc,w64,wav,webm,wtv,wv,xwma,"
     "adx,avr,iff,ircam,mlp,paf,pvf,sds,truehd"
 )
-_STOPS_AT_THE_END = ("aiff", "asf", "caf", "mov")  # of the first recording; in other formats ffmpeg reads on
+_STOPS_AT_THE_END = (
+    "aiff",
+    "asf",
+    "caf",
+    "mov",
+    "tta",
+    "voc",
+    "wav",
+    "wv",
+)  # of the first recording; in other formats ffmpeg reads on
 _EXACT = ("flac", "tta", "wv")  # their headers count the samples, and damaged blocks are left out
 
 _BEGUN = "[info] Output #0"  # is printed when the header has been written
@@ -120,8 +129,8 @@ def through_ffmpeg(program: str, path: str, kind: str, track: int | None) -> Ite
             _end(run, path, found)
             raise Refused(f"what ffmpeg made of it: {audio}") from audio
         # now, as the file may be gone when its samples have been read
-        n_frames = _flac_frames(path)
-        missing = cut_short(path) + (another_follows(path) if found.format.startswith(_STOPS_AT_THE_END) else [])
+        n_frames = flac_frames(path)
+        missing = cut_short(path) + another_follows(path, not found.format.startswith(_STOPS_AT_THE_END))
 
         def blocks() -> Generator[NDArray[np.float64], None, None]:
             n_delay = round(delay_s * audio.rate)
@@ -320,11 +329,3 @@ def _tags_in_mpeg(path: str) -> int:
             tail = (tail + block)[-160:]
         n_tags += not any(tail[-16:]) or b"LYRICS200" in tail or b"LYRICSEND" in tail
     return n_tags
-
-
-def _flac_frames(path: str) -> int:
-    """How many frames a FLAC file's header promises (RFC 9639, 8.2); 0 for other files. Without a word, ffmpeg 5 leaves
-    out what it cannot decode, and finds no frames at all in long stretches of 8-bit files."""
-    with open(path, "rb") as file:
-        head = file.read(26)
-    return int.from_bytes(head[18:], "big") & 0xF_FFFF_FFFF if head[:4] == b"fLaC" else 0
