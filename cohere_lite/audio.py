@@ -46,6 +46,7 @@ def open_audio(source: AudioFile, raw: str | None = None, track: int | None = No
 
     Raises AudioError for what cannot be read, OptionError for a raw format or a track that makes no sense, OSError. An
     AudioError that is raised while the recording is open names it."""
+    track = None if track is None else number("track", track, "a whole number from 0, or None", least=0, whole=True)
     with ExitStack() as stack:
         file, name = _open_file(source, stack)
         stack.enter_context(naming(name))

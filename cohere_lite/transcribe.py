@@ -223,7 +223,7 @@ class Transcriber:
 @contextmanager
 def _opened(audio: AudioSource, rate: int | None) -> Iterator[Audio]:
     rate = None if rate is None else number("rate", rate, "a number of Hz")
-    if isinstance(audio, (tuple, Mapping)):
+    if isinstance(audio, (tuple, Mapping)) or (isinstance(audio, list) and rate is None):
         try:
             from .extras.pairs import unpack
         except ImportError:

@@ -92,6 +92,13 @@ def test_of_raw_samples(raw: object) -> None:
         pass
 
 
+@pytest.mark.parametrize("track", [*NO_WHOLE, -1, b"0", [0]])
+def test_of_tracks(track: object) -> None:
+    with pytest.raises(OptionError, match=r"track is .*; it must be a whole number from 0, or None"):
+        with open_audio(b"", track=track):
+            pass
+
+
 @pytest.mark.parametrize(
     "of", [int, float, np.int64, np.uint16, np.float32, np.float64, np.longdouble, np.array, Fraction]
 )
@@ -115,6 +122,16 @@ def test_a_number_by_hand() -> None:
             number("n", value, "1 to 3", 1, 3)
 
 
+class Tensor:
+    """As other libraries' arrays: has axes, and NumPy can read it."""
+
+    def __init__(self, samples: np.ndarray) -> None:
+        self._samples, self.ndim = samples, samples.ndim
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        return self._samples
+
+
 SPEECH = np.frombuffer(Path(SAMPLE).read_bytes()[44:], "<i2")
 
 
@@ -130,6 +147,14 @@ def test_samples_with_their_rate(transcriber: Transcriber) -> None:
         {"bytes": data, "path": "gone.wav"},
         {"bytes": None, "path": str(SAMPLE)},
         {"path": SAMPLE},
+        [16000, SPEECH],
+        (16000, (SPEECH / 2**15).tolist()),
+        ((SPEECH / 2**15).tolist(), 16000),
+        (Tensor(SPEECH), 16000),
+        {"array": Tensor(SPEECH), "sampling_rate": 16000},
+        {"audio": {"array": SPEECH, "sampling_rate": 16000}, "text": "unlike"},
+        {"id": 1, "speech": {"bytes": data, "path": None}, "text": "unlike"},
+        {"audio": {"path": SAMPLE}, "noise": {"array": SPEECH[:0], "sampling_rate": 16000}},
     ):
         assert transcriber.transcribe(audio).text == SAMPLE_TEXT
         assert [segment.text for segment in transcriber.segments(audio)] == [SAMPLE_TEXT]
@@ -148,13 +173,20 @@ def test_samples_with_another_rate_than_said(transcriber: Transcriber) -> None:
     [
         (("16000", SPEECH), "rate is '16000'; it must be a number of Hz"),
         ((None, SPEECH), "rate is None"),
-        ({"array": SPEECH}, "rate is None"),
         ({"array": SPEECH, "sampling_rate": "16k"}, "rate is '16k'"),
+        ((16000, None), "a tuple of (int, NoneType) is no recording: pass (samples, rate), "),
+        (("a.wav", 16000), "a tuple of (str, int) is no recording: pass (samples, rate), "),
+        (tuple(range(9)), "a tuple of (int, int, int, ...) is no recording: pass"),
+        ([SPEECH, SPEECH], "samples need their sampling rate"),
         (
-            {"raw": SPEECH},
-            "a recording as a dict has 'array' and 'sampling_rate', or 'bytes' or 'path'; this one has 'raw'",
+            {"array": SPEECH, "sample_rate": 1},
+            "a recording without 'sampling_rate'; it has 'array', 'sample_rate': pass",
         ),
-        ({"bytes": None, "path": None}, "this one has 'bytes', 'path'"),
+        ({"raw": SPEECH}, "a dict with 'raw' is no recording: pass"),
+        ({"bytes": None, "path": None}, "a dict with 'bytes' (None), 'path' (None) is no recording: pass"),
+        ({}, "a dict with nothing in it is no recording: pass"),
+        ({"a": {"path": "1"}, "b": {"path": "2"}}, "a dict with 'a', 'b' is no recording: pass"),
+        (([[0.0], [0.0, 1.0]], 16000), "samples as a list that is no NumPy array"),
     ],
 )
 def test_samples_without_a_rate(transcriber: Transcriber, audio: object, message: str) -> None:

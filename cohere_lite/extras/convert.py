@@ -7,8 +7,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import BinaryIO
+from weakref import finalize
 
 from ..errors import AudioError, NotWav
 from ..wav import Audio, read_some
@@ -43,10 +44,18 @@ def converted(
         path = path and _for_others(path, file)
         if path is None:
             file.seek(start or 0)
-            path = os.path.join(stack.enter_context(TemporaryDirectory()), "audio")
+            folder = mkdtemp()
+            # not TemporaryDirectory: at the end of a forked process that would remove the parent's
+            stack.callback(finalize(stack, _remove_folder, folder, os.getpid()))
+            path = os.path.join(folder, "audio")
             with open(path, "wb") as copy:
                 shutil.copyfileobj(file, copy)
         yield stack.enter_context(_through(path, kind, track))
+
+
+def _remove_folder(folder: str, owner_pid: int) -> None:
+    if os.getpid() == owner_pid:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read_again(file: BinaryIO, start: int | None, expected: bytes) -> bytes:

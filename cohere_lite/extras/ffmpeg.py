@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import AudioError, OptionError
 from ..wav import Audio, open_wav
 from .kinds import Refused
-from .lengths import another_follows, cut_short
+from .lengths import another_follows, cut_short, flac_frames
 
 # ffmpeg's names of what may hold sound. Left out are the formats that name other files, or addresses, to be read in
 # their place (playlists such as hls and dash; concat, sdp): whoever sends a file must not choose what else is read.
@@ -29,7 +29,16 @@ _FFMPEG_FORMATS = (
     "mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,spdif,swf,tak,tta,voc,w64,wav,webm,wtv,wv,xwma,"
     "adx,avr,iff,ircam,mlp,paf,pvf,sds,truehd"
 )
-_STOPS_AT_THE_END = ("aiff", "asf", "caf", "mov")  # of the first recording; in other formats ffmpeg reads on
+_STOPS_AT_THE_END = (
+    "aiff",
+    "asf",
+    "caf",
+    "mov",
+    "tta",
+    "voc",
+    "wav",
+    "wv",
+)  # of the first recording; in other formats ffmpeg reads on
 _EXACT = ("flac", "tta", "wv")  # their headers count the samples, and damaged blocks are left out
 
 _BEGUN = "[info] Output #0"  # is printed when the header has been written
@@ -120,8 +129,8 @@ def through_ffmpeg(program: str, path: str, kind: str, track: int | None) -> Ite
             _end(run, path, found)
             raise Refused(f"what ffmpeg made of it: {audio}") from audio
         # now, as the file may be gone when its samples have been read
-        n_frames = _flac_frames(path)
-        missing = cut_short(path) + (another_follows(path) if found.format.startswith(_STOPS_AT_THE_END) else [])
+        n_frames = flac_frames(path)
+        missing = cut_short(path) + another_follows(path, not found.format.startswith(_STOPS_AT_THE_END))
 
         def blocks() -> Generator[NDArray[np.float64], None, None]:
             n_delay = round(delay_s * audio.rate)
@@ -247,26 +256,34 @@ def _running(command: list[str]) -> Iterator[_Running]:
     about, messages, is_begun = list[str](), deque[str](maxlen=_MESSAGES_KEPT), Event()
 
     def collect(stderr: IO[bytes]) -> None:
+        rest = b""
         with suppress(ValueError):  # closed already: Ctrl-C came while this thread was being started
-            for line in stderr:
-                (messages if is_begun.is_set() else about).append(line.decode(errors="replace"))
-                if line.startswith(_BEGUN.encode()):
-                    is_begun.set()
+            while part := stderr.read(1 << 16):
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    (messages if is_begun.is_set() else about).append(line.decode(errors="replace"))
+                    if line.startswith(_BEGUN.encode()):
+                        is_begun.set()
+        if rest:
+            messages.append(rest.decode(errors="replace"))
         is_begun.set()
 
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
-        output, reader = cast(BinaryIO, process.stdout), Thread(target=collect, args=[process.stderr])
-        try:
-            reader.start()
-            yield _Running(process, output, about, messages, is_begun, reader)
-        finally:
-            # For a caller that needs no more; otherwise ffmpeg has ended by now. Should the program be a script that
-            # started ffmpeg, then ffmpeg ends because nobody reads its output.
-            output.close()
-            process.kill()
-            if reader.is_alive():
-                reader.join()
+    # bufsize=0: a forked process that drops a buffered pipe waits for good if a thread was reading it at the fork
+    pipe, owner_pid = subprocess.PIPE, os.getpid()
+    process = subprocess.Popen(command, bufsize=0, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    output, reader = cast(BinaryIO, process.stdout), Thread(target=collect, args=[process.stderr])
+    try:
+        reader.start()
+        yield _Running(process, output, about, messages, is_begun, reader)
+    finally:
+        if os.getpid() == owner_pid:  # in a forked process all of them are the parent's
+            with process:
+                # For a caller that needs no more; otherwise ffmpeg has ended by now. Should the program be a script
+                # that started ffmpeg, then ffmpeg ends because nobody reads its output.
+                output.close()
+                process.kill()
+                if reader.is_alive():
+                    reader.join()
 
 
 def _end(run: _Running, path: str, found: _Found | None) -> list[str]:
@@ -312,11 +329,3 @@ def _tags_in_mpeg(path: str) -> int:
             tail = (tail + block)[-160:]
         n_tags += not any(tail[-16:]) or b"LYRICS200" in tail or b"LYRICSEND" in tail
     return n_tags
-
-
-def _flac_frames(path: str) -> int:
-    """How many frames a FLAC file's header promises (RFC 9639, 8.2); 0 for other files. Without a word, ffmpeg 5 leaves
-    out what it cannot decode, and finds no frames at all in long stretches of 8-bit files."""
-    with open(path, "rb") as file:
-        head = file.read(26)
-    return int.from_bytes(head[18:], "big") & 0xF_FFFF_FFFF if head[:4] == b"fLaC" else 0

@@ -9,25 +9,55 @@ import numpy as np
 
 from ..errors import OptionError, number
 
+_KEYS = {"array", "bytes", "path"}  # of a recording as a dict
+_WHAT_WORKS = 'pass (samples, rate), {"array": samples, "sampling_rate": rate}, {"bytes": data} or {"path": path}'
 
-def unpack(audio: tuple | Mapping, rate: int | None) -> tuple[Any, int | None]:
+
+def unpack(audio: tuple | list | Mapping, rate: int | None) -> tuple[Any, int | None]:
     """(rate, samples), as scipy and gradio have it, (samples, rate), as soundfile has it, {"array", "sampling_rate"} or
-    a file's {"bytes", "path"}, as datasets has them -> samples and their rate, or the file. Other tuples are blocks of
-    samples, as they are. Raises OptionError for another `rate` than theirs, and for other keys."""
+    a file's {"bytes", "path"}, as datasets has them, or a row of a data set with one of these -> samples and their
+    rate, or the file. Samples may be lists. Other tuples are blocks of samples, as they are. Raises OptionError for
+    another `rate` than theirs, and for what is none of these."""
     if isinstance(audio, Mapping):
-        if "array" not in audio:
-            file = next((audio[key] for key in ("bytes", "path") if audio.get(key) is not None), None)
-            if file is None:
-                keys = "'array' and 'sampling_rate', or 'bytes' or 'path'"
-                raise OptionError(f"a recording as a dict has {keys}; this one has {', '.join(map(repr, audio))}")
-            return file, rate
-        samples, own = audio["array"], audio.get("sampling_rate", rate)
-    else:
-        are_samples = [isinstance(part, np.ndarray) and part.ndim > 0 for part in audio]
-        if sorted(are_samples) != [False, True]:
-            return audio, rate
+        return _unpack_mapping(audio, rate)
+    are_samples = [*map(_are_samples, audio[:3])]
+    if all(are_samples) or (isinstance(audio, list) and len(audio) != 2):
+        return audio, rate
+    if len(audio) == 2 and any(are_samples):
         samples, own = audio if are_samples[0] else audio[::-1]
+        return _with_rate(samples, own, rate)
+    kinds = ", ".join(type(part).__name__ for part in audio[:3]) + ", ..." * (len(audio) > 3)
+    raise OptionError(f"a {type(audio).__name__} of ({kinds}) is no recording: {_WHAT_WORKS}")
+
+
+def _unpack_mapping(audio: Mapping, rate: int | None) -> tuple[Any, int | None]:
+    if "array" in audio:
+        if "sampling_rate" not in audio and rate is None:
+            raise OptionError(f"a recording without 'sampling_rate'; it has {_names(audio)}: {_WHAT_WORKS}")
+        return _with_rate(audio["array"], audio.get("sampling_rate", rate), rate)
+    if (file := next((audio[key] for key in ("bytes", "path") if audio.get(key) is not None), None)) is not None:
+        return file, rate
+    rows = [key for key, value in audio.items() if isinstance(value, Mapping) and value.keys() & _KEYS]
+    if "audio" in rows or len(rows) == 1:
+        return _unpack_mapping(audio["audio" if "audio" in rows else rows[0]], rate)
+    raise OptionError(f"a dict with {_names(audio)} is no recording: {_WHAT_WORKS}")
+
+
+def _names(audio: Mapping) -> str:
+    return ", ".join(f"{key!r}" + " (None)" * (value is None) for key, value in audio.items()) or "nothing in it"
+
+
+def _are_samples(part: Any) -> bool:
+    return isinstance(part, list) or getattr(part, "ndim", 0) > 0
+
+
+def _with_rate(samples: Any, own: Any, rate: int | None) -> tuple[Any, int | None]:
     own = number("rate", own, "a number of Hz")
     if rate not in (None, own):
         raise OptionError(f"rate is {rate}, but the samples come with {own}: leave it out")
+    if not isinstance(samples, np.ndarray):  # a list of numbers, another library's tensor
+        try:
+            samples = np.asarray(samples)
+        except Exception as error:  # ValueError for rows of several lengths; what a tensor on a GPU raises
+            raise OptionError(f"samples as a {type(samples).__name__} that is no NumPy array: {error}") from error
     return samples, own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
@@ -15,13 +14,10 @@ from ..errors import AudioError, OptionError
 from ..wav import Audio
 from .ffmpeg import decoded_less
 from .kinds import Refused
-from .lengths import cut_short, promised_end
+from .lengths import another_follows, cut_short, promised_end
 
 _BLOCK_FRAMES = 1 << 16  # at once
 _NO_COUNT = 1 << 62  # frames from here on: the header does not tell, as in FLAC that was written to a pipe
-# How a recording begins, in as many bytes as never come by chance. libsndfile ends after the first.
-_BEGINNING = re.compile(rb"fLaC[\0\x80]\0\0\x22|OggS\0\x02|FORM....AIF[FC]|\.snd\0\0..|caff\0\x01\0\0desc", re.DOTALL)
-_AROUND_BYTES = 1 << 18  # how far libsndfile may have read beyond the end, or back
 
 
 @contextmanager
@@ -29,7 +25,7 @@ def through_soundfile(soundfile: Any, path: str, kind: str, track: int | None) -
     """soundfile: the module;  kind: what the file is, for messages;  track: None or 0.
 
     Raises Refused if libsndfile does not know the file, AudioError, OptionError for a track that is not there."""
-    missing = cut_short(path)
+    missing, follows = cut_short(path), another_follows(path, reads_on=False)
     with open(path, "rb") as opened:
         # The length of an MP3 file without a Xing header is an estimate.
         is_estimate = opened.read(4) != b"RIFF" and promised_end(opened) is None
@@ -60,10 +56,7 @@ def through_soundfile(soundfile: Any, path: str, kind: str, track: int | None) -
                 except soundfile.LibsndfileError as error:
                     raise AudioError(f"{kind}; soundfile: {error.error_string}") from error
                 missing.extend([] if missing else decoded_less("soundfile", position, promised, file.samplerate))
-                start = max(1, opened.tell() - _AROUND_BYTES)
-                opened.seek(start)
-                if _BEGINNING.search(opened.read(2 * _AROUND_BYTES)):
-                    missing.append("another recording follows in the same file: only the first is used")
+                missing.extend(follows)
 
             duration = n_frames / file.samplerate if n_frames else None
             yield Audio(file.samplerate, duration, blocks(), missing=missing)
