@@ -134,7 +134,7 @@ def test_no_raw_samples():
 @pytest.mark.parametrize(
     "raw",
     [
-        *("", "16000", "16000:s16le", "16000:s16le:1:1", "16000:s17le:1", "16000:S16LE:1"),
+        *("", "16000", "16000:s16le", "16000:s16le:1:1", "16000:s17le:1"),
         *("x:s16le:1", "1.5:s16le:1", "0:s16le:1", "-1:s16le:1"),
         *("16000:s16le:x", "16000:s16le:0", "16000:s16le:65536"),
     ],
@@ -273,7 +273,7 @@ def test_channels():
 
 @pytest.mark.parametrize("channel", [2, -1, "left", 0.5])
 def test_channels_that_are_not_there(channel):
-    with pytest.raises(OptionError, match=f"channel is {channel!r}, but the recording has 2, counted from 0"):
+    with pytest.raises(OptionError, match=f"channel is {channel!r}, but the recording has only channels 0 to 1"):
         heard(open_array(np.zeros((5, 2)), 8000), channel)
 
 

@@ -781,7 +781,8 @@ def test_start_and_end(two: Path) -> None:
 def test_raw(tmp_path: Path) -> None:
     path = tmp_path / "sample.raw"
     path.write_bytes(SAMPLE.read_bytes()[44:])
-    assert run("--quiet", "--raw", "16000:s16le:1", path).stdout == f"{SAMPLE_TEXT}\n"
+    for raw in "16000:s16le:1", "16000:S16LE:1":
+        assert run("--quiet", "--raw", raw, path).stdout == f"{SAMPLE_TEXT}\n"
 
 
 def test_output_dir(scripted: Path, tmp_path: Path) -> None:
