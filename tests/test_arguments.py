@@ -95,7 +95,7 @@ def test_of_raw_samples(raw: object) -> None:
 @pytest.mark.parametrize("track", [*NO_WHOLE, -1, b"0", [0]])
 def test_of_tracks(track: object) -> None:
     message = r"track is .*; it must be a whole number from 0, or None"
-    with pytest.raises(OptionError, match=message), open_audio(b"", track=track):  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=message), open_audio(b"", track=track):
         pass
 
 

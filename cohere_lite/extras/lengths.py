@@ -4,7 +4,7 @@ follows that a converter leaves out."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, Literal, cast
 
 _PLACEHOLDER = 0x7F000000  # sizes from here on mean "not known": ffmpeg and sox put them there when they write a pipe
@@ -22,6 +22,12 @@ _BEGINNING = re.compile(
     rb"|(?P<asf>\x30\x26\xb2\x75\x8e\x66\xcf\x11)|(?P<amr>#!AMR(?:-WB)?\n)"
     rb"|(?P<wavpack>wvpk..[\0-\x0f]\0[\x02-\x10]\x04\0\0.{4}\0{4})|(?P<tta>TTA[12][\x01\x02]\0[\x01-\x08]\0)",
     re.DOTALL,
+)
+# What each of them holds: to find these first is some 25 times as fast.
+_MAGICS = (
+    *b"fLaC ID3 Xing Info WAVE riff\x2e OggS\0\2 AIFF AIFC .snd dns. caff Creative ftyp".split(b" "),
+    *b"\x1aE\xdf\xa3 \x30\x26\xb2\x75 #!AMR wvpk TTA1 TTA2".split(b" "),
+    b"AVI ",
 )
 _ENDLESS = ("flac", "mpeg", "ogg", "amr")  # may not tell their end, and hold nothing that looks like a beginning
 _CAF_CHUNKS = b"desc data pakt chan cook info kuki free strg mark regn inst midi ovvw peak edct umid uuid".split()
@@ -68,7 +74,7 @@ def flac_frames(path: str) -> int:
     with open(path, "rb") as file:
         if _at(file, 0, 4) != b"fLaC":
             return 0
-        positions = [0, *(at for kind, at in _beginnings(file, _kind_and_start(file)[1]) if kind == "flac")]
+        positions = [0, *(at for kind, at in _beginnings(file, _kind_and_start(file)[1], [b"fLaC"]) if kind == "flac")]
         return sum(_number(file, at + 18, 8) & 0xF_FFFF_FFFF for at in positions)
 
 
@@ -94,14 +100,20 @@ def _after_id3(file: BinaryIO, position: int) -> int:
     return position + 10 + sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False))
 
 
-def _beginnings(file: BinaryIO, start: int) -> Iterator[tuple[str, int]]:
+def _beginnings(file: BinaryIO, start: int, magics: Sequence[bytes] = _MAGICS) -> Iterator[tuple[str, int]]:
     """(group of _BEGINNING, position) of all recordings that begin from `start` on."""
     while len(block := _at(file, start, _BLOCK_BYTES)) >= 8:
-        for begins in _BEGINNING.finditer(block):
-            at = start + begins.start()
+        found = set()
+        for magic in magics:
+            at = -1
+            while (at := block.find(magic, at + 1)) >= 0:
+                if begins := _BEGINNING.search(block, max(0, at - 44), at + 64):
+                    found.add((begins.start(), cast(str, begins.lastgroup)))
+        for at, kind in sorted(found):
             # A tag may also stand at the end of a recording.
-            if begins[0][:3] != b"ID3" or re.match(rb"\xff[\xe2-\xff]|fLaC", _at(file, _after_id3(file, at), 4)):
-                yield cast(str, begins.lastgroup), at
+            behind = _at(file, _after_id3(file, start + at), 4) if block.startswith(b"ID3", at) else b"fLaC"
+            if re.match(rb"\xff[\xe2-\xff]|fLaC", behind):
+                yield kind, start + at
         start += _BLOCK_BYTES - _LONGEST_BEGINNING if len(block) == _BLOCK_BYTES else len(block)
 
 
