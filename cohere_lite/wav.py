@@ -14,6 +14,7 @@ import stat
 import struct
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
@@ -59,7 +60,12 @@ _MOST_PADDING = 16  # bytes after a recording that are no chunk: some writers le
 # for, 0.1 s; the alternatives first took 2 s.
 _HEADER_BYTES = 16
 _HEADERS = (
-    (re.compile(rb"WAVE(?:fmt |ds64|bext|LIST|JUNK|junk)(?<=(?:RIF[FX]|RF64|BW64).{8}.{4})", re.DOTALL), 8),
+    (
+        re.compile(
+            rb"WAVE(?:fmt |ds64|bext|LIST|JUNK|junk|PAD |FLLR|fact|id3 )(?<=(?:RIF[FX]|RF64|BW64).{8}.{4})", re.DOTALL
+        ),
+        8,
+    ),
     (re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"), 0),
 )
 # With a size of 0, one of these next says that the recording really is empty.
@@ -111,15 +117,18 @@ class _Reader:
     """A file that takes back what was read of it."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self._ahead, self._drained = file, b"", False
+        self.file, self.ahead, self._drained = file, b"", False
+        self.is_socket = False
+        with suppress(AttributeError, OSError):
+            self.is_socket = stat.S_ISSOCK(os.fstat(file.fileno()).st_mode)
 
     def some(self, count: int, pauses: bool = False) -> bytes | None:
         """As read_some; pauses: gives None for them, of any pipe."""
-        if not self._ahead:
+        if not self.ahead:
             part = read_some(self.file, count, pauses and self._drained)
             self._drained = part is None or len(part) < count
             return part
-        part, self._ahead = self._ahead[:count], self._ahead[count:]
+        part, self.ahead = self.ahead[:count], self.ahead[count:]
         return part
 
     def exactly(self, count: int) -> bytes:
@@ -135,12 +144,7 @@ class _Reader:
         return part
 
     def put_back(self, part: bytes) -> None:
-        self._ahead = part + self._ahead
-
-    @property
-    def may_go_on(self) -> bool:
-        """Whether it may be asked for what follows: whoever sends through a socket may wait for an answer first."""
-        return bool(self._ahead) or not _is_socket(self.file)
+        self.ahead = part + self.ahead
 
 
 def open_wav(file: BinaryIO) -> Audio:
@@ -264,22 +268,24 @@ def _find_data(reader: _Reader, container: _Container, before: _Data | None, mis
     ds64_size = 0
     while _skip_zeros(reader, before is None):
         header = reader.peek(container.header.size)
+        if len(header) < container.header.size:
+            return None
         if before and header[:4] in (*_CONTAINERS, b"fLaC", b"OggS"):
             found, _ = _read_start(reader)
             if not found:
                 raise AudioError("it is no WAV file")
             container, coding, ds64_size = found, None, 0
             continue
-        chunk_id, size = container.header.unpack(header.ljust(container.header.size, b"\0"))
+        chunk_id, size = container.header.unpack(header)
         size = max(0, size - container.counted)
-        body = reader.peek(len(header) + min(size, 40))[len(header) :] if chunk_id in (b"fmt ", b"ds64") else b""
-        if chunk_id == b"data" and len(header) == container.header.size:
+        if chunk_id == b"data":
             if coding is None:
                 raise AudioError("a WAV file without a fmt chunk before its data chunk: a damaged header")
             reader.exactly(len(header))
             size = ds64_size if any(size in sizes for sizes in container.unknown) else size
             return _Data(container, coding, rate, size if size < _NO_FILE_IS_LONGER else 0)
-        if chunk_id == b"fmt " and len(header) == container.header.size:
+        body = reader.peek(len(header) + min(size, 40))[len(header) :]
+        if chunk_id == b"fmt ":
             coding, rate = _parse_format(body, container.byte_order)
         elif chunk_id == b"ds64" and len(body) >= 16:
             (ds64_size,) = struct.unpack_from("<Q", body, 8)
@@ -345,7 +351,7 @@ def _chained(reader: _Reader, data: _Data, missing: list[str]) -> Generator[NDAr
         try:
             yield from _decode(reader, following, missing)
             is_first = False
-            if not reader.may_go_on:
+            if not reader.ahead and (not following.size or reader.is_socket):  # whoever sent it may wait for an answer
                 return
             while (start := reader.some(1, pauses=True)) is None:
                 yield data.coding.decode(b"")
@@ -358,13 +364,6 @@ def _chained(reader: _Reader, data: _Data, missing: list[str]) -> Generator[NDAr
                 raise
             missing.append(f"another recording follows, which is left out: {error}")
             return
-
-
-def _is_socket(file: BinaryIO) -> bool:
-    try:
-        return stat.S_ISSOCK(os.fstat(file.fileno()).st_mode)
-    except (AttributeError, OSError):
-        return False
 
 
 def _decode(reader: _Reader, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
@@ -382,9 +381,8 @@ def _decode(reader: _Reader, data: _Data, missing: list[str]) -> Generator[NDArr
     pending = head = b""
     n_read = n_examined = begin = 0  # begin: where in the data the next header begins, or may begin
     end = size or _NO_FILE_IS_LONGER
-    while begin < end and (n_read < end or reader.may_go_on):
-        wanted = read_bytes if reader.may_go_on else min(end - n_read, read_bytes)
-        raw = reader.some(wanted, pauses=True)
+    while begin < end and (n_read < end or not reader.is_socket):
+        raw = reader.some(min(end - n_read, read_bytes) if reader.is_socket else read_bytes, pauses=True)
         if raw == b"":
             break
         if raw is None:  # a pause that passes by the clock
@@ -398,12 +396,10 @@ def _decode(reader: _Reader, data: _Data, missing: list[str]) -> Generator[NDArr
         searched = max(0, len(pending) - _HEADER_BYTES + 1)
         pending += raw
         n_read += len(raw)
-        begin, is_header = n_read, False
-        if size is not None:
-            begin, is_header = _find_header(pending, searched)
-            begin += n_read - len(pending)
+        found, is_header = (len(pending), False) if size is None else _find_header(pending, searched)
+        begin = n_read - len(pending) + found
+        whole = min(found, found + end - begin)
         end = min(begin, end) if is_header else end
-        whole = min(begin, end) - (n_read - len(pending))
         whole -= whole % block_bytes
         yield decode(pending[:whole])
         pending = pending[whole:]
