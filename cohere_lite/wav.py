@@ -60,12 +60,7 @@ _MOST_PADDING = 16  # bytes after a recording that are no chunk: some writers le
 # for, 0.1 s; the alternatives first took 2 s.
 _HEADER_BYTES = 16
 _HEADERS = (
-    (
-        re.compile(
-            rb"WAVE(?:fmt |ds64|bext|LIST|JUNK|junk|PAD |FLLR|fact|id3 )(?<=(?:RIF[FX]|RF64|BW64).{8}.{4})", re.DOTALL
-        ),
-        8,
-    ),
+    (re.compile(rb"WAVE(?:fmt |ds64|bext|LIST|JUNK|junk|PAD |FLLR)(?<=(?:RIF[FX]|RF64|BW64).{12})", re.DOTALL), 8),
     (re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"), 0),
 )
 # With a size of 0, one of these next says that the recording really is empty.
@@ -187,9 +182,9 @@ def bytes_left(file: BinaryIO) -> int | None:
         here = file.tell()
         end = file.seek(0, 2)
         file.seek(here)
-    except (OSError, AttributeError):
+        return end - here
+    except (OSError, AttributeError, TypeError):  # TypeError: codecs.open gives files whose seek returns None
         return None
-    return end - here
 
 
 def _refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None = None) -> None:
@@ -207,7 +202,11 @@ def read_some(file: BinaryIO, count: int, drained: bool = False) -> bytes | None
     pipe, if it is drained (the last read gave less than was asked for, so that its buffer is empty)."""
     if drained and isinstance(getattr(file, "raw", file), io.FileIO) and hasattr(select, "poll") and not _comes(file):
         return None
-    if part := _read_bytes(getattr(file, "read1", file.read), count):
+    try:
+        part = _read_bytes(getattr(file, "read1", file.read), count)
+    except AttributeError:  # tempfile.SpooledTemporaryFile hands read1 on to files that have none
+        part = _read_bytes(file.read, count)
+    if part:
         return part
     # The end; or nothing yet, of a file that does not block. read1 of a buffered one gives b"" for both, read does not.
     if (part := _read_bytes(file.read, 1)) is None:
