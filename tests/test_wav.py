@@ -435,7 +435,8 @@ def test_samples_that_begin_no_header_come_at_once():
     parts = (b"abcd", 4), (b"RIFFRIFFabcdabcdabcdabcd", 24), (b"abcdR", 4), (b"abcdRx", 6), (b"abRIFFabc", 2)
     for size, (data, n) in itertools.product((0xFFFFFFFF, 1000), parts):
         with open_audio(Pipe(wav(data, size, bits=8)[: 44 + len(data)], 1 << 16)) as audio:
-            assert len(next(audio.blocks)) == n
+            n_blocks = 1 if size == 1000 else 2  # after the first 4 bytes, which tell whether the recording is empty
+            assert sum(len(block) for block in itertools.islice(audio.blocks, n_blocks)) == n
 
 
 MP3_FRAME = b"\xff\xfb\x90\x00" + b"\x55" * 413
