@@ -381,7 +381,8 @@ def _decode(reader: _Reader, data: _Data, missing: list[str]) -> Generator[NDArr
     n_read = n_examined = begin = 0  # begin: where in the data the next header begins, or may begin
     end = size or _NO_FILE_IS_LONGER
     while begin < end and (n_read < end or not reader.is_socket):
-        raw = reader.some(min(end - n_read, read_bytes) if reader.is_socket else read_bytes, pauses=True)
+        n_beyond = 0 if reader.is_socket else _HEADER_BYTES
+        raw = reader.some(min(end - n_read + n_beyond, read_bytes), pauses=True)
         if raw == b"":
             break
         if raw is None:  # a pause that passes by the clock
