@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import AudioError, NotWav, OptionError, naming, number
-from .wav import Audio, bytes_left, open_pcm, open_wav
+from .wav import ASYNC_READ, Audio, bytes_left, open_pcm, open_wav
 
 AudioFile = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
@@ -182,7 +182,7 @@ def _open_file(source: AudioFile, stack: ExitStack) -> tuple[BinaryIO, str]:
         raise TypeError("expected a binary file: open it with mode 'rb'")
     if hasattr(source, "read"):
         if inspect.iscoroutinefunction(source.read):
-            raise TypeError("expected a binary file, not one whose read is asynchronous: pass the bytes, await read()")
+            raise TypeError(ASYNC_READ)
         name = getattr(source, "name", None)  # of a pipe: a number
         return source, name if isinstance(name, str) else "audio stream"
     raise TypeError(f"expected a path, bytes or a binary file, not {type(source).__name__}")

@@ -5,13 +5,16 @@ A recording that was cut short, or whose header was never completed, gives the s
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
+import re
 import select
 import stat
 import struct
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
@@ -51,20 +54,27 @@ _CONTAINERS = {
 _READ_BYTES = 1 << 18  # read and converted at once; bounds the working memory
 _PAYLOAD_BYTES = 1 << 17  # of the samples are looked at: two bursts of the longest kind (extras/payload.py)
 _POLL_S = 0.05  # until a file that does not block is read again
-_MOST_ZEROS = 1 << 16  # bytes between chunks; 200 MB of them, reserved and never written, took 22 s to go through
+_MOST_ZEROS = 1 << 16  # bytes between chunks before the first sample
+_MOST_PADDING = 16  # bytes after a recording that are no chunk: some writers leave so many
+# How files begin, in so many bytes that samples never hold them by chance. WAVE first: what a search of 100 MB looks
+# for, 0.1 s; the alternatives first took 2 s.
+_HEADER_BYTES = 16
+_HEADERS = (
+    (re.compile(rb"WAVE(?:fmt |ds64|bext|LIST|JUNK|junk|PAD |FLLR)(?<=(?:RIF[FX]|RF64|BW64).{12})", re.DOTALL), 8),
+    (re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"), 0),
+)
 # With a size of 0, one of these next says that the recording really is empty.
-_TRAILING_CHUNKS = b"LIST ID3 BEXT CUE FACT SMPL PEAK IXML JUNK PAD ACID AXML CHNA DISP INST _PMX".split()
+_TRAILING_CHUNKS = b"LIST ID3 BEXT CUE FACT SMPL PEAK IXML JUNK PAD ACID AXML CHNA DISP INST _PMX APET".split()
 
 
 class _Data(NamedTuple):
     """A data chunk. size: bytes that its header promises, 0 where that does not know; None: there is no header, and all
-    that follows are samples;  head: what was read of it already."""
+    that follows are samples."""
 
     container: _Container
     coding: Coding
     rate: int
     size: int | None
-    head: bytes = b""
 
     @property
     def format(self) -> str:
@@ -95,39 +105,75 @@ class Audio:
     warnings: list[str] = field(default_factory=list)
 
 
+ASYNC_READ = "expected a binary file, not one whose read is asynchronous: pass the bytes, await read()"
+
+
+class _Reader:
+    """A file that takes back what was read of it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.ahead, self._drained = file, b"", False
+        self.is_socket = False
+        with suppress(AttributeError, OSError):
+            self.is_socket = stat.S_ISSOCK(os.fstat(file.fileno()).st_mode)
+
+    def some(self, count: int, pauses: bool = False) -> bytes | None:
+        """As read_some; pauses: gives None for them, of any pipe."""
+        if not self.ahead:
+            part = read_some(self.file, count, pauses and self._drained)
+            self._drained = part is None or len(part) < count
+            return part
+        part, self.ahead = self.ahead[:count], self.ahead[count:]
+        return part
+
+    def exactly(self, count: int) -> bytes:
+        """count bytes, fewer only at the end of the file."""
+        parts = []
+        while count > 0 and (part := self.some(count)) != b"":
+            parts.append(part or b"")
+            count -= len(parts[-1])
+        return b"".join(parts)
+
+    def peek(self, count: int) -> bytes:
+        self.put_back(part := self.exactly(count))
+        return part
+
+    def put_back(self, part: bytes) -> None:
+        self.ahead = part + self.ahead
+
+
 def open_wav(file: BinaryIO) -> Audio:
     """Reads the header of a WAV file, which may be a pipe; the samples follow as `blocks` are asked for, each as soon
     as it is there. Memory: some 12 MiB, whatever the header promises. Raises AudioError when there is no usable header,
     NotWav for another format or a coding that is not supported; while reading blocks, OSError."""
-    container, start = _read_start(file)
+    reader = _Reader(file)
+    container, start = _read_start(reader)
     if not start:
         raise AudioError("empty (0 bytes)")
     if not container:
         if start[:4] in _CONTAINERS and len(start) < _CONTAINERS[start[:4]].start:
             raise AudioError(f"a WAV file that ends after {len(start)} bytes")
-        start += _read_exactly(file, 64 - len(start))
+        start += reader.exactly(64 - len(start))
         raise NotWav(f"not a WAV file (first bytes: {start[:12].hex(' ')})", start)
-    if not (data := _find_data(file, container)):
+    if not (data := _find_data(reader, container, None, [])):
         raise AudioError("a WAV file with no data chunk: it was cut short, or never written")
-    return _open(file, data)
+    return _open(reader, data)
 
 
 def open_pcm(file: BinaryIO, coding: Coding, rate: int) -> Audio:
     """Samples without a header, from here to the end."""
-    return _open(file, _Data(_RIFF, coding, rate, None))
+    return _open(_Reader(file), _Data(_RIFF, coding, rate, None))
 
 
-def _open(file: BinaryIO, data: _Data) -> Audio:
-    n_left = bytes_left(file)
+def _open(reader: _Reader, data: _Data) -> Audio:
+    n_left = bytes_left(reader.file)  # nothing is put back yet
     expected = min(data.size or _NO_FILE_IS_LONGER, _NO_FILE_IS_LONGER if n_left is None else n_left)
     seconds = expected / (data.coding.block_bytes * data.rate / data.coding.block_frames)
     duration = seconds if 0 < expected < _NO_FILE_IS_LONGER else None  # a device has 0 bytes, too
     missing: list[str] = []
     if n_left and data.size is not None:  # of a pipe, when it comes
-        head = _read_exactly(file, min(data.size or n_left, _PAYLOAD_BYTES))
-        _refuse_payload(head, data.coding, file)
-        data = data._replace(head=head)
-    return Audio(data.rate, duration, _chained(file, data, missing), live=not n_left, missing=missing)
+        _refuse_payload(reader.peek(min(data.size or n_left, _PAYLOAD_BYTES)), data.coding, reader.file)
+    return Audio(data.rate, duration, _chained(reader, data, missing), live=not n_left, missing=missing)
 
 
 def bytes_left(file: BinaryIO) -> int | None:
@@ -136,9 +182,9 @@ def bytes_left(file: BinaryIO) -> int | None:
         here = file.tell()
         end = file.seek(0, 2)
         file.seek(here)
-    except (OSError, AttributeError):
+        return end - here
+    except (OSError, AttributeError, TypeError):  # TypeError: codecs.open gives files whose seek returns None
         return None
-    return end - here
 
 
 def _refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None = None) -> None:
@@ -156,12 +202,29 @@ def read_some(file: BinaryIO, count: int, drained: bool = False) -> bytes | None
     pipe, if it is drained (the last read gave less than was asked for, so that its buffer is empty)."""
     if drained and isinstance(getattr(file, "raw", file), io.FileIO) and hasattr(select, "poll") and not _comes(file):
         return None
-    if part := getattr(file, "read1", file.read)(count):
+    try:
+        part = _read_bytes(getattr(file, "read1", file.read), count)
+    except AttributeError:  # tempfile.SpooledTemporaryFile hands read1 on to files that have none
+        part = _read_bytes(file.read, count)
+    if part:
         return part
     # The end; or nothing yet, of a file that does not block. read1 of a buffered one gives b"" for both, read does not.
-    if (part := file.read(1)) is None:
+    if (part := _read_bytes(file.read, 1)) is None:
         _comes(file)
     return part
+
+
+def _read_bytes(read: Callable[[int], object], count: int) -> bytes | None:
+    try:
+        part = read(count)
+    except UnicodeDecodeError:
+        part = ""
+    if isinstance(part, str):
+        raise TypeError("expected a binary file: open it with mode 'rb'")
+    if inspect.iscoroutine(part):
+        part.close()
+        raise TypeError(ASYNC_READ)
+    return part if part is None else bytes(part)  # type: ignore[call-overload]  # bytearray and memoryview, too
 
 
 def _comes(file: BinaryIO) -> bool:
@@ -176,68 +239,92 @@ def _comes(file: BinaryIO) -> bool:
         return True
 
 
-def _read_exactly(file: BinaryIO, count: int) -> bytes:
-    """count bytes, fewer only at the end of the file."""
-    parts = []
-    while count > 0 and (part := read_some(file, count)) != b"":
-        parts.append(part or b"")
-        count -= len(parts[-1])
-    return b"".join(parts)
-
-
-def _read_start(file: BinaryIO, start: bytes = b"") -> tuple[_Container | None, bytes]:
-    """The container that begins with these bytes and the next ones, if one does; all that was read of it."""
-    start += _read_exactly(file, 12 - len(start))
+def _read_start(reader: _Reader) -> tuple[_Container | None, bytes]:
+    """The container that begins with the next bytes, if one does; all that was read of it."""
+    start = reader.exactly(12)
     if container := _CONTAINERS.get(start[:4]):
-        start += _read_exactly(file, container.start - len(start))
+        start += reader.exactly(container.start - len(start))
         if start[container.header.size :][:4].upper() == b"WAVE":
             return container, start
     return None, start
 
 
-def _find_data(file: BinaryIO, container: _Container, before: _Data | None = None, start: bytes = b"") -> _Data | None:
+def _find_header(data: bytes, start: int = 0) -> tuple[int, bool]:
+    """Where the first WAV header begins, True; or where one may, in the last bytes, or else their end, False."""
+    if found := [match.start() - n for pattern, n in _HEADERS if (match := pattern.search(data, start))]:
+        return min(found), True
+    for i in range(max(start, len(data) - _HEADER_BYTES + 1), len(data)):
+        if any(name.startswith(data[i : i + 4]) for name in _CONTAINERS):
+            return i, False
+    return len(data), False
+
+
+def _find_data(reader: _Reader, container: _Container, before: _Data | None, missing: list[str]) -> _Data | None:
     """Reads on to the next data chunk, of the same recording or of one that follows it: up to its first sample; None
-    where there is no more. before: the one that was read;  start: what was read after it. Raises AudioError for a
-    damaged header."""
+    where there is no more. before: the one that was read;  missing: for what follows it and is no recording. Raises
+    AudioError for a damaged header."""
     coding, rate = before[1:3] if before else (None, 0)
     ds64_size = 0
-    while True:
-        header, start = _chunk_start(file, start), b""
+    while _skip_zeros(reader, before is None):
+        header = reader.peek(container.header.size)
+        if len(header) < container.header.size:
+            return None
         if before and header[:4] in (*_CONTAINERS, b"fLaC", b"OggS"):
-            found, _ = _read_start(file, header)
+            found, _ = _read_start(reader)
             if not found:
                 raise AudioError("it is no WAV file")
             container, coding, ds64_size = found, None, 0
             continue
-        if len(header) == 4:
-            header += _read_exactly(file, container.header.size - 4)
-        if len(header) < container.header.size:
-            return None
         chunk_id, size = container.header.unpack(header)
         size = max(0, size - container.counted)
         if chunk_id == b"data":
             if coding is None:
                 raise AudioError("a WAV file without a fmt chunk before its data chunk: a damaged header")
+            reader.exactly(len(header))
             size = ds64_size if any(size in sizes for sizes in container.unknown) else size
             return _Data(container, coding, rate, size if size < _NO_FILE_IS_LONGER else 0)
-        body = _read_exactly(file, min(size, 40))
+        body = reader.peek(len(header) + min(size, 40))[len(header) :]
         if chunk_id == b"fmt ":
             coding, rate = _parse_format(body, container.byte_order)
         elif chunk_id == b"ds64" and len(body) >= 16:
             (ds64_size,) = struct.unpack_from("<Q", body, 8)
-        left = size - len(body)
-        while skipped := len(_read_exactly(file, min(left, _READ_BYTES))):
-            left -= skipped
+        _pass_over(reader, len(header) + size, missing if before else None)
+    return None
 
 
-def _chunk_start(file: BinaryIO, start: bytes) -> bytes:
-    """The first 4 bytes of the next chunk, which is where the next byte is that is not zero: some writers leave out the
-    zeros that fill up a chunk, others write more of them. Fewer at the end of the file, or of the zeros to search."""
-    start, n_left = start.lstrip(b"\0"), _MOST_ZEROS
-    while len(start) < 4 and n_left >= 0 and (part := _read_exactly(file, 4 - len(start))):
-        start = (start + part).lstrip(b"\0")
-        n_left -= len(part)
-    return start
+def _skip_zeros(reader: _Reader, is_start: bool) -> bool:
+    """Up to the next byte that is not zero, if there is one: some writers leave out the zeros that fill up a chunk,
+    others write more of them. Before the first sample not so many: of a device there may be no end of them."""
+    n_at_once, n_left = (4, _MOST_ZEROS) if is_start else (_READ_BYTES, _NO_FILE_IS_LONGER)
+    while n_left >= 0 and (part := reader.some(n_at_once)) != b"":
+        n_left -= len(part or b"")
+        if rest := (part or b"").lstrip(b"\0"):
+            reader.put_back(rest)
+            return True
+    return False
+
+
+def _pass_over(reader: _Reader, count: int, missing: list[str] | None) -> None:
+    """Passes over a chunk of `count` bytes. After the first sample (missing is not None): over a tag, too, or what is
+    neither, to the next WAV header or the end; and tells of bytes that may have been sound."""
+    start = reader.peek(10)
+    is_text = start[:4].upper().rstrip(b" ") in _TRAILING_CHUNKS or start[:1] == b"<"
+    if missing is not None and re.match(rb"TAG|ID3[\2-\4]", start):
+        count = 128 if start[:1] == b"T" else 10 + sum(byte << 7 * i for i, byte in enumerate(start[:5:-1]))
+        is_text = True
+    elif missing is not None and not re.match(rb"[ -~]{4}", start):
+        count = _NO_FILE_IS_LONGER
+    n_passed = n_zeros = 0
+    is_header = False
+    while not is_header and (part := reader.exactly(min(count - n_passed, _READ_BYTES))):
+        end, is_header = _find_header(part) if missing is not None else (len(part), False)
+        if not is_header and len(part) < _READ_BYTES:
+            end = len(part)
+        reader.put_back(part[end:])
+        n_passed += end
+        n_zeros += part.count(0, 0, end)
+    if missing is not None and not is_text and n_passed < count and n_passed - n_zeros > _MOST_PADDING:
+        missing.append(f"{n_passed} bytes follow the recording that are no part of it, and are left out")
 
 
 def _parse_format(body: bytes, byte_order: str) -> tuple[Coding, int]:
@@ -254,20 +341,21 @@ def _parse_format(body: bytes, byte_order: str) -> tuple[Coding, int]:
     return find_coding(format_tag, bits, channels, block_align, byte_order), rate
 
 
-def _chained(file: BinaryIO, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
+def _chained(reader: _Reader, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
     """The frames of a data chunk, float64 (n, channels), and of all that follow it: more of the same recording, or
     recordings that were laid end to end."""
     following: _Data | None = data
     is_first = True
     while following:
         try:
-            yield from _decode(file, following, missing)
+            yield from _decode(reader, following, missing)
             is_first = False
-            if not following.size or _is_socket(file):  # nothing can follow; whoever sent it may wait for an answer
+            if not reader.ahead and (not following.size or reader.is_socket):  # whoever sent it may wait for an answer
                 return
-            while (start := read_some(file, 1, drained=True)) is None:
+            while (start := reader.some(1, pauses=True)) is None:
                 yield data.coding.decode(b"")
-            following = _find_data(file, following.container, following, start)
+            reader.put_back(start)
+            following = _find_data(reader, following.container, following, missing)
             if following and following.format != data.format:
                 raise AudioError(f"it has {following.format}, the first one {data.format}")
         except AudioError as error:
@@ -277,47 +365,47 @@ def _chained(file: BinaryIO, data: _Data, missing: list[str]) -> Generator[NDArr
             return
 
 
-def _is_socket(file: BinaryIO) -> bool:
-    try:
-        return stat.S_ISSOCK(os.fstat(file.fileno()).st_mode)
-    except (AttributeError, OSError):
-        return False
-
-
-def _decode(file: BinaryIO, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
+def _decode(reader: _Reader, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
     """The data chunk's whole frames.
 
     Samples that only fill up an ADPCM file's last block are given, too, as by libsndfile: the fact chunk, which should
     count the others, is often wrong (libsndfile itself writes half the frames for stereo IMA ADPCM).
     """
-    size, head, (block_bytes, block_frames, decode) = data.size, data.head, data.coding
+    size, (block_bytes, block_frames, decode) = data.size, data.coding
     bytes_per_second = block_bytes * data.rate / block_frames
     decode = np.errstate(invalid="ignore")(decode)  # that a NaN is a signalling one does not matter
     read_bytes = max(1, _READ_BYTES // block_bytes) * block_bytes
-    pending = head or (_read_exactly(file, 4) if size == 0 else b"")
-    if size == 0 and pending[:4].upper().rstrip(b" ") in _TRAILING_CHUNKS:
+    if size == 0 and reader.peek(4).upper().rstrip(b" ") in _TRAILING_CHUNKS:
         return
-    n_read = n_examined = len(pending)
+    pending = head = b""
+    n_read = n_examined = begin = 0  # begin: where in the data the next header begins, or may begin
     end = size or _NO_FILE_IS_LONGER
-    drained = False
-    while (
-        n_read < end
-        and (raw := read_some(file, wanted := min(end - n_read, read_bytes - len(pending)), drained)) != b""
-    ):
+    while begin < end and (n_read < end or not reader.is_socket):
+        n_beyond = 0 if reader.is_socket else _HEADER_BYTES
+        raw = reader.some(min(end - n_read + n_beyond, read_bytes), pauses=True)
+        if raw == b"":
+            break
         if raw is None:  # a pause that passes by the clock
             yield decode(b"")
             continue
-        drained = len(raw) < wanted
-        n_read += len(raw)
-        pending += raw
         if size is not None and len(head) < _PAYLOAD_BYTES:
-            head += raw
+            head += raw[: end - n_read]
             if len(head) >= 2 * n_examined:  # a pipe may give a few bytes at a time
                 n_examined = len(head)
                 _refuse_payload(head, data.coding)
-        whole = len(pending) - len(pending) % block_bytes
+        searched = max(0, len(pending) - _HEADER_BYTES + 1)
+        pending += raw
+        n_read += len(raw)
+        found, is_header = (len(pending), False) if size is None else _find_header(pending, searched)
+        begin = n_read - len(pending) + found
+        whole = min(found, found + end - begin)
+        end = min(begin, end) if is_header else end
+        whole -= whole % block_bytes
         yield decode(pending[:whole])
         pending = pending[whole:]
+    if n_read > end:  # of what follows
+        reader.put_back(pending[end - n_read :])
+        pending, n_read = pending[: end - n_read], end
     if pending:
         yield decode(pending)  # an ADPCM block that was cut short, or the whole of a very short file
 

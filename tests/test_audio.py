@@ -1,6 +1,7 @@
 """All that can be opened: raw samples by hand, arrays, stretches and channels by formula; other formats by what was
 written into them (lossless ones: sample for sample) and by soundfile's word for it."""
 
+import codecs
 import importlib
 import io
 import itertools
@@ -397,6 +398,48 @@ def test_a_file_that_is_read_asynchronously():
 
     with pytest.raises(TypeError, match=r"whose read is asynchronous: pass the bytes, await read\(\)"):
         read(Upload())
+
+
+def test_a_read_that_gives_a_coroutine():
+    async def later(size):
+        return b""
+
+    class Upload:
+        def read(self, size=-1):
+            return later(size)
+
+    with pytest.raises(TypeError, match=r"whose read is asynchronous: pass the bytes, await read\(\)"):
+        read(Upload())
+
+
+@pytest.mark.parametrize("content", ["", "some words", wav(b"\x00\x80" * 99)])
+def test_files_in_text_mode(tmp_path, content):
+    """Each empty one, and one with a WAV file's bytes that are no UTF-8."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with (
+        tempfile.NamedTemporaryFile("w+", encoding="utf-8") as named,
+        tempfile.SpooledTemporaryFile(mode="w+", encoding="utf-8") as spooled,
+        codecs.open(str(path), encoding="utf-8") as decoded,
+    ):
+        for file in named, spooled:
+            file.write(content if isinstance(content, str) else "")
+            file.seek(0)
+        for source in named, spooled, decoded:
+            with pytest.raises(TypeError, match="expected a binary file: open it with mode 'rb'"):
+                read(source)
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_a_read_that_gives_other_bytes(kind):
+    class Buffer:
+        def __init__(self, data):
+            self.file = io.BytesIO(data)
+
+        def read(self, size):
+            return kind(self.file.read(size))
+
+    assert read(Buffer(wav(b"\x00\x40" * 3)))[0].tolist() == column([0.5] * 3)
 
 
 def test_a_recording_can_be_read_once():

@@ -383,7 +383,6 @@ def test_another_recording_that_does_not_fit_is_told(opened, second, told):
         b"\0",
         bytes(1 << 20),
         b"\1\2\3",
-        b"\xff" * 100,
         chunk(b"id3 ", b"RIFF" * 9),
         riff(),
     ],
@@ -391,6 +390,95 @@ def test_another_recording_that_does_not_fit_is_told(opened, second, told):
 )
 def test_what_follows_and_is_no_recording(rest):
     assert samples(wav(b"\x00\x40") + rest) == [0.5]
+
+
+UNKNOWN_SIZES = [0, 0xFFFFFFFF, 0x7FFFF000]
+
+
+@pytest.mark.parametrize("size", UNKNOWN_SIZES)
+@pytest.mark.parametrize("second", BUILDERS)
+@pytest.mark.parametrize("opened", [*OPENED, lambda data: Pipe(data, 1), lambda data: Pipe(data, 7, 50)])
+def test_a_recording_of_unknown_size_ends_where_another_begins(opened, second, size):
+    """By hand. Its header does not lie on a frame's boundary in the one of 3 bytes, nor within one read."""
+    one, two = wav(b"\x00\x40" * 40, size), second(b"\xc0" * 8, bits=8)
+    recording = read_wav(opened(one + one + two))
+    assert (recording.samples.tolist(), recording.warnings) == ([0.5] * 88, ())
+    recording = read_wav(opened(wav(b"\x00\x40\x01", size)[:-1] + two))
+    assert recording.samples.tolist() == [0.5] * 9
+    assert recording.warnings == ("the last frame has 1 of its 2 bytes: using the whole samples",)
+    recording = read_wav(opened(one + second(b"\xc0" * 8, bits=8, rate=8000)))
+    assert recording.samples.tolist() == [0.5] * 40
+    assert "it has 1 channels at 8000 Hz, the first one 1 channels at 16000 Hz" in recording.warnings[0]
+
+
+@pytest.mark.parametrize("second", BUILDERS)
+@pytest.mark.parametrize("cut", [1, 4, 5, 12, 15, 16, 40, 100])
+@pytest.mark.parametrize("opened", [*OPENED, lambda data: Pipe(data, 1)])
+def test_a_recording_that_was_cut_short_ends_where_another_begins(opened, cut, second):
+    """By hand: the bytes that the first one promises reach into the header of the second, or its samples, or beyond."""
+    recording = read_wav(opened(wav(b"\xc0" * 100, bits=8)[:-cut] + second(b"\x40" * 16, bits=8)))
+    assert recording.samples.tolist() == [0.5] * (100 - cut) + [-0.5] * 16
+    (warning,) = recording.warnings
+    assert f"promises 100 bytes (0.01 s), the file holds {100 - cut} " in warning
+
+
+def test_a_header_is_found_over_the_seam_of_two_blocks():
+    """By hand: in all places about the end of the first 256 KiB of the samples."""
+    for n in range((1 << 18) - 20, (1 << 18) + 4):
+        recording = read_wav(wav(b"\xc0" * n, 0xFFFFFFFF, bits=8)[: 44 + n] + wav(b"\x40", bits=8))
+        assert (len(recording.samples), recording.samples[-1], recording.warnings) == (n + 1, -0.5, ())
+
+
+def test_samples_that_begin_no_header_come_at_once():
+    """By hand: RIFF, but no WAVE behind it, and R alone, are samples; only the last bytes of what has come are kept
+    back, and only while they may go on as a header does."""
+    parts = (b"abcd", 4), (b"RIFFRIFFabcdabcdabcdabcd", 24), (b"abcdR", 4), (b"abcdRx", 6), (b"abRIFFabc", 2)
+    for size, (data, n) in itertools.product((0xFFFFFFFF, 1000), parts):
+        with open_audio(Pipe(wav(data, size, bits=8)[: 44 + len(data)], 1 << 16)) as audio:
+            n_blocks = 1 if size == 1000 else 2  # after the first 4 bytes, which tell whether the recording is empty
+            assert sum(len(block) for block in itertools.islice(audio.blocks, n_blocks)) == n
+
+
+MP3_FRAME = b"\xff\xfb\x90\x00" + b"\x55" * 413
+ID3 = b"ID3\3\0\0" + bytes([0, 0, 1, 2]) + b"\xe9" * 130
+
+
+@pytest.mark.parametrize("opened", OPENED)
+@pytest.mark.parametrize(
+    ("junk", "n_bytes"),
+    [
+        (b"\r\n", 0),
+        (b"abcdefg", 0),
+        (b"\x80\xff\1\2abc", 0),
+        (b"\xff" * 16, 0),
+        (b"\xff" * 17, 17),
+        (b"abcdefghijklmnopq", 17),
+        (b"\1\2\3" + bytes(300_000), 0),
+        (bytes(300_000), 0),
+        (MP3_FRAME * 1000, 417_000),
+        (ID3 + MP3_FRAME * 9, 417 * 9),
+        (ID3, 0),
+        (b"TAG" + b"\xe9" * 125, 0),
+    ],
+    ids=lambda value: f"{len(value)} {value[:12]!r}" if isinstance(value, bytes) else None,
+)
+def test_junk_after_a_recording(opened, junk, n_bytes):
+    """By hand: what may be sound is told; a recording behind it is read."""
+    told = (f"{n_bytes} bytes follow the recording that are no part of it, and are left out",) if n_bytes else ()
+    for more in (), (0.25,):
+        recording = read_wav(opened(wav(b"\x00\x40") + junk + (wav(b"\x00\x20") if more else b"")))
+        assert (recording.samples.tolist(), recording.warnings) == ([0.5, *more], told)
+
+
+@pytest.mark.parametrize("text", [b"<?xml ?>" + b"x" * 99, chunk(b"LIST", b"x" * 99, 999), b"APETAGEX" * 9])
+def test_text_after_a_recording_is_not_told(text):
+    assert samples(wav(b"\x00\x40") + text) == [0.5]
+
+
+@pytest.mark.parametrize("opened", OPENED)
+def test_a_recording_after_an_empty_one(opened):
+    empty = riff(fmt(), chunk(b"data", b""), chunk(b"LIST", b"INFO"))
+    assert samples(opened(empty + wav(b"\x00\x40"))) == [0.5]
 
 
 def test_a_socket_is_not_asked_whether_another_follows():
