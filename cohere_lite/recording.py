@@ -81,8 +81,8 @@ class Recording:
         raise TypeError("a Recording cannot be pickled or copied: begin one in each process")
 
     def push(self, samples: NDArray) -> list[Segment]:
-        """The next samples, float (n,) or (n, channels) in -1..1, or int16 -> the segments that they complete. None,
-        n = 0, from a source that sends nothing in silence: pauses then pass by the clock. Raises OptionError for a
+        """The next samples, as Transcriber.segments takes them -> the segments that they complete. None of them, n = 0,
+        from a source that sends nothing in silence: pauses then pass by the clock. Raises OptionError for a
         channel that is not there, AudioError, ModelError; the next call gives what is left."""
         with naming("the recording"):
             for frames in in_parts([samples], _PUSHED_FRAMES):
@@ -132,8 +132,6 @@ class Recording:
 
     def _push(self, frames: NDArray) -> None:
         mixed = mix(frames, self._channel)
-        if self._channel is None and frames.shape[1] > 1:
-            self._replace_cancelled(frames, mixed)
         self._came_s = monotonic()
         if not self._tracks:
             self._n_channels = frames.shape[1]
@@ -142,6 +140,8 @@ class Recording:
             self._began_s = self._came_s
         elif frames.shape[1] != self._n_channels:
             raise AudioError(f"a block of {frames.shape[1]} channels after blocks of {self._n_channels}")
+        if self._channel is None and self._n_channels > 1:
+            self._replace_cancelled(frames, mixed)
         n_usable = usable_frames(mixed)
         for track, column in zip(self._tracks, mixed[:n_usable].T, strict=True):
             self._pieces += track.push(column)

@@ -78,7 +78,8 @@ class _Data(NamedTuple):
 
     @property
     def format(self) -> str:
-        return f"{self.coding.decode(b'').shape[1]} channels at {self.rate} Hz"
+        n_channels = self.coding.decode(b"").shape[1]
+        return f"{n_channels} channel{'' if n_channels == 1 else 's'} at {self.rate} Hz"
 
 
 @dataclass(frozen=True)

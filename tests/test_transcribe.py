@@ -585,6 +585,13 @@ def test_channels_that_cancel_for_a_while(demo: Transcriber, first: int) -> None
     assert (transcript.text, transcript.warnings) == (f"{SAMPLE_TEXT} {SAMPLE_TEXT}", (CANCEL,))
 
 
+def test_blocks_of_more_channels_than_the_ones_before(scripted: Transcriber) -> None:
+    pushed = scripted.recording(16000)
+    pushed.push(np.ones((800, 2)))
+    with pytest.raises(AudioError, match="a block of 3 channels after blocks of 2"):
+        pushed.push(np.ones((800, 3)))
+
+
 def test_what_does_not_cancel(scripted: Transcriber) -> None:
     """Noises that have nothing to do with each other, of any number of channels, in blocks of 10 ms and of 5 samples,
     too; silence; speech that comes to a second microphone later (17 samples are the worst); numbers that are none."""
@@ -734,7 +741,7 @@ def test_the_first_piece_waits_for_no_other(exported: Path, monkeypatch: pytest.
     with open_audio(wav(32767 * noise / np.abs(noise).max())) as audio:
         segments = transcriber.segments(replace(audio, blocks=blocks(audio.blocks)), skip_silence=False)
         first = next(segments)
-        assert n_read == 2 * 2**17
+        assert n_read == 2**16 + 2**17  # 128 KiB were looked at when it was opened
         rest = list(segments)
     assert (first.start, rest[-1].end) == (0, 60)
     whole, left = divmod(len(rest), 4)

@@ -360,8 +360,8 @@ def test_two_data_chunks_are_one_recording():
 @pytest.mark.parametrize(
     ("second", "told"),
     [
-        (wav(b"\0\0", rate=8000), "it has 1 channels at 8000 Hz, the first one 1 channels at 16000 Hz"),
-        (wav(b"\0" * 4, channels=2), "it has 2 channels at 16000 Hz, the first one 1 channels at 16000 Hz"),
+        (wav(b"\0\0", rate=8000), "it has 1 channel at 8000 Hz, the first one 1 channel at 16000 Hz"),
+        (wav(b"\0" * 4, channels=2), "it has 2 channels at 16000 Hz, the first one 1 channel at 16000 Hz"),
         (riff(chunk(b"data", b"\0\0")), "a WAV file without a fmt chunk before its data chunk: a damaged header"),
         (riff(fmt()[:16]), "a WAV file with a fmt chunk of 8 bytes instead of 16 or more"),
         (wav(b"\0\0", tag=0x31), "WAV with format tag 0x0031"),
@@ -408,7 +408,7 @@ def test_a_recording_of_unknown_size_ends_where_another_begins(opened, second, s
     assert recording.warnings == ("the last frame has 1 of its 2 bytes: using the whole samples",)
     recording = read_wav(opened(one + second(b"\xc0" * 8, bits=8, rate=8000)))
     assert recording.samples.tolist() == [0.5] * 40
-    assert "it has 1 channels at 8000 Hz, the first one 1 channels at 16000 Hz" in recording.warnings[0]
+    assert "it has 1 channel at 8000 Hz, the first one 1 channel at 16000 Hz" in recording.warnings[0]
 
 
 @pytest.mark.parametrize("second", BUILDERS)
