@@ -334,6 +334,7 @@ def test_a_second_recording_that_ffmpeg_leaves_out(tmp_path, only_ffmpeg, name):
     assert opened(data + data)[2] == [FOLLOWS]
 
 
+@pytest.mark.slow
 @needs_soundfile
 @needs_ffmpeg
 @pytest.mark.parametrize("converter", ["only_ffmpeg", "only_soundfile"])
@@ -440,6 +441,7 @@ print(code, len(os.listdir(os.environ["TMPDIR"])), n_frames + sum(map(len, block
 """
 
 
+@pytest.mark.slow
 @posix
 @needs_ffmpeg
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="has no fork")

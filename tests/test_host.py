@@ -99,6 +99,7 @@ def test_the_parents_transcriber_in_a_child(threads: int, expected: str, used: s
     assert (its_status, parents) == ("0", f"0 {SAMPLE_TEXT}")
 
 
+@pytest.mark.slow
 @fork
 @pytest.mark.parametrize("work", ["t.transcribe(SAMPLE)", "cohere_lite.Transcriber(threads=1)"])
 def test_a_fork_while_another_thread_is_at_work(work: str) -> None:
@@ -203,6 +204,7 @@ if os.name == "posix":
     ENDS["Ctrl-C"] = "signal.raise_signal(signal.SIGINT)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("work", ["t.transcribe(SAMPLE)", "cohere_lite.Transcriber()"])
 def test_the_end_while_a_daemon_thread_is_at_work(work: str, ends: str) -> None:

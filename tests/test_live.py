@@ -249,6 +249,7 @@ def test_nohup_stays_in_force() -> None:
     os.close(reading)
 
 
+@pytest.mark.slow
 def test_a_phrase_comes_though_nothing_else_does() -> None:
     """The source stops in the middle of a pause, and then goes on. Or a WAV file has ended, and the pipe has not: as
     soon as another one comes, it is transcribed, too."""
@@ -262,6 +263,7 @@ def test_a_phrase_comes_though_nothing_else_does() -> None:
             assert command.line() == f"{SAMPLE_TEXT}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("buffering", [0, -1])
 def test_a_phrase_comes_from_a_pipe_of_a_program(buffering: int) -> None:
     """As above, in another program, which reads a pipe that blocks: by a file object, or by the name of a pipe."""
@@ -291,6 +293,7 @@ def test_a_signal_ends_a_named_pipe(tmp_path: Path) -> None:
         assert process.wait() == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_phrase_comes_from_a_named_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     command = [*COMMAND, "-q", "--cut", "pauses", "-f", "srt", str(tmp_path / "fifo")]
