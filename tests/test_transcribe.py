@@ -718,8 +718,8 @@ def test_pauses_longer_than_the_model_takes_are_told_at_once(exported: Path) -> 
 
 
 def test_the_first_piece_waits_for_no_other(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: pieces of up to 10 s of a file that is read in blocks of 8.2 s (2**18 bytes), the first half as long: the
-    first piece comes after two blocks, and then they are decoded four at a time."""
+    """By hand: pieces of up to 10 s of a file that is read in blocks of 8.2 s (2**18 bytes), the first half as long. A
+    piece comes after two blocks, and then they are decoded four at a time."""
     transcriber = Transcriber(exported / "fast")
     n_read = 0
 
