@@ -39,8 +39,7 @@ RATE = 16000
 SPEECH = np.frombuffer(SAMPLE.read_bytes()[44:], "<i2")
 N_THREADS = 3
 CHILD_S = 120.0  # a child that takes longer hangs
-# What a row may differ from another without a leak: buffers and arenas that grow to their largest use, threads and
-# descriptors of requests that are going on. Between the medians of quarters.
+# What the medians of two quarters may differ by without a leak: arenas grow to their largest use.
 TOLERANCES = {"memory, MB": 15.0, "descriptors": 2.0, "threads": 2.0, "temporary files": 1.0, "children": 1.0}
 
 Request = Callable[[], object]
@@ -64,7 +63,8 @@ def soak(seconds: float, seed: int, media: Path, temporary: Path) -> int:
     make_media(media)
     counts: Counter[str] = Counter()
     failures: list[str] = []
-    ended = threading.Event()
+    ended, is_due = threading.Event(), threading.Event()
+    rest = threading.Barrier(N_THREADS + 1)  # to measure while nothing is going on
 
     def work(requests: dict[str, Request], number: int) -> Iterator[None]:
         choose = random.Random(seed + number)
@@ -80,7 +80,9 @@ def soak(seconds: float, seed: int, media: Path, temporary: Path) -> int:
 
     def worker(number: int) -> None:
         for _ in work(in_threads(transcriber, media, random.Random(seed - number)), number):
-            pass
+            if is_due.is_set():
+                rest.wait()
+                rest.wait()
 
     threads = [threading.Thread(target=worker, args=(number + 1,)) for number in range(N_THREADS)]
     for thread in threads:
@@ -92,7 +94,11 @@ def soak(seconds: float, seed: int, media: Path, temporary: Path) -> int:
     for _ in work(in_main(media), 0):
         now = time.monotonic() - began
         if now >= interval_s * (len(rows) + 1):
+            is_due.set()
+            rest.wait()
             rows.append(measured(temporary))
+            is_due.clear()
+            rest.wait()
             figures = [f"{value:.0f}" for value in rows[-1].values()]
             print(" | ".join([f"{now / 60:.1f}", *figures, str(counts.total())]), flush=True)
         if now > seconds:
