@@ -128,9 +128,8 @@ def through_ffmpeg(program: str, path: str, kind: str, track: int | None) -> Ite
         if isinstance(audio, AudioError):
             _end(run, path, found)
             raise Refused(f"what ffmpeg made of it: {audio}") from audio
-        # now, as the file may be gone when its samples have been read
-        n_frames = flac_frames(path)
-        missing = cut_short(path) + another_follows(path, not found.format.startswith(_STOPS_AT_THE_END))
+        # now, as it may be gone when its samples have been read
+        file = stack.enter_context(open(path, "rb"))
 
         def blocks() -> Generator[NDArray[np.float64], None, None]:
             n_delay = round(delay_s * audio.rate)
@@ -145,13 +144,16 @@ def through_ffmpeg(program: str, path: str, kind: str, track: int | None) -> Ite
                 said = _end(run, path, found)
             except Refused as refusal:
                 raise AudioError(f"{kind}; {refusal}") from None
+            missing = cut_short(file) + another_follows(file, not found.format.startswith(_STOPS_AT_THE_END))
             # ffmpeg gives lengths in hundredths of a second
-            promised = n_frames or (round((found.length_s - 0.01) * audio.rate) if found.format in _EXACT else 0)
+            promised = flac_frames(file) or (
+                round((found.length_s - 0.01) * audio.rate) if found.format in _EXACT else 0
+            )
             lacking = decoded_less("ffmpeg", position, promised, audio.rate)
             if found.format in _EXACT and promised > 0 and not lacking:
                 said = [message for message in said if "CRC" in message]  # others are of tags at the end
             elif found.format == "mp3" and said and all(map(_NO_MPEG_FRAME.search, said)):
-                said = said[2 * _tags_in_mpeg(path) :]
+                said = said[2 * _tags_in_mpeg(file) :]
             audio.missing.extend([*said[-_MESSAGES:], *(missing or lacking)])
 
         yield replace(audio, blocks=blocks(), live=False, warnings=warnings)
@@ -318,14 +320,12 @@ def _messages(lines: list[str], path: str, found: _Found | None) -> tuple[list[s
     return errors, others
 
 
-def _tags_in_mpeg(path: str) -> int:
+def _tags_in_mpeg(file: BinaryIO) -> int:
     """How many ID3 tags stand between frames, where files were put one behind the other; and zeros or lyrics (Lyrics3)
     at the end."""
     n_tags, tail = 0, b""
-    with suppress(OSError), open(path, "rb") as file:  # gone: nothing is excused
-        file.seek(10)
-        while block := file.read(1 << 20):
-            n_tags += len(re.findall(rb"ID3[\x02-\x04]\0[\0-\xf0][\0-\x7f]{4}", tail[-9:] + block))
-            tail = (tail + block)[-160:]
-        n_tags += not any(tail[-16:]) or b"LYRICS200" in tail or b"LYRICSEND" in tail
-    return n_tags
+    file.seek(10)
+    while block := file.read(1 << 20):
+        n_tags += len(re.findall(rb"ID3[\x02-\x04]\0[\0-\xf0][\0-\x7f]{4}", tail[-9:] + block))
+        tail = (tail + block)[-160:]
+    return n_tags + (not any(tail[-16:]) or b"LYRICS200" in tail or b"LYRICSEND" in tail)

@@ -25,9 +25,10 @@ def through_soundfile(soundfile: Any, path: str, kind: str, track: int | None) -
     """soundfile: the module;  kind: what the file is, for messages;  track: None or 0.
 
     Raises Refused if libsndfile does not know the file, AudioError, OptionError for a track that is not there."""
-    missing, follows = cut_short(path), another_follows(path, reads_on=False)
     with open(path, "rb") as opened:
+        missing = cut_short(opened)
         # The length of an MP3 file without a Xing header is an estimate.
+        opened.seek(0)
         is_estimate = opened.read(4) != b"RIFF" and promised_end(opened) is None
         opened.seek(0)
 
@@ -56,7 +57,7 @@ def through_soundfile(soundfile: Any, path: str, kind: str, track: int | None) -
                 except soundfile.LibsndfileError as error:
                     raise AudioError(f"{kind}; soundfile: {error.error_string}") from error
                 missing.extend([] if missing else decoded_less("soundfile", position, promised, file.samplerate))
-                missing.extend(follows)
+                missing.extend(another_follows(opened, reads_on=False))
 
             duration = n_frames / file.samplerate if n_frames else None
             yield Audio(file.samplerate, duration, blocks(), missing=missing)
