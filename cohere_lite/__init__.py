@@ -3,8 +3,9 @@
     from cohere_lite import Transcriber
     print(Transcriber("path/to/model").transcribe("speech.wav").text)
 
-The files in the order in which a sample becomes text: wav (codings), audio, resample, cut, mel, model (graphfile,
-turns, session, contracts), decode, tokens, transcript, recording, transcribe. Folders but contracts/ are optional."""
+The files in the order in which a sample becomes text: reader, wav (codings), audio, resample, cut, mel, model
+(graphfile, turns, session, contracts), decode, tokens, transcript, recording, transcribe. Folders but contracts/ are
+optional."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import AudioError, NotWav, OptionError, naming, number
-from .wav import ASYNC_READ, Audio, bytes_left, open_pcm, open_wav
+from .reader import ASYNC_READ, bytes_left
+from .wav import Audio, open_pcm, open_wav
 
 AudioFile = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 

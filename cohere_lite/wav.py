@@ -5,16 +5,9 @@ A recording that was cut short, or whose header was never completed, gives the s
 
 from __future__ import annotations
 
-import inspect
-import io
-import os
 import re
-import select
-import stat
 import struct
-import time
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
@@ -23,6 +16,7 @@ from numpy.typing import NDArray
 
 from .codings import EXTENSIBLE, Coding, find_coding
 from .errors import AudioError, NotWav
+from .reader import Reader, bytes_left
 
 # The fields of an EXTENSIBLE file's SubFormat GUID after the first, which is the real format tag:
 _GUID_TAIL = (0x0000, 0x0010, b"\x80\0\0\xaa\0\x38\x9b\x71")  # KSDATAFORMAT_SUBTYPE_*, ksmedia.h
@@ -53,7 +47,6 @@ _CONTAINERS = {
 
 _READ_BYTES = 1 << 18  # read and converted at once; bounds the working memory
 _PAYLOAD_BYTES = 1 << 17  # of the samples are looked at: two bursts of the longest kind (extras/payload.py)
-_POLL_S = 0.05  # until a file that does not block is read again
 _MOST_ZEROS = 1 << 16  # bytes between chunks before the first sample
 _MOST_PADDING = 16  # bytes after a recording that are no chunk: some writers leave so many
 # How files begin, in so many bytes that samples never hold them by chance. WAVE first: what a search of 100 MB looks
@@ -106,48 +99,11 @@ class Audio:
     warnings: list[str] = field(default_factory=list)
 
 
-ASYNC_READ = "expected a binary file, not one whose read is asynchronous: pass the bytes, await read()"
-
-
-class _Reader:
-    """A file that takes back what was read of it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.ahead, self._drained = file, b"", False
-        self.is_socket = False
-        with suppress(AttributeError, OSError):
-            self.is_socket = stat.S_ISSOCK(os.fstat(file.fileno()).st_mode)
-
-    def some(self, count: int, pauses: bool = False) -> bytes | None:
-        """As read_some; pauses: gives None for them, of any pipe."""
-        if not self.ahead:
-            part = read_some(self.file, count, pauses and self._drained)
-            self._drained = part is None or len(part) < count
-            return part
-        part, self.ahead = self.ahead[:count], self.ahead[count:]
-        return part
-
-    def exactly(self, count: int) -> bytes:
-        """count bytes, fewer only at the end of the file."""
-        parts = []
-        while count > 0 and (part := self.some(count)) != b"":
-            parts.append(part or b"")
-            count -= len(parts[-1])
-        return b"".join(parts)
-
-    def peek(self, count: int) -> bytes:
-        self.put_back(part := self.exactly(count))
-        return part
-
-    def put_back(self, part: bytes) -> None:
-        self.ahead = part + self.ahead
-
-
 def open_wav(file: BinaryIO) -> Audio:
     """Reads the header of a WAV file, which may be a pipe; the samples follow as `blocks` are asked for, each as soon
     as it is there. Memory: some 12 MiB, whatever the header promises. Raises AudioError when there is no usable header,
     NotWav for another format or a coding that is not supported; while reading blocks, OSError."""
-    reader = _Reader(file)
+    reader = Reader(file)
     container, start = _read_start(reader)
     if not start:
         raise AudioError("empty (0 bytes)")
@@ -163,10 +119,10 @@ def open_wav(file: BinaryIO) -> Audio:
 
 def open_pcm(file: BinaryIO, coding: Coding, rate: int) -> Audio:
     """Samples without a header, from here to the end."""
-    return _open(_Reader(file), _Data(_RIFF, coding, rate, None))
+    return _open(Reader(file), _Data(_RIFF, coding, rate, None))
 
 
-def _open(reader: _Reader, data: _Data) -> Audio:
+def _open(reader: Reader, data: _Data) -> Audio:
     n_left = bytes_left(reader.file)  # nothing is put back yet
     expected = min(data.size or _NO_FILE_IS_LONGER, _NO_FILE_IS_LONGER if n_left is None else n_left)
     seconds = expected / (data.coding.block_bytes * data.rate / data.coding.block_frames)
@@ -175,17 +131,6 @@ def _open(reader: _Reader, data: _Data) -> Audio:
     if n_left and data.size is not None:  # of a pipe, when it comes
         _refuse_payload(reader.peek(min(data.size or n_left, _PAYLOAD_BYTES)), data.coding, reader.file)
     return Audio(data.rate, duration, _chained(reader, data, missing), live=not n_left, missing=missing)
-
-
-def bytes_left(file: BinaryIO) -> int | None:
-    """How many bytes follow; None for a pipe."""
-    try:
-        here = file.tell()
-        end = file.seek(0, 2)
-        file.seek(here)
-        return end - here
-    except (OSError, AttributeError, TypeError):  # TypeError: codecs.open gives files whose seek returns None
-        return None
 
 
 def _refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None = None) -> None:
@@ -197,50 +142,7 @@ def _refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None = None) -
     refuse_payload(head, coding, file)
 
 
-def read_some(file: BinaryIO, count: int, drained: bool = False) -> bytes | None:
-    """1 to count bytes, as soon as there are any; b"" at the end only. Does not wait for a full buffer: of a live
-    recording it may be seconds away. None where nothing has come for 0.05 s: of a file that does not block; and of any
-    pipe, if it is drained (the last read gave less than was asked for, so that its buffer is empty)."""
-    if drained and isinstance(getattr(file, "raw", file), io.FileIO) and hasattr(select, "poll") and not _comes(file):
-        return None
-    try:
-        part = _read_bytes(getattr(file, "read1", file.read), count)
-    except AttributeError:  # tempfile.SpooledTemporaryFile hands read1 on to files that have none
-        part = _read_bytes(file.read, count)
-    if part:
-        return part
-    # The end; or nothing yet, of a file that does not block. read1 of a buffered one gives b"" for both, read does not.
-    if (part := _read_bytes(file.read, 1)) is None:
-        _comes(file)
-    return part
-
-
-def _read_bytes(read: Callable[[int], object], count: int) -> bytes | None:
-    try:
-        part = read(count)
-    except UnicodeDecodeError:
-        part = ""
-    if isinstance(part, str):
-        raise TypeError("expected a binary file: open it with mode 'rb'")
-    if inspect.iscoroutine(part):
-        part.close()
-        raise TypeError(ASYNC_READ)
-    return part if part is None else bytes(part)  # type: ignore[call-overload]  # bytearray and memoryview, too
-
-
-def _comes(file: BinaryIO) -> bool:
-    """Waits, for 0.05 s at most, until there is something to read."""
-    try:
-        # Not select: it takes no descriptor from 1024 on, and on Windows, where there is no poll, sockets only.
-        poll = select.poll()
-        poll.register(file.fileno(), select.POLLIN)
-        return bool(poll.poll(_POLL_S * 1000))
-    except (AttributeError, OSError):  # no poll, or no descriptor
-        time.sleep(_POLL_S)
-        return True
-
-
-def _read_start(reader: _Reader) -> tuple[_Container | None, bytes]:
+def _read_start(reader: Reader) -> tuple[_Container | None, bytes]:
     """The container that begins with the next bytes, if one does; all that was read of it."""
     start = reader.exactly(12)
     if container := _CONTAINERS.get(start[:4]):
@@ -260,7 +162,7 @@ def _find_header(data: bytes, start: int = 0) -> tuple[int, bool]:
     return len(data), False
 
 
-def _find_data(reader: _Reader, container: _Container, before: _Data | None, missing: list[str]) -> _Data | None:
+def _find_data(reader: Reader, container: _Container, before: _Data | None, missing: list[str]) -> _Data | None:
     """Reads on to the next data chunk, of the same recording or of one that follows it: up to its first sample; None
     where there is no more. before: the one that was read;  missing: for what follows it and is no recording. Raises
     AudioError for a damaged header."""
@@ -293,7 +195,7 @@ def _find_data(reader: _Reader, container: _Container, before: _Data | None, mis
     return None
 
 
-def _skip_zeros(reader: _Reader, is_start: bool) -> bool:
+def _skip_zeros(reader: Reader, is_start: bool) -> bool:
     """Up to the next byte that is not zero, if there is one: some writers leave out the zeros that fill up a chunk,
     others write more of them. Before the first sample not so many: of a device there may be no end of them."""
     n_at_once, n_left = (4, _MOST_ZEROS) if is_start else (_READ_BYTES, _NO_FILE_IS_LONGER)
@@ -305,7 +207,7 @@ def _skip_zeros(reader: _Reader, is_start: bool) -> bool:
     return False
 
 
-def _pass_over(reader: _Reader, count: int, missing: list[str] | None) -> None:
+def _pass_over(reader: Reader, count: int, missing: list[str] | None) -> None:
     """Passes over a chunk of `count` bytes. After the first sample (missing is not None): over a tag, too, or what is
     neither, to the next WAV header or the end; and tells of bytes that may have been sound."""
     start = reader.peek(10)
@@ -342,7 +244,7 @@ def _parse_format(body: bytes, byte_order: str) -> tuple[Coding, int]:
     return find_coding(format_tag, bits, channels, block_align, byte_order), rate
 
 
-def _chained(reader: _Reader, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
+def _chained(reader: Reader, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
     """The frames of a data chunk, float64 (n, channels), and of all that follow it: more of the same recording, or
     recordings that were laid end to end."""
     following: _Data | None = data
@@ -366,7 +268,7 @@ def _chained(reader: _Reader, data: _Data, missing: list[str]) -> Generator[NDAr
             return
 
 
-def _decode(reader: _Reader, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
+def _decode(reader: Reader, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
     """The data chunk's whole frames.
 
     Samples that only fill up an ADPCM file's last block are given, too, as by libsndfile: the fact chunk, which should

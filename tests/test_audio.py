@@ -38,7 +38,7 @@ from cohere_lite.audio import (
 )
 from cohere_lite.errors import AudioError, OptionError, naming
 from cohere_lite.extras.raw import RAW_FORMATS
-from cohere_lite.wav import read_some
+from cohere_lite.reader import read_some
 
 try:
     import soundfile

@@ -357,6 +357,23 @@ def test_a_second_recording_of_another_kind(request, tmp_path, converter, name):
             assert FOLLOWS in opened(data + bytes(1000) + (tmp_path / other).read_bytes())[2]
 
 
+@needs_soundfile
+@needs_ffmpeg
+@pytest.mark.parametrize("converter", ["only_ffmpeg", "only_soundfile"])
+def test_a_second_recording_is_looked_for_in_the_end(request, tmp_path, converter, monkeypatch):
+    """All of a FLAC file is read for that: for an hour, 1.8 s before the first sample if it were done at once."""
+    run_ffmpeg("-i", tone(tmp_path / "a.wav"), tmp_path / "a.flac")
+    request.getfixturevalue(converter)
+    searched = []
+    beginnings = lengths._beginnings
+    monkeypatch.setattr(lengths, "_beginnings", lambda *args: searched.append(1) or beginnings(*args))
+    with open_audio(tmp_path / "a.flac") as audio:
+        assert len(next(audio.blocks)) > 0
+        assert searched == []
+        assert all(len(frames) for frames in audio.blocks)  # the others, if there are any
+    assert searched
+
+
 @pytest.mark.parametrize("n_before", [0, 1, 50, 99, 100, 1000])
 def test_beginnings_across_blocks(n_before):
     """By hand: a WAV file begins near the end of a block; reported once or twice, never not at all."""

@@ -12,7 +12,7 @@ from threading import Condition, Thread
 from time import monotonic
 from typing import BinaryIO
 
-from ..wav import read_some
+from ..reader import read_some
 
 _READ_SOME_BYTES = 1 << 16
 _MAX_AHEAD_BYTES = 1 << 25  # 17 minutes of 16-bit mono at 16 kHz; more than that waits in the pipe

@@ -12,7 +12,8 @@ from typing import BinaryIO
 from weakref import finalize
 
 from ..errors import AudioError, NotWav
-from ..wav import Audio, read_some
+from ..reader import read_some
+from ..wav import Audio
 from .ffmpeg import find_ffmpeg, through_ffmpeg
 from .kinds import Refused, identify
 from .sndfile import through_soundfile
