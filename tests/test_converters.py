@@ -762,3 +762,14 @@ def test_chatter_is_no_warning(tmp_path, only_ffmpeg, monkeypatch):
     assert opened((tmp_path / "a.wv").read_bytes() + ape)[2:] == ([], [])
     middle = len(mp3) // 2
     assert opened(mp3[:middle] + b"\xaa" * 300 + mp3[middle + 300 :])[2]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs /dev/zero")
+def test_a_device_without_an_end_is_not_copied(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "copyfileobj", lambda *_: pytest.fail("it would fill the disk"))
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for name in "/dev/zero", tmp_path / "link":
+        with pytest.raises(AudioError, match="for a pipe, convert before it"), open_audio(name):
+            pass
+    with open("/dev/zero", "rb") as file, pytest.raises(AudioError, match="for a pipe"), open_audio(file):
+        pass

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from tempfile import mkdtemp
 from typing import BinaryIO
 from weakref import finalize
@@ -60,12 +61,16 @@ def _remove_folder(folder: str, owner_pid: int) -> None:
 
 
 def _read_again(file: BinaryIO, start: int | None, expected: bytes) -> bytes:
-    """The first _KIND_BYTES of the audio; none where the file cannot go back to them.
+    """The first _KIND_BYTES of the audio; none where the file cannot go back to them, or is a device without an
+    end.
 
     Some objects have tell and no seek (urllib3's responses); some seek and then fail to read, with an error of their
     own (members of a tar stream), or read what comes next.
     """
     head = b""
+    with suppress(Exception):  # no descriptor
+        if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+            return b""
     try:
         file.seek(start)  # type: ignore[arg-type]  # None is one more kind of failure
         while len(head) < _KIND_BYTES and (part := read_some(file, _KIND_BYTES - len(head))):
