@@ -4,6 +4,7 @@ import importlib
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,18 @@ def test_other_signals_come_once(ctrl_c: CtrlC, name: str, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(number)
     ctrl_c.pressed = 0  # to survive
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_every_handler_is_as_before(number: signal.Signals, handler: Any) -> None:
+    before = signal.signal(number, handler)
+    try:
+        with CtrlC():
+            assert (signal.getsignal(number) is handler) == (handler is signal.SIG_IGN)
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
 
 
 def test_what_others_handle_is_theirs() -> None:

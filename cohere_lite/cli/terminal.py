@@ -57,7 +57,7 @@ class CtrlC:
             signal.signal(number, handler)
             if self.pressed == number:
                 signal.raise_signal(number)
-        if interrupt:  # last: from here on Ctrl-C raises
+        if interrupt is not None:  # last: from here on Ctrl-C raises
             signal.signal(signal.SIGINT, interrupt)
 
     def _press(self, number: int, _: object) -> None:
