@@ -49,15 +49,14 @@ def compare(source: ModelFiles, target: ModelFiles, most_apart: float) -> Agreem
     vocabulary = source.vocabulary
     prompt = vocabulary.prompt(vocabulary.languages[0])
     clips = _clips()
-    with forgetting_pages():
-        graphs = _Graphs(source)
-        expected = [graphs.answer(samples, prompt, vocabulary.end_of_text, None) for samples in clips]
-        del graphs
-        graphs = _Graphs(target)
-        found = [
-            graphs.answer(samples, prompt, vocabulary.end_of_text, wanted.argmax(axis=1))
-            for samples, wanted in zip(clips, expected, strict=True)
-        ]
+    graphs = _Graphs(source)
+    expected = [graphs.answer(samples, prompt, vocabulary.end_of_text, None) for samples in clips]
+    del graphs
+    graphs = _Graphs(target)
+    found = [
+        graphs.answer(samples, prompt, vocabulary.end_of_text, wanted.argmax(axis=1))
+        for samples, wanted in zip(clips, expected, strict=True)
+    ]
     return agreement(np.concatenate(expected), np.concatenate(found), most_apart)
 
 
@@ -107,14 +106,21 @@ class _Graphs:
     """The graphs of a model, opened to be run a few times: weights stay in their files."""
 
     def __init__(self, files: ModelFiles) -> None:
-        paths = files.graphs.encoder.path, files.graphs.decoder.path
-        encoder, decoder = (Session(_open(path), path) for path in paths)
+        graphs = files.graphs.encoder, files.graphs.decoder
+        encoder, decoder = (Session(_open(graph.path), graph.path) for graph in graphs)
         self.contract: Contract = files.graphs.contract(encoder, decoder, files.config)
+        self.weights = [graph.path.parent / name for graph in graphs for name in graph.external_bytes]
 
     def answer(
         self, samples: NDArray[np.float32], prompt: Sequence[int], end: int, forced: NDArray[np.int64] | None
     ) -> NDArray[np.float32]:
         """Logits of each step, (steps, vocabulary), for the likeliest tokens or for those that are forced."""
+        with forgetting_pages(self.weights):
+            return self._answer(samples, prompt, end, forced)
+
+    def _answer(
+        self, samples: NDArray[np.float32], prompt: Sequence[int], end: int, forced: NDArray[np.int64] | None
+    ) -> NDArray[np.float32]:
         contract = self.contract
         contract.start([contract.encode(samples)])
         most = min(MAX_TOKENS, contract.max_positions - len(prompt)) if forced is None else len(forced)
