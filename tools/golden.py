@@ -7,11 +7,11 @@ which versions made it. Inputs are stored as int16 (sample = value / 32768), so 
 features made on another machine differ in their last bits, as the tolerances in tests/test_mel.py allow.
 """
 
+import argparse
 import io
 import json
 import platform
 import subprocess
-import sys
 import wave
 from pathlib import Path
 from typing import Any
@@ -124,4 +124,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if sys.argv[1:] else FOLDER)
+    parser = argparse.ArgumentParser(prog="python -m tools.golden", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="default: tests/golden")
+    main(parser.parse_args().folder)

@@ -8,6 +8,7 @@ Writes   a Markdown table to stdout: cut as the reference cuts, and at pauses
 Needs    POSIX (wait4)
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -65,4 +66,6 @@ def run(path: Path, cut: str) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main([float(minutes) for minutes in sys.argv[1:]] or [10, 180]))
+    parser = argparse.ArgumentParser(prog="python -m tools.bench.long", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("minutes", nargs="*", type=float, default=[10, 180], help="of each recording (default: 10 180)")
+    sys.exit(main(parser.parse_args().minutes))
