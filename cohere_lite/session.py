@@ -19,7 +19,6 @@ from onnxruntime import OrtValue
 from .errors import ModelError, OptionError, ProviderError, number
 from .graphfile import GraphFile
 
-CPU_ONLY = ["CPUExecutionProvider"]
 # On the CPU, fusing a residual sum with the layer norm after it replaces two fast kernels with a slow one
 # (export/norms.py).
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
@@ -31,11 +30,12 @@ _DEVICES = ("cpu", "cuda", "dml", "webgpu", "cann")  # OrtValue's names; those o
 
 class Value(NamedTuple):
     """An input or output. shape: numbers, and names or None where the size is free;  device: the memory that kernels
-    read it from or write it to, "cpu", "cuda", ..."""
+    read it from or write it to, "cpu", "cuda", ...;  device_id: of several of them, this one"""
 
     shape: tuple[int | str | None, ...]
     dtype: np.dtype
     device: str
+    device_id: int = 0
 
 
 class Session:
@@ -118,10 +118,10 @@ class Session:
 def _values(session: ort.InferenceSession, path: Path, arguments: list[ort.NodeArg], infos: str) -> dict[str, Value]:
     """infos: the method that tells which memory kernels use: bound in another, shared caches give wrong text."""
     provider = session.get_providers()[0]
-    devices = ["cpu"] * len(arguments)
+    devices = [("cpu", 0)] * len(arguments)
     if hasattr(session, infos):
-        devices = [_device(info) for info in getattr(session, infos)()]
-    elif provider != CPU_ONLY[0]:
+        devices = [(_device(info), info.device_id) for info in getattr(session, infos)()]
+    elif provider != "CPUExecutionProvider":
         raise ProviderError(
             f"onnxruntime {ort.__version__} cannot tell which memory {provider} uses; 1.24 or newer can"
         )
@@ -129,30 +129,18 @@ def _values(session: ort.InferenceSession, path: Path, arguments: list[ort.NodeA
     for argument, device in zip(arguments, devices, strict=True):
         if argument.type not in DTYPES:
             raise ModelError(f"{path}: {argument.name!r} is a {argument.type}; supported are {', '.join(DTYPES)}")
-        found[argument.name] = Value(tuple(argument.shape), DTYPES[argument.type], device)
+        found[argument.name] = Value(tuple(argument.shape), DTYPES[argument.type], *device)
     return found
 
 
 def _device(info: ort.capi.onnxruntime_pybind11_state.OrtMemoryInfo) -> str:
-    """The name by which OrtValue knows a kind of memory; "CudaPinned" is the CPU's, which the device reaches."""
-    name = "cpu" if "pinned" in info.name.lower() else info.name.lower()
+    """The name by which OrtValue knows a kind of memory; "CudaPinned" and "OpenVINO_shared_CPU" are the CPU's, which
+    the device reaches."""
+    is_shared = info.device_mem_type == ort.OrtDeviceMemoryType.HOST_ACCESSIBLE
+    name = "cpu" if is_shared else info.name.lower()
     if found := [device for device in _DEVICES if name.startswith(device)]:
         return found[0]
     raise ProviderError(f"the provider uses a memory called {info.name!r}; known: {', '.join(_DEVICES)}")
-
-
-def provider_names(providers: Sequence[str]) -> list[str]:
-    """onnxruntime's names, with the CPU last for what the others leave. Raises OptionError, ProviderError."""
-    if not isinstance(providers, (list, tuple)) or not all(isinstance(name, str) for name in providers):
-        raise OptionError(f"providers is {providers!r}; it must be a list such as ['cuda', 'cpu']")
-    if tuple(providers) == ("cpu",):
-        return CPU_ONLY
-    try:
-        from .extras.providers import find_providers
-    except ImportError:
-        needed = "cohere_lite/extras/providers.py, which is not in this copy"
-        raise ProviderError(f"providers other than ['cpu'] need {needed}") from None
-    return find_providers(providers)
 
 
 def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionOptions:
@@ -184,25 +172,39 @@ def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionO
 
 
 Options = Callable[[], ort.SessionOptions]  # new ones at each call
+Opener = Callable[[GraphFile, Options], Session]  # of graphs on other providers than the CPU
 Cache = str | PathLike[str] | None  # where prepared copies are kept: see extras/prepared.py
 
 
-def open_session(graph: GraphFile, names: list[str], make_options: Options, cache: Cache) -> Session:
-    """names: onnxruntime's, of providers. Raises ModelError, ProviderError."""
-    if names == CPU_ONLY:  # prepared copies have weights packed for it
-        try:
-            from .extras.prepared import open_prepared
-        except ImportError:
-            pass  # large models then take longer to open
-        else:
-            if prepared := open_prepared(graph, make_options, SLOW_FUSIONS, cache):
-                return Session(prepared, graph.path)
-    disabled = SLOW_FUSIONS if names == CPU_ONLY else None
+def find_opener(providers: Sequence[str]) -> Opener | None:
+    """None for the CPU alone. Raises OptionError, ProviderError."""
+    if not isinstance(providers, (list, tuple)) or not all(isinstance(name, str) for name in providers):
+        raise OptionError(f"providers is {providers!r}; it must be a list such as ['cuda', 'cpu']")
+    if tuple(providers) == ("cpu",):
+        return None
     try:
-        session = ort.InferenceSession(str(graph.path), make_options(), providers=names, disabled_optimizers=disabled)
+        from .extras.opening import opener_on
+    except ImportError:
+        needed = "cohere_lite/extras/providers.py, which is not in this copy"
+        raise ProviderError(f"providers other than ['cpu'] need {needed}") from None
+    return opener_on(providers)
+
+
+def open_session(graph: GraphFile, opener: Opener | None, make_options: Options, cache: Cache) -> Session:
+    """Raises ModelError, ProviderError."""
+    if opener:
+        return opener(graph, make_options)
+    try:  # prepared copies have weights packed for the CPU
+        from .extras.prepared import open_prepared
+    except ImportError:
+        pass  # large models then take longer to open
+    else:
+        if prepared := open_prepared(graph, make_options, SLOW_FUSIONS, cache):
+            return Session(prepared, graph.path)
+    only = ["CPUExecutionProvider"]
+    try:
+        session = ort.InferenceSession(str(graph.path), make_options(), only, disabled_optimizers=SLOW_FUSIONS)
     except Exception as error:  # onnxruntime's own classes share no base but this one
         reason = " ".join(str(error).split())
         raise ModelError(f"onnxruntime {ort.__version__} cannot load {graph.path}: {reason}") from error
-    if (found := session.get_providers()[0]) != names[0]:  # onnxruntime only warns, and runs on what is left
-        raise ProviderError(f"{names[0]} was asked for, but {graph.path.name} would run on {found}")
     return Session(session, graph.path)
