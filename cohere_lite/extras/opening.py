@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ModelError, ProviderError
 from ..graphfile import MODEL_GRAPH, GraphFile, fields
-from ..session import Opener, Options, OrtValue, Session, ort
+from ..session import CPU, Opener, Options, OrtValue, Session, ort
 from .providers import PROVIDERS, Plan, find_plans, quiet_log, reason
 
 _GRAPH_NODES, _NODE_INPUT, _NODE_OP_TYPE = 1, 1, 4  # field numbers: onnx/onnx.proto
@@ -29,8 +29,11 @@ def opener_on(providers: Sequence[str]) -> Opener | None:
 def open_on(plans: list[Plan], graph: GraphFile, make_options: Options) -> Session:
     """Raises ModelError, ProviderError."""
     first = plans[0]
-    if first.name == "webgpu" and any(len(inputs) > _KEY_PADDING_MASK and inputs[_KEY_PADDING_MASK]
-                                      for operator, inputs in _nodes(graph.path) if operator == b"MultiHeadAttention"):
+    if first.name == "webgpu" and any(
+        len(inputs) > _KEY_PADDING_MASK and inputs[_KEY_PADDING_MASK]
+        for operator, inputs in _nodes(graph.path)
+        if operator == b"MultiHeadAttention"
+    ):
         raise ModelError(
             f"{graph.path.name} gives MultiHeadAttention a key_padding_mask, for which webgpu has no kernel: "
             "export with --precision fp16 or fp32"
@@ -58,7 +61,7 @@ def open_on(plans: list[Plan], graph: GraphFile, make_options: Options) -> Sessi
 
 def _failure(plan: Plan, graph: GraphFile, error: Exception | None) -> Exception:
     """error: None where onnxruntime said nothing."""
-    if type(error).__name__ in _GRAPH_ERRORS:
+    if error and type(error).__name__ in _GRAPH_ERRORS:
         return ModelError(f"onnxruntime {ort.__version__} cannot load {graph.path}: {reason(error)}")
     if library := _missing_library(plan):
         return ProviderError(f"{plan.name} needs {library}, which is not on this machine: {_where_it_is(library)}")
@@ -93,9 +96,9 @@ def _where_it_is(library: str) -> str:
 
 def _check_memory(plan: Plan, opened: Session) -> None:
     """Raises ProviderError where Python cannot have values in the provider's memory: onnxruntime-webgpu."""
-    for device in {value.device for value in (*opened.inputs.values(), *opened.outputs.values())} - {"cpu"}:
+    for device in {value.device for value in (*opened.inputs.values(), *opened.outputs.values())} - {CPU}:
         try:
-            OrtValue.ortvalue_from_shape_and_type([1], np.float32, device)
+            OrtValue.ortvalue_from_shape_and_type([1], np.float32, *device)
         except RuntimeError as error:
             package = PROVIDERS[plan.name][1]
             raise ProviderError(
@@ -106,11 +109,14 @@ def _check_memory(plan: Plan, opened: Session) -> None:
 
 def _nodes(path: Path) -> Iterator[tuple[bytes, list[bytes]]]:
     """The operator of each node and the names of its inputs; subgraphs are left out."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        with suppress(LookupError, ValueError):  # a damaged file, which onnxruntime will tell
-            for model_field, content in fields(data, slice(0, len(data))):
-                for field, node in fields(data, content) if model_field == MODEL_GRAPH else ():
-                    if field == _GRAPH_NODES:
-                        parts = [(number, data[at]) for number, at in fields(data, node)]
-                        operator = next((text for number, text in parts if number == _NODE_OP_TYPE), b"")
-                        yield operator, [text for number, text in parts if number == _NODE_INPUT]
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        suppress(LookupError, ValueError),  # a damaged file, which onnxruntime will tell
+    ):
+        for model_field, content in fields(data, slice(0, len(data))):
+            for field, node in fields(data, content) if model_field == MODEL_GRAPH else ():
+                if field == _GRAPH_NODES:
+                    parts = [(number, data[at]) for number, at in fields(data, node)]
+                    operator = next((text for number, text in parts if number == _NODE_OP_TYPE), b"")
+                    yield operator, [text for number, text in parts if number == _NODE_INPUT]

@@ -31,7 +31,6 @@ PROVIDERS = {
 _SYSTEMS = {"directml": "Windows", "coreml": "macOS", "mlx": "macOS"}  # where alone there is such a package
 _NVIDIA = ("cuda", "tensorrt")
 _NUMBERED = (*_NVIDIA, "directml")  # built in, they take an option device_id
-_SYNTAX = re.compile(r"(?P<name>\w+)(:(?P<number>\d+))?([:,](?P<options>[\w.]+=[^,=]+(,[\w.]+=[^,=]+)*))?", re.ASCII)
 
 
 class Plan(NamedTuple):
@@ -53,6 +52,12 @@ def find_plans(providers: Sequence[str]) -> list[Plan]:
     names = [name for name, _, _ in asked]
     if twice := [name for name in names if names.count(name) > 1]:
         raise OptionError(f"providers is {providers!r}; it names {twice[0]} twice")
+    if {*names} != {"cpu"} and not hasattr(ort.InferenceSession, "get_input_memory_infos"):
+        # bound in another memory than the one that kernels use, caches give wrong text
+        raise ProviderError(
+            f"onnxruntime {ort.__version__} does not tell which memory {names[0]} uses: pip install -U onnxruntime "
+            "(1.24.4 or newer)"
+        )
     asked = asked[: names.index("cpu")] if "cpu" in names else asked  # nothing is left for those after it
     plans = []
     with quiet_log():
@@ -68,21 +73,24 @@ def find_plans(providers: Sequence[str]) -> list[Plan]:
 
 def parse_provider(text: str) -> tuple[str, int | None, dict[str, str]]:
     """ "cuda:1,key=value" -> ("cuda", 1, {"key": "value"}). Raises OptionError."""
-    if (found := _SYNTAX.fullmatch(text)) is None:
+    name, colon, rest = text.partition(":")
+    items = rest.split(",") if colon else []
+    number = int(items.pop(0)) if items and re.fullmatch("[0-9]+", items[0]) else None
+    pairs = [item.partition("=")[::2] for item in items]
+    if not re.fullmatch(r"\w+", name, re.ASCII) or not all(key and value for key, value in pairs):
         raise OptionError(f"provider {text!r} is not understood; it must be as cuda, cuda:1 or cuda:1,KEY=VALUE,...")
-    name = {ep: name for name, (ep, _) in PROVIDERS.items()}.get(found["name"], found["name"])
+    name = {ep: known for known, (ep, _) in PROVIDERS.items()}.get(name, name)
     if name not in PROVIDERS and _plugin(name) is None:
         known = [*PROVIDERS, *(name for name in _plugins() if name not in PROVIDERS)]
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)  # not cpu for gpu
         hint = f"; did you mean {close[0]}?" if close else ""
         raise OptionError(f"unknown provider {name!r}; known: {', '.join(known)}{hint}")
-    pairs = [pair.split("=") for pair in (found["options"] or "").split(",") if pair]
-    options = {key: value for key, value in pairs}
+    options = dict(pairs)
     if len(options) < len(pairs):
         raise OptionError(f"provider {text!r} names an option twice")
-    if name == "cpu" and (found["number"] or options):
+    if name == "cpu" and colon:
         raise OptionError(f"provider {text!r}: cpu takes no device number and no options")
-    return name, int(found["number"]) if found["number"] else None, options
+    return name, number, options
 
 
 def _plan(name: str, number: int | None, options: dict[str, str]) -> Plan:
@@ -106,7 +114,9 @@ def _plan(name: str, number: int | None, options: dict[str, str]) -> Plan:
             needed += f", which has it on {_SYSTEMS[name]} only"
         elif name in _NUMBERED:
             needed += " in place of onnxruntime"
-        raise ProviderError(f"{name} is not installed; this onnxruntime ({ort.__version__}) has {_built_in()}: {needed}")
+        raise ProviderError(
+            f"{name} is not installed; this onnxruntime ({ort.__version__}) has {_built_in()}: {needed}"
+        )
     if number is not None and number >= len(devices):
         there = ", ".join(f"{name}:{i}" for i in range(len(devices)))
         raise ProviderError(f"{name}:{number} is not on this machine; {there} {'are' if devices[1:] else 'is'}")
@@ -114,8 +124,7 @@ def _plan(name: str, number: int | None, options: dict[str, str]) -> Plan:
 
 
 def _built_in() -> str:
-    names = {ep: name for name, (ep, _) in PROVIDERS.items()}
-    return ", ".join(names.get(ep, ep) for ep in ort.get_available_providers())
+    return ", ".join(name for name, (ep, _) in PROVIDERS.items() if ep in ort.get_available_providers())
 
 
 def _devices(ep: str) -> list[Any]:
@@ -137,8 +146,6 @@ def _plugin(name: str) -> str | None:
 @cache  # once a process
 def _load_plugin(name: str, module: str) -> str:
     """onnxruntime's name of the provider. Raises ProviderError."""
-    if not hasattr(ort.InferenceSession, "get_input_memory_infos"):
-        raise ProviderError(f"{name}: plugins need onnxruntime 1.24.4 or newer; this is {ort.__version__}")
     try:
         plugin: Any = importlib.import_module(module)
         # mlx has names of its own

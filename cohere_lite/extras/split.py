@@ -16,14 +16,16 @@ _BEST = {"cuda": "fp16", "directml": "fp16", "webgpu": "fp16", "openvino": "fp32
 
 
 def tell_split(contract: Contract, provider: str, precision: str) -> dict[str, Any]:
-    """Logs it, with a warning where heavy nodes run on the CPU. Returns what a record of a transcription should say:
-    "nodes", a number for each provider, and "on_cpu", a number for each operator there; {} where onnxruntime (before
-    1.24) cannot tell.  provider: the first one, as it was asked for;  precision: of the model"""
+    """Logs it, with a warning where heavy nodes run on the CPU.
+
+    provider: the first one, as it was asked for;  precision: of the model. Returns what a record of a transcription
+    should say: "nodes", a number for each provider, and "on_cpu", a number for each operator there; {} for the CPU."""
     name = provider.partition(":")[0]
+    if PROVIDERS.get(name, (name,))[0] == PROVIDERS["cpu"][0]:
+        return {}
     facts: dict[str, Any] = {"nodes": {}, "on_cpu": {}}
     for role, session in (("encoder", contract.encoder), ("decoder", contract.decoder)):
-        if not (nodes := _operators(session)):
-            return {}
+        nodes = _operators(session)
         facts["nodes"][role] = {runs: counts.total() for runs, counts in nodes.items()}
         on_cpu = nodes.get("cpu", Counter())
         facts["on_cpu"][role] = dict(on_cpu.most_common())
@@ -41,8 +43,6 @@ def tell_split(contract: Contract, provider: str, precision: str) -> dict[str, A
 
 def _operators(session: Session) -> dict[str, Counter[str]]:
     """How many nodes of each operator run on each provider, the one with most nodes first."""
-    if not hasattr(session._session, "get_provider_graph_assignment_info"):
-        return {}
     names = {ep: name for name, (ep, _) in PROVIDERS.items()}
     found: dict[str, Counter[str]] = {}
     for part in session._session.get_provider_graph_assignment_info():
