@@ -183,5 +183,5 @@ def reason(error: Exception) -> str:
     """What onnxruntime says, in one line, without its error codes and the places in its source."""
     text = " ".join(str(error).split())
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Exception during initialization: ", "", text)
-    text = re.sub(r"\S+\.(?:cc|cpp|h):\d+ [^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? ", "", text)
+    text = re.sub(r"\S+\.(cc|cpp|h):\d+ ([^()]*::[^()]*\([^()]*\)( const)?( \[with [^\]]*\])?|\w+) ", "", text)
     return text if len(text) <= 300 else f"{text[:300]} ..."
