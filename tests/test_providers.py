@@ -168,23 +168,30 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
         (tmp_path / "onnxruntime_ep_abacus.py").write_text(source)
 
         def register(name: str, path: str) -> None:
-            registered.append((name, path))
             if error:
                 raise RuntimeError(error)
+            registered.append((name, path))
 
-        found = [SimpleNamespace(ep_name="Abacus", number=i) for i in range(n_devices)]
-        other = SimpleNamespace(ep_name="Abacus.AUTO", number=9)  # OpenVINO has such a one
+        of_plugin = {"library_path": "lib.so"}
+        found = [SimpleNamespace(ep_name="Abacus", number=i, ep_metadata=of_plugin) for i in range(n_devices)]
+        other = SimpleNamespace(ep_name="Abacus.AUTO", number=9, ep_metadata=of_plugin)  # OpenVINO has such a one
         monkeypatch.setattr(ort, "register_execution_provider_library", register)
         monkeypatch.setattr(ort, "get_ep_devices", lambda: [other, *found] if registered else [])
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.delitem(sys.modules, "onnxruntime_ep_abacus", raising=False)
-        providers._load_plugin.cache_clear()
+        monkeypatch.setattr(providers, "_LOADED", {})
+        available = ort.get_available_providers()  # by record: of 1.32, with a plugin once it is loaded
+        monkeypatch.setattr(ort, "get_available_providers", lambda: [*available, *(["Abacus"] if registered else [])])
         return registered
 
     return install
 
 
-def test_a_plugin(plugin: Callable) -> None:
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_a_plugin(is_listed: bool, plugin: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any that is installed."""
+    if is_listed:
+        monkeypatch.setitem(PROVIDERS, "abacus", ("Abacus", "onnxruntime-ep-abacus"))
     registered = plugin(2)
     first, second = find_plans(["abacus:k=v"]), find_plans(["abacus:1"])
     assert [(plan.name, plan.ep, plan.options, [d.number for d in plan.devices]) for plan in first + second] == [
@@ -218,10 +225,14 @@ def test_a_plugin_with_names_of_its_own(plugin: Callable) -> None:
         (1, "import no_such_module", "", "onnxruntime_ep_abacus cannot be loaded: No module named 'no_such_module'"),
     ],
 )
-def test_a_plugin_that_cannot_be_used(plugin: Callable, n_devices: int, source: str, error: str, message: str) -> None:
+def test_a_plugin_that_cannot_be_used(
+    plugin: Callable, n_devices: int, source: str, error: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin(n_devices, source, error)
-    with pytest.raises(ProviderError, match=message):
-        find_plans(["abacus"])
+    monkeypatch.setitem(PROVIDERS, "abacus", ("Abacus", "onnxruntime-ep-abacus"))
+    for _ in range(2):
+        with pytest.raises(ProviderError, match=message):
+            find_plans(["abacus"])
 
 
 def test_a_plugin_and_one_built_in(plugin: Callable, gpu_package: list[str]) -> None:
