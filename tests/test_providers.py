@@ -205,6 +205,15 @@ def test_a_plugin(is_listed: bool, plugin: Callable, monkeypatch: pytest.MonkeyP
         find_plans(["abacas"])
 
 
+def test_a_plugin_that_the_program_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or onnxruntime itself, as 1.32 does with one for CUDA that lies beside it: no package, but devices."""
+    device = SimpleNamespace(ep_name=EPS["webgpu"], ep_metadata={"library_path": "lib.so"})
+    monkeypatch.setattr(ort, "get_ep_devices", lambda: [device])
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [EPS["webgpu"], EPS["cpu"]])
+    monkeypatch.setattr(providers, "find_spec", lambda module: None)
+    assert find_plans(["webgpu"]) == [Plan("webgpu", EPS["webgpu"], {}, [device])]
+
+
 def test_a_plugin_with_names_of_its_own(plugin: Callable) -> None:
     """By record: onnxruntime-ep-mlx 0.31."""
     plugin(1, source="EP_NAME = 'Abacus'\ndef library_path(): return 'lib.dylib'")
@@ -255,6 +264,7 @@ class Refuses:
         monkeypatch.setattr(ort, "set_default_logger_severity", self.levels.append)
 
     def __call__(self, path: str, options: ort.SessionOptions, **how: object) -> SimpleNamespace:
+        assert options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"  # for the split
         self.opened.append((path, how))
         if isinstance(self.result, Exception):
             raise self.result
