@@ -69,7 +69,7 @@ def several(folder: Path, *names: str) -> Path:
         (["fp16", ""], None, "fp32"),
         (["bf16", "q8bf16", "q4bf16", "q8f16", "fp16"], None, "fp16"),
         (["bf16", "q8bf16", "q4bf16", "q8f16", "fp16"], "q8f16", "q8f16"),
-        (["bf16", "q8bf16"], "BF16", "bf16"),
+        (["fp16", "q8f16"], "Q8F16", "q8f16"),
         (["q4", "quantized", "fp16", ""], "fp16", "fp16"),
         (["q4", "quantized", "fp16", ""], "fp32", "fp32"),
         (["q4", "quantized", "fp16", ""], "int4", "q4"),
