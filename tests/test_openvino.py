@@ -1,6 +1,6 @@
-"""OpenVINO on an Intel processor, for real: the plugin (onnxruntime-ep-openvino), or the onnxruntime that it is built into
-(onnxruntime-openvino, in place of onnxruntime; that runs on AMD's processors, too). What the CPU provider gives is
-what is expected."""
+"""OpenVINO on a processor, for real: the plugin, which takes Intel's alone (onnxruntime-ep-openvino), or the
+onnxruntime that it is built into, which takes AMD's, too (onnxruntime-openvino, in place of onnxruntime). What the CPU
+provider gives is what is expected."""
 
 import logging
 from pathlib import Path
@@ -55,6 +55,7 @@ def test_caches_are_those_of_the_cpu(fp32: Path) -> None:
             apart = np.abs(cache - here.contract._past[name])[:, :, :n_positions]
             # up to 4.7; 2e-6 was seen, 0.01 with the plugin, which computes in bfloat16 where the processor does
             assert apart.max() < 0.05, name
+    assert there.vocabulary.decode(decoded(there, None)) == TEXT
 
 
 def test_text_twice(fp32: Path, caplog: pytest.LogCaptureFixture) -> None:
