@@ -17,9 +17,10 @@ set_up() {
     install debootstrap debian-archive-keyring qemu-user-static
     python3 -m pip --version >/dev/null 2>&1 || install python3-pip
     unpack "$root" bookworm arm64 python3
-    python3 -m pip install -q --target "$root/packages" --only-binary :all: --python-version 3.11 --implementation cp \
-        --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux_2_17_aarch64 \
-        --platform manylinux2014_aarch64 numpy onnxruntime onnx ml_dtypes safetensors pytest hypothesis
+    python3 -m pip install -q --root-user-action ignore --target "$root/packages" --only-binary :all: \
+        --implementation cp --python-version 3.11 --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
+        --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
+        numpy onnxruntime onnx ml_dtypes safetensors pytest hypothesis
     mkdir -p "$root/proc" "$root/sys/devices/system/cpu"
     for file in possible present online; do echo 0-1 >"$root/sys/devices/system/cpu/$file"; done
     touch "$root/complete"

@@ -2,9 +2,9 @@
 # A Vulkan device in software, for onnxruntime's WebGPU provider (pip install onnxruntime-ep-webgpu) on x86-64 Linux
 # without a GPU, set up once, as root:
 #
-#     tools/vulkan.sh swiftshader .venv/bin/python -m pytest tests/test_webgpu.py     float32 alone; that of Chromium
-#     tools/vulkan.sh FOLDER .venv/bin/python -m pytest tests/test_webgpu.py          float16, too, and many times faster:
-#                             lavapipe of Debian 13, unpacked into FOLDER (half a minute, 0.5 GB); that of Debian 12 is too old
+#     tools/vulkan.sh swiftshader .venv/bin/python -m pytest tests/test_webgpu.py     float32 alone: that of Chromium
+#     tools/vulkan.sh FOLDER .venv/bin/python -m pytest tests/test_webgpu.py          float16, too, and ten times faster:
+#                      lavapipe of Debian 13, unpacked into FOLDER (half a minute, 0.5 GB); that of Debian 12 is too old
 #
 # What a test starts in a process of its own has no lavapipe: it is loaded by Debian 13's loader and C library, which
 # only the program named here runs with.
@@ -37,7 +37,7 @@ if [ ! -e "$root/complete" ]; then
         "$root/usr/share/vulkan/icd.d/lvp_icd.json" >"$root/lavapipe.json"
     touch "$root/complete"
 fi
-# Shaders are compiled without optimisation and for narrow vectors: 11 s of processor time for the demonstration model, not
-# 29; later runs find them in $root, and a step takes twice as long, 30 ms.
+# Shaders are compiled without optimisation and for narrow vectors: 11 s of processor time for the demonstration model,
+# not 29. Later runs find them in $root. A step takes 30 ms, not 15.
 export GALLIVM_PERF=nopt LP_NATIVE_VECTOR_WIDTH=128 MESA_SHADER_CACHE_DIR=$root VK_ICD_FILENAMES=$root/lavapipe.json
 exec "$lib/ld-linux-x86-64.so.2" --library-path "$lib" "$@"
