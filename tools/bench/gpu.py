@@ -1,0 +1,173 @@
+"""What a model takes on a GPU, whether it says there what it says on the CPU, and whether its caches stay there.
+
+    tools/bench/gpu.sh [--provider cuda] [--precision fp16 q8f16 q4f16 bf16] [--work FOLDER] [--out FILE] [--quick]
+
+Random weights of the real size; against transformers in bfloat16 on the same card, and against the floor: reading a
+token's weights at the bandwidth of a copy. What matters most comes first, every result is in the file at once, and what
+does not fit into MINUTES is left out. --quick: a tiny model, so that all of this runs without a GPU. Exit code 1 if a
+check failed, or anything did not run.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cohere_lite.errors import CohereLiteError
+from cohere_lite.session import provider_names
+
+from .__main__ import machine
+
+MINUTES = 9
+DISK = 24e9  # bytes: two checkpoints, and exports of them
+NEEDED = ("onnx", "safetensors", "ml_dtypes")
+COMPARED = ("torch", "transformers")
+DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
+FEW_LAYERS = 2  # of the encoder's 48, for what only the decoder matters to
+TINY = (
+    "--encoder-layers 2 --encoder-width 64 --encoder-ffn 128 --subsampling-channels 16 --decoder-layers 2 "
+    "--decoder-width 128 --decoder-ffn 96 --max-positions 128 --vocab-size 300"
+).split()
+EXPORTS = {
+    "fp32": ["--precision", "fp32"],
+    "fp16": ["--precision", "fp16"],
+    "q8f16": ["--precision", "fp16", "--weights", "8"],
+    "q4f16": ["--precision", "fp16", "--weights", "4"],
+    "bf16": ["--precision", "bf16"],
+    "q8bf16": ["--precision", "bf16", "--weights", "8"],
+    "q4bf16": ["--precision", "bf16", "--weights", "4"],
+}
+THEIRS = "bfloat16"
+FLOOR, AHEAD = 1.5, 2.0  # targets: a token over the floor at most, transformers' token over ours at least
+
+Step = tuple[str, list[str]]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="tools/bench/gpu.sh", description=(__doc__ or "").split("\\n")[0])
+    parser.add_argument("--provider", default="cuda", help="as for cohere_lite (default: cuda)")
+    parser.add_argument("--precision", nargs="+", choices=EXPORTS, default=["fp16", "q8f16", "q4f16", "bf16"])
+    parser.add_argument("--work", type=Path, help="folder for models (default: a temporary one)")
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="file for all numbers (default: gpu.json)")
+    parser.add_argument("--quick", action="store_true", help="a tiny model")
+    args = parser.parse_args(argv)
+    deadline = time.monotonic() + MINUTES * 60
+    with TemporaryDirectory(dir=args.work) as folder:
+        work = Path(folder)
+        if lacking := missing(args.provider, work, args.quick):
+            print(f"error: {lacking}", file=sys.stderr)
+            return 1
+        report = {"date": str(date.today()), "provider": args.provider, "size": "quick" if args.quick else "full"}
+        report |= {"machine": machine() | card(args.provider), "steps": {}}
+        for name, command in plan(args.provider, args.precision, work, args.quick):
+            began = time.monotonic()
+            found = run(command, deadline - began)
+            found["took_s"] = round(time.monotonic() - began, 1)
+            report["steps"][name] = found
+            print(f"{found['took_s']:6.1f} s  {name}: {outcome(found)}", file=sys.stderr, flush=True)
+            args.out.write_text(json.dumps(report, indent=1) + "\n")
+    print_report(report)
+    return int(any(outcome(found) != "done" for found in report["steps"].values()))
+
+
+def missing(provider: str, work: Path, quick: bool) -> str | None:
+    """What to bring along, in one line."""
+    lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if lacking:
+        return f"this Python ({sys.executable}) has no {', '.join(lacking)}: pip install {' '.join(lacking)}"
+    try:
+        provider_names([provider])
+    except CohereLiteError as error:
+        return str(error)
+    found = run([sys.executable, "-m", "tools.bench.device", "bandwidth", provider, str(work), "fp32", "quick"], 60)
+    if "failed" in found:
+        return f"{provider} does not run here: {found['failed']}"
+    free = shutil.disk_usage(work).free
+    if not quick and free < DISK:
+        return f"{work} has {free / 1e9:.0f} GB free, models take {DISK / 1e9:.0f}: name another folder with --work"
+    for name in COMPARED:
+        if importlib.util.find_spec(name) is None:
+            print(f"without {name} there is nothing to compare with", file=sys.stderr)
+    return None
+
+
+def card(provider: str) -> dict[str, str]:
+    """The GPU's name, driver and memory, as nvidia-smi tells them."""
+    if provider != "cuda" or shutil.which("nvidia-smi") is None:
+        return {}
+    fields = ("name", "driver_version", "memory.total", "clocks.mem", "power.limit")
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {"gpu": ", ".join(done.stdout.splitlines())}
+
+
+def plan(provider: str, precisions: list[str], work: Path, quick: bool) -> list[Step]:
+    """Names and commands, what matters most first: the decoder, for which an encoder of few layers will do; then the
+    encoder and whole clips."""
+    python = [sys.executable, "-m"]
+
+    def make(kind: str, precision: str) -> Step:
+        source = DEMO if kind == "demo" else work / kind / "checkpoint"
+        arguments = [str(source), str(work / kind / precision), *EXPORTS[precision]]
+        return f"export {kind} {precision}", [*python, "cohere_lite.export", *arguments]
+
+    def checkpoint(kind: str, *shape: str) -> Step:
+        arguments = [str(work / kind / "checkpoint"), *(TINY if quick else shape)]
+        return f"weights {kind}", [*python, "tools.random_checkpoint", *arguments]
+
+    def measure(step: str, precision: str) -> Step:
+        size = "quick" if quick else "full"
+        return f"{step} {precision}", [*python, "tools.bench.device", step, provider, str(work), precision, size]
+
+    first, *others = precisions
+    steps = [measure("bandwidth", "fp32")]
+    steps += [checkpoint("decoder", "--encoder-layers", str(FEW_LAYERS)), make("decoder", first)]
+    steps += [measure(step, first) for step in ("tokens", "copies", "same")]
+    compared = all(importlib.util.find_spec(name) for name in COMPARED)
+    if compared:
+        steps.append(measure("tokens", THEIRS))
+    for precision in precisions:
+        steps += [make("demo", precision), measure("text", precision)]
+    for precision in others:
+        steps += [make("decoder", precision), measure("tokens", precision), measure("same", precision)]
+    steps += [checkpoint("full"), make("full", first), measure("clips", first)]
+    if compared:
+        steps.append(measure("clips", THEIRS))
+    return steps
+
+
+def run(command: list[str], seconds: float) -> dict[str, Any]:
+    """The JSON object that a command prints, {} where it prints none; or why it failed, in a line."""
+    if seconds <= 0:
+        return {"failed": "no time was left"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"no time was left after {seconds:.0f} s"}
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
+    lines = done.stdout.splitlines()
+    return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+
+
+def outcome(found: dict[str, Any]) -> str:
+    return found.get("failed") or ("done" if found.get("ok", True) else f"WRONG: {found}")
+
+
+def print_report(report: dict[str, Any]) -> None:
+    steps: dict[str, dict[str, Any]] = report["steps"]
+    about = report["machine"]
+    print(f"{about.get('gpu') or about['cpu']}; {report['provider']}, onnxruntime {about['onnxruntime']}; {report['size']}")
+    for name, found in steps.items():
+        if outcome(found) != "done":
+            print(f"{name}: {outcome(found)}")
+    for line in [*token_lines(steps), *clip_lines(steps)]:
+        print(line)
