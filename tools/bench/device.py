@@ -20,7 +20,6 @@ from .runtimes import RATE, Transformers
 from .worker import median, timed
 
 ROOT = Path(__file__).parents[2]
-REPEATS = 5  # of everything; the median counts
 BATCHES = (1, 8)  # clips side by side
 TRACED = 20  # tokens
 # The CPU may prefer another token by so much, as a part of the logits' standard deviation: by record, two roundings of
@@ -30,17 +29,19 @@ NEAR_TIE = {"f16": 0.1, "bf16": 0.5, "fp32": 0.01}
 
 class Sizes(NamedTuple):
     """few, many: tokens; what one takes is the difference of two decodings, over the difference of these;
-    clips: seconds of audio: tokens, as in speech (0: the encoder alone);  copied: bytes, beyond all caches."""
+    clips: seconds of audio: tokens, as in speech (0: the encoder alone);  copied: bytes, beyond all caches;
+    repeats: of everything; the median counts."""
 
     few: int
     many: int
     clips: dict[int, int]
     copied: int
+    repeats: int
 
 
 SIZES = {
-    "full": Sizes(10, 110, {5: 0, 10: 35, 30: 100}, 1 << 31),
-    "quick": Sizes(2, 12, {1: 4, 2: 0}, 1 << 24),
+    "full": Sizes(10, 110, {5: 0, 10: 35, 30: 100}, 1 << 31, 5),
+    "quick": Sizes(2, 12, {1: 4, 2: 0}, 1 << 24, 2),
 }
 
 
@@ -130,7 +131,7 @@ def bandwidth(provider: str, work: Path, precision: str, sizes: Sizes) -> dict[s
 
         if copy() != 1:
             raise ValueError("the copy is not what was copied")
-        return {"device": device[0], "bytes_per_s": 2 * sizes.copied / median(REPEATS, copy)}
+        return {"device": device[0], "bytes_per_s": 2 * sizes.copied / median(sizes.repeats, copy)}
 
 
 def tokens(provider: str, work: Path, precision: str, sizes: Sizes) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def tokens(provider: str, work: Path, precision: str, sizes: Sizes) -> dict[str,
     for batch in BATCHES if runtime.takes_batches else BATCHES[:1]:
         runtime.encode(features, batch)
         runtime.decode(sizes.few)  # touches memory, and picks kernels
-        few, many = (median(REPEATS, runtime.decode, n) for n in (sizes.few, sizes.many))
+        few, many = (median(sizes.repeats, runtime.decode, n) for n in (sizes.few, sizes.many))
         found[f"token_{batch}_ms"] = (many - few) / (sizes.many - sizes.few) * 1e3
     if isinstance(runtime, Ours):
         runtime.encode(features)
@@ -172,11 +173,11 @@ def clips(provider: str, work: Path, precision: str, sizes: Sizes) -> dict[str, 
         samples = noise(seconds)
         features_s, features = timed(runtime.features, samples)
         encode_and_decode(features, sizes.few)
-        both = median(REPEATS, encode_and_decode, features, sizes.few)
+        both = median(sizes.repeats, encode_and_decode, features, sizes.few)
         found[f"features_{seconds}_s_ms"] = features_s * 1e3
-        found[f"encoder_{seconds}_s_ms"] = (both - median(REPEATS, runtime.decode, sizes.few)) * 1e3
+        found[f"encoder_{seconds}_s_ms"] = (both - median(sizes.repeats, runtime.decode, sizes.few)) * 1e3
         if n_tokens:
-            found[f"clip_{seconds}_s_ms"] = median(REPEATS, whole, samples, n_tokens) * 1e3
+            found[f"clip_{seconds}_s_ms"] = median(sizes.repeats, whole, samples, n_tokens) * 1e3
     return found
 
 

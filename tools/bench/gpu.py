@@ -11,7 +11,6 @@ check failed, or anything did not run.
 import argparse
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cohere_lite.errors import CohereLiteError
-from cohere_lite.session import provider_names
+from cohere_lite.session import ort, provider_names
 
 from .__main__ import machine
 
@@ -52,7 +51,7 @@ Step = tuple[str, list[str]]
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tools/bench/gpu.sh", description=(__doc__ or "").split("\\n")[0])
+    parser = argparse.ArgumentParser(prog="tools/bench/gpu.sh", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--provider", default="cuda", help="as for cohere_lite (default: cuda)")
     parser.add_argument("--precision", nargs="+", choices=EXPORTS, default=["fp16", "q8f16", "q4f16", "bf16"])
     parser.add_argument("--work", type=Path, help="folder for models (default: a temporary one)")
@@ -66,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"error: {lacking}", file=sys.stderr)
             return 1
         report = {"date": str(date.today()), "provider": args.provider, "size": "quick" if args.quick else "full"}
-        report |= {"machine": machine() | card(args.provider), "steps": {}}
+        report |= {"machine": machine() | card(args.provider) | {"onnxruntime": ort.__version__}, "steps": {}}
         for name, command in plan(args.provider, args.precision, work, args.quick):
             began = time.monotonic()
             found = run(command, deadline - began)
@@ -165,9 +164,51 @@ def outcome(found: dict[str, Any]) -> str:
 def print_report(report: dict[str, Any]) -> None:
     steps: dict[str, dict[str, Any]] = report["steps"]
     about = report["machine"]
-    print(f"{about.get('gpu') or about['cpu']}; {report['provider']}, onnxruntime {about['onnxruntime']}; {report['size']}")
+    runs_on = f"{report['provider']}, onnxruntime {about['onnxruntime']}, {report['size']} size"
+    print(f"{about.get('gpu') or about['cpu']}; {runs_on}")
     for name, found in steps.items():
         if outcome(found) != "done":
             print(f"{name}: {outcome(found)}")
-    for line in [*token_lines(steps), *clip_lines(steps)]:
-        print(line)
+    print("\n".join(token_lines(steps) + clip_lines(steps)))
+
+
+def token_lines(steps: dict[str, dict[str, Any]]) -> list[str]:
+    """A table, and what it says of the targets."""
+    found = {name.split()[1]: step for name, step in steps.items() if name.startswith("tokens ") and "load_s" in step}
+    bytes_per_s = steps.get("bandwidth fp32", {}).get("bytes_per_s")
+    theirs = found.get(THEIRS)
+    lines, targets = [], []
+    for precision, step in found.items():
+        token = step["token_1_ms"]
+        cells = [f"{token:.3f}", *(f"{step[key]:.3f}" if key in step else "" for key in ("token_8_ms", "run_ms"))]
+        floor = step["weight_bytes"] / bytes_per_s * 1e3 if bytes_per_s and "weight_bytes" in step else None
+        cells.append(f"{floor:.3f}" if floor else "")
+        lines.append(f"| {'transformers ' * (precision == THEIRS)}{precision} | {' | '.join(cells)} |")
+        if floor:
+            targets.append(f"{precision}: a token takes {token / floor:.2f} times its floor (target: {FLOOR:g})")
+        if theirs and step is not theirs:
+            ahead = [f"{theirs[key] / step[key]:.2f}" for key in ("token_1_ms", "token_8_ms") if key in step]
+            targets.append(
+                f"{precision}: transformers takes {' and '.join(ahead)} times as long for a token of one"
+                f"{' and of 8 clips' if len(ahead) > 1 else ' clip'} (target: {AHEAD:g})"
+            )
+    head = "| decoder | ms a token | of 8 clips | the graph alone | floor |"
+    bandwidth = [f"copy: {bytes_per_s / 1e9:.0f} GB/s, read and written"] if bytes_per_s else []
+    return [head, "|---" * 5 + "|", *lines, "", *bandwidth, *targets] if lines else bandwidth
+
+
+def clip_lines(steps: dict[str, dict[str, Any]]) -> list[str]:
+    """A table of whole clips and their parts."""
+    found = {name.split()[1]: step for name, step in steps.items() if name.startswith("clips ") and "load_s" in step}
+    if not found:
+        return []
+    columns = [key for key in next(iter(found.values())) if key.endswith("_ms")]
+    lines = ["", f"| {' | '.join(['ms', *(key[:-3].replace('_', ' ') for key in columns)])} |", "|---" * (len(columns) + 1) + "|"]
+    for precision, step in found.items():
+        cells = [f"{step[key]:.1f}" for key in columns]
+        lines.append(f"| {'transformers ' * (precision == THEIRS)}{precision} | {' | '.join(cells)} |")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
