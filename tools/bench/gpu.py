@@ -31,10 +31,26 @@ NEEDED = ("onnx", "safetensors", "ml_dtypes")
 COMPARED = ("torch", "transformers")
 DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
 FEW_LAYERS = 2  # of the encoder's 48, for what only the decoder matters to
-TINY = (
-    "--encoder-layers 2 --encoder-width 64 --encoder-ffn 128 --subsampling-channels 16 --decoder-layers 2 "
-    "--decoder-width 128 --decoder-ffn 96 --max-positions 128 --vocab-size 300"
-).split()
+TINY = [
+    "--encoder-layers",
+    "2",
+    "--encoder-width",
+    "64",
+    "--encoder-ffn",
+    "128",
+    "--subsampling-channels",
+    "16",
+    "--decoder-layers",
+    "2",
+    "--decoder-width",
+    "128",
+    "--decoder-ffn",
+    "96",
+    "--max-positions",
+    "128",
+    "--vocab-size",
+    "300",
+]
 EXPORTS = {
     "fp32": ["--precision", "fp32"],
     "fp16": ["--precision", "fp16"],
@@ -203,7 +219,11 @@ def clip_lines(steps: dict[str, dict[str, Any]]) -> list[str]:
     if not found:
         return []
     columns = [key for key in next(iter(found.values())) if key.endswith("_ms")]
-    lines = ["", f"| {' | '.join(['ms', *(key[:-3].replace('_', ' ') for key in columns)])} |", "|---" * (len(columns) + 1) + "|"]
+    lines = [
+        "",
+        f"| {' | '.join(['ms', *(key[:-3].replace('_', ' ') for key in columns)])} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
     for precision, step in found.items():
         cells = [f"{step[key]:.1f}" for key in columns]
         lines.append(f"| {'transformers ' * (precision == THEIRS)}{precision} | {' | '.join(cells)} |")
