@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .contracts import CONTRACTS, Contract
 from .cut import MAX_CHUNK_S, MIN_CHUNK_S
-from .errors import ModelError, ModelFileNotFound, OptionError, check_kind, logger
+from .errors import ModelError, ModelFileNotFound, OptionError, ProviderError, check_kind, logger
 from .graphfile import GraphFile, check_download, check_external_data, read_graph_file
 from .session import CPU_ONLY, Session, open_session, provider_names, session_options
 from .tokens import Vocabulary, read_tokens
@@ -91,7 +91,14 @@ def load_model(
         encoder = open_session(files.graphs.encoder, names, encoder_options, cache)
         decoder = open_session(files.graphs.decoder, names, decoder_options, cache)
         max_chunk_s = _max_chunk_s(encoder)
-        turn.contract = contract = files.graphs.contract(encoder, decoder, files.config)
+        contract_type = files.graphs.contract
+        if names != CPU_ONLY:
+            try:
+                from .extras.on_device import on_device
+            except ImportError:
+                raise ProviderError("providers other than ['cpu'] need cohere_lite/extras/on_device.py") from None
+            contract_type = on_device(contract_type, decoder)
+        turn.contract = contract = contract_type(encoder, decoder, files.config)
     if (known := contract.vocabulary_size) != len(files.vocabulary):
         listed = f"{files.folder}: {files.vocabulary.name} lists {len(files.vocabulary)} tokens"
         raise ModelError(f"{listed}, the decoder knows {known}: files of different models")

@@ -5,6 +5,7 @@ unless a variable is set before the first import (its Privacy.md). Whatever some
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -24,18 +25,29 @@ CPU_ONLY = ["CPUExecutionProvider"]
 # (export/norms.py).
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
-_NAMED = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32, "bool": np.bool_}
+BFLOAT16 = np.dtype("V2")  # NumPy has none: two bytes that it does not look into
+_NAMED = {"float": "f4", "float16": "f2", "bfloat16": "V2", "int64": "i8", "int32": "i4", "bool": "?"}
 DTYPES = {f"tensor({name})": np.dtype(dtype) for name, dtype in _NAMED.items()}
+Device = tuple[str, int]  # a memory, and which of several, as OrtValue takes them
+CPU: Device = ("cpu", 0)
 _DEVICES = ("cpu", "cuda", "dml", "webgpu", "cann")  # OrtValue's names; those of OrtMemoryInfo begin with them
 
 
 class Value(NamedTuple):
     """An input or output. shape: numbers, and names or None where the size is free;  device: the memory that kernels
-    read it from or write it to, "cpu", "cuda", ..."""
+    read it from or write it to."""
 
     shape: tuple[int | str | None, ...]
     dtype: np.dtype
-    device: str
+    device: Device
+
+    def zeros(self, shape: tuple[int, ...]) -> OrtValue:
+        """A value of this type, in this memory."""
+        if self.dtype == BFLOAT16:
+            made = OrtValue.ortvalue_from_shape_and_type(shape, 16, *self.device)  # TensorProto.BFLOAT16 of onnx.proto
+            made.update_inplace(np.zeros(shape, np.uint16))
+            return made
+        return OrtValue.ortvalue_from_numpy(np.zeros(shape, self.dtype), *self.device)
 
 
 class Session:
@@ -54,6 +66,12 @@ class Session:
         # the binding alone does not keep the arrays behind the values alive (onnxruntime <= 1.23)
         self._bound: dict[str, OrtValue] = {}
         self._arrays: dict[str, tuple[NDArray, OrtValue]] = {}  # of `feed` and `receive`
+
+    def beside(self, graph: bytes) -> "Session":
+        """Another graph, open on the same device."""
+        names, options = self._session.get_providers(), self._session.get_provider_options()
+        make = partial(ort.InferenceSession, graph, providers=names, provider_options=[options[name] for name in names])
+        return Session(make(enable_fallback=0), self.path)
 
     def bind(self, name: str, value: OrtValue) -> None:
         """Bind an input, or an output, which every run then writes there."""
@@ -80,13 +98,14 @@ class Session:
             self._arrays[name] = array, OrtValue.ortvalue_from_numpy(array)
         return self._arrays[name]
 
-    def release_inputs(self) -> None:
-        """Let go of what is bound to the inputs: it may be large."""
+    def release(self) -> None:
+        """Let go of what is bound: it may be large, and a run copies outputs to the CPU that nobody reads."""
         self._binding.clear_binding_inputs()
-        self._bound = {name: value for name, value in self._bound.items() if name in self.outputs}
+        self._binding.clear_binding_outputs()
+        self._bound = {}
 
     def call(
-        self, feeds: Mapping[str, ArrayLike | OrtValue], outputs: Mapping[str, str | OrtValue]
+        self, feeds: Mapping[str, ArrayLike | OrtValue], outputs: Mapping[str, Device | OrtValue]
     ) -> dict[str, OrtValue]:
         """Run once on these inputs, arrays in the type that the graph takes; the outputs that are named, each written
         where its value says, or made anew on its device."""
@@ -99,8 +118,10 @@ class Session:
             held.append(feed)
             binding.bind_ortvalue_input(name, feed)
         for name, output in outputs.items():
-            bind = binding.bind_output if isinstance(output, str) else binding.bind_ortvalue_output
-            bind(name, output)
+            if isinstance(output, OrtValue):
+                binding.bind_ortvalue_output(name, output)
+            else:
+                binding.bind_output(name, *output)
         self.run(binding)
         return dict(zip(outputs, binding.get_outputs(), strict=True))
 
@@ -118,7 +139,7 @@ class Session:
 def _values(session: ort.InferenceSession, path: Path, arguments: list[ort.NodeArg], infos: str) -> dict[str, Value]:
     """infos: the method that tells which memory kernels use: bound in another, shared caches give wrong text."""
     provider = session.get_providers()[0]
-    devices = ["cpu"] * len(arguments)
+    devices = [CPU] * len(arguments)
     if hasattr(session, infos):
         devices = [_device(info) for info in getattr(session, infos)()]
     elif provider != CPU_ONLY[0]:
@@ -133,11 +154,11 @@ def _values(session: ort.InferenceSession, path: Path, arguments: list[ort.NodeA
     return found
 
 
-def _device(info: ort.capi.onnxruntime_pybind11_state.OrtMemoryInfo) -> str:
+def _device(info: ort.capi.onnxruntime_pybind11_state.OrtMemoryInfo) -> Device:
     """The name by which OrtValue knows a kind of memory; "CudaPinned" is the CPU's, which the device reaches."""
     name = "cpu" if "pinned" in info.name.lower() else info.name.lower()
     if found := [device for device in _DEVICES if name.startswith(device)]:
-        return found[0]
+        return found[0], info.device_id
     raise ProviderError(f"the provider uses a memory called {info.name!r}; known: {', '.join(_DEVICES)}")
 
 

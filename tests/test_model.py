@@ -284,7 +284,8 @@ def test_caches_without_a_fixed_size(static: Path) -> None:
 
 
 def test_providers(static: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {v.device for v in load_model(static, ["CPUExecutionProvider"]).contract.decoder.inputs.values()} == {"cpu"}
+    inputs = load_model(static, ["CPUExecutionProvider"]).contract.decoder.inputs
+    assert {value.device for value in inputs.values()} == {("cpu", 0)}
     with pytest.raises(OptionError, match=r"unknown provider 'gpu'; known: cpu, cuda,"):
         load_model(static, ["gpu"])
     with pytest.raises(OptionError, match="must be a list"):

@@ -36,11 +36,13 @@ def test_what_is_bound_stays_alive() -> None:
     del value
     gc.collect()
     assert alive() is not None
-    loaded.release_inputs()
-    assert alive() is not None  # still an output
-    loaded.bind("present_key_0", session.OrtValue.ortvalue_from_numpy(np.zeros((1, 4, 384, 40), np.float32)))
+    loaded.bind("past_key_0", session.OrtValue.ortvalue_from_numpy(np.zeros((1, 4, 384, 40), np.float32)))
     gc.collect()
-    assert loaded._bound.keys() == {"present_key_0"}
+    assert alive() is not None  # still an output
+    loaded.release()
+    gc.collect()
+    assert alive() is None
+    assert not loaded._bound
 
 
 def test_what_is_fed_is_bound_anew_each_time() -> None:
@@ -74,7 +76,7 @@ def test_what_is_fed_has_the_graphs_type() -> None:
 )
 def test_memory_by_what_onnxruntime_calls_it(name: str, device: str) -> None:
     """By record: the names that providers of onnxruntime 1.32 give."""
-    assert session._device(SimpleNamespace(name=name)) == device
+    assert session._device(SimpleNamespace(name=name, device_id=3)) == (device, 3)
 
 
 def test_memory_that_is_not_known_is_an_error() -> None:
@@ -87,7 +89,7 @@ def test_an_onnxruntime_that_cannot_tell_the_memory() -> None:
     """1.23: the CPU's memory on the CPU, an error elsewhere."""
     argument = SimpleNamespace(name="x", type="tensor(float)", shape=[1])
     old = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
-    assert session._values(old, DECODER, [argument], "no_such_method")["x"].device == "cpu"
+    assert session._values(old, DECODER, [argument], "no_such_method")["x"].device == ("cpu", 0)
     old = SimpleNamespace(get_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     with pytest.raises(ProviderError, match="cannot tell which memory CUDAExecutionProvider uses"):
         session._values(old, DECODER, [argument], "no_such_method")
