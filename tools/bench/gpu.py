@@ -20,37 +20,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cohere_lite.errors import CohereLiteError
-from cohere_lite.session import ort, provider_names
-
-from .__main__ import machine
+# The package, NumPy and onnxruntime are imported inside functions: `missing` names what is not there.
 
 MINUTES = 9
 DISK = 24e9  # bytes: two checkpoints, and exports of them
-NEEDED = ("onnx", "safetensors", "ml_dtypes")
+NEEDED = ("numpy", "onnxruntime", "onnx", "safetensors", "ml_dtypes")
 COMPARED = ("torch", "transformers")
 DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
-FEW_LAYERS = 2  # of the encoder's 48, for what only the decoder matters to
-TINY = [
-    "--encoder-layers",
-    "2",
-    "--encoder-width",
-    "64",
-    "--encoder-ffn",
-    "128",
-    "--subsampling-channels",
-    "16",
-    "--decoder-layers",
-    "2",
-    "--decoder-width",
-    "128",
-    "--decoder-ffn",
-    "96",
-    "--max-positions",
-    "128",
-    "--vocab-size",
-    "300",
-]
+LAYERS, FEW_LAYERS = 48, 2  # of the encoder; few where only the decoder matters
+TINY = {"encoder-layers": 2, "encoder-width": 64, "encoder-ffn": 128, "subsampling-channels": 16, "decoder-layers": 2}
+TINY |= {"decoder-width": 128, "decoder-ffn": 96, "max-positions": 128, "vocab-size": 300}
 EXPORTS = {
     "fp32": ["--precision", "fp32"],
     "fp16": ["--precision", "fp16"],
@@ -80,8 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         if lacking := missing(args.provider, work, args.quick):
             print(f"error: {lacking}", file=sys.stderr)
             return 1
-        report = {"date": str(date.today()), "provider": args.provider, "size": "quick" if args.quick else "full"}
-        report |= {"machine": machine() | card(args.provider) | {"onnxruntime": ort.__version__}, "steps": {}}
+        report: dict[str, Any] = {"date": str(date.today()), "machine": about(args.provider)}
+        report |= {"provider": args.provider, "size": "quick" if args.quick else "full", "steps": {}}
         for name, command in plan(args.provider, args.precision, work, args.quick):
             began = time.monotonic()
             found = run(command, deadline - began)
@@ -98,6 +77,9 @@ def missing(provider: str, work: Path, quick: bool) -> str | None:
     lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if lacking:
         return f"this Python ({sys.executable}) has no {', '.join(lacking)}: pip install {' '.join(lacking)}"
+    from cohere_lite.errors import CohereLiteError
+    from cohere_lite.session import provider_names
+
     try:
         provider_names([provider])
     except CohereLiteError as error:
@@ -114,14 +96,19 @@ def missing(provider: str, work: Path, quick: bool) -> str | None:
     return None
 
 
-def card(provider: str) -> dict[str, str]:
-    """The GPU's name, driver and memory, as nvidia-smi tells them."""
+def about(provider: str) -> dict[str, str]:
+    """The machine, the versions, and of an NVIDIA GPU what nvidia-smi tells."""
+    from cohere_lite.session import ort
+
+    from .__main__ import machine
+
+    found = machine() | {"onnxruntime": ort.__version__}  # not the one of its packages that pip lists
     if provider != "cuda" or shutil.which("nvidia-smi") is None:
-        return {}
+        return found
     fields = ("name", "driver_version", "memory.total", "clocks.mem", "power.limit")
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return {"gpu": ", ".join(done.stdout.splitlines())}
+    return found | {"gpu": "; ".join(done.stdout.splitlines())}
 
 
 def plan(provider: str, precisions: list[str], work: Path, quick: bool) -> list[Step]:
@@ -134,8 +121,9 @@ def plan(provider: str, precisions: list[str], work: Path, quick: bool) -> list[
         arguments = [str(source), str(work / kind / precision), *EXPORTS[precision]]
         return f"export {kind} {precision}", [*python, "cohere_lite.export", *arguments]
 
-    def checkpoint(kind: str, *shape: str) -> Step:
-        arguments = [str(work / kind / "checkpoint"), *(TINY if quick else shape)]
+    def checkpoint(kind: str, encoder_layers: int) -> Step:
+        shape = TINY if quick else {"encoder-layers": encoder_layers}
+        arguments = [str(work / kind / "checkpoint"), *(f"--{key}={value}" for key, value in shape.items())]
         return f"weights {kind}", [*python, "tools.random_checkpoint", *arguments]
 
     def measure(step: str, precision: str) -> Step:
@@ -144,7 +132,7 @@ def plan(provider: str, precisions: list[str], work: Path, quick: bool) -> list[
 
     first, *others = precisions
     steps = [measure("bandwidth", "fp32")]
-    steps += [checkpoint("decoder", "--encoder-layers", str(FEW_LAYERS)), make("decoder", first)]
+    steps += [checkpoint("decoder", FEW_LAYERS), make("decoder", first)]
     steps += [measure(step, first) for step in ("tokens", "copies", "same")]
     compared = all(importlib.util.find_spec(name) for name in COMPARED)
     if compared:
@@ -153,7 +141,7 @@ def plan(provider: str, precisions: list[str], work: Path, quick: bool) -> list[
         steps += [make("demo", precision), measure("text", precision)]
     for precision in others:
         steps += [make("decoder", precision), measure("tokens", precision), measure("same", precision)]
-    steps += [checkpoint("full"), make("full", first), measure("clips", first)]
+    steps += [checkpoint("full", LAYERS), make("full", first), measure("clips", first)]
     if compared:
         steps.append(measure("clips", THEIRS))
     return steps
@@ -179,9 +167,8 @@ def outcome(found: dict[str, Any]) -> str:
 
 def print_report(report: dict[str, Any]) -> None:
     steps: dict[str, dict[str, Any]] = report["steps"]
-    about = report["machine"]
-    runs_on = f"{report['provider']}, onnxruntime {about['onnxruntime']}, {report['size']} size"
-    print(f"{about.get('gpu') or about['cpu']}; {runs_on}")
+    on = report["machine"]
+    print(f"{on.get('gpu') or on['cpu']}; {report['provider']}, onnxruntime {on['onnxruntime']}; {report['size']} size")
     for name, found in steps.items():
         if outcome(found) != "done":
             print(f"{name}: {outcome(found)}")
