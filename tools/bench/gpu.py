@@ -78,10 +78,10 @@ def missing(provider: str, work: Path, quick: bool) -> str | None:
     if lacking:
         return f"this Python ({sys.executable}) has no {', '.join(lacking)}: pip install {' '.join(lacking)}"
     from cohere_lite.errors import CohereLiteError
-    from cohere_lite.session import provider_names
+    from cohere_lite.session import find_opener
 
     try:
-        provider_names([provider])
+        find_opener([provider])
     except CohereLiteError as error:
         return str(error)
     found = run([sys.executable, "-m", "tools.bench.device", "bandwidth", provider, str(work), "fp32", "quick"], 60)
