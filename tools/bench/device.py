@@ -244,7 +244,7 @@ def copies(provider: str, work: Path, precision: str, sizes: Sizes) -> dict[str,
             ours.decode(TRACED)
         found["between_nodes"] = onnxruntime_copies(Path(decoder._session.end_profiling())).summary()
     profiles = [found["between_nodes"], *found["by_the_driver"].values()]
-    return found | {"ok": not found["elsewhere"] and not any(profile["too_large"] for profile in profiles)}
+    return found | {"ok": not found["elsewhere"] and all(profile.get("too_large") == 0 for profile in profiles)}
 
 
 def profile_sessions(folder: Path) -> None:
@@ -273,13 +273,17 @@ def elsewhere(decoder: Any) -> list[str]:
     return found
 
 
-def traced_copies(ours: Ours, trace: Path) -> dict[str, float]:
-    import torch
+def traced_copies(ours: Ours, trace: Path) -> dict[str, Any]:
+    """Of CUDA, while clips are decoded, their start included."""
+    try:
+        import torch
 
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        ours.decode(TRACED)
-    profile.export_chrome_trace(str(trace))
-    return torch_copies(trace, TRACED).summary()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            ours.decode(TRACED)
+        profile.export_chrome_trace(str(trace))
+        return torch_copies(trace, TRACED).summary()
+    except Exception as error:  # without it nothing is proven, but what else was found is worth having
+        return {"failed": f"{type(error).__name__}: {error}"}
 
 
 def noise(seconds: float) -> np.ndarray:

@@ -54,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a tiny model")
     args = parser.parse_args(argv)
     deadline = time.monotonic() + MINUTES * 60
+    if args.work:
+        args.work.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=args.work) as folder:
         work = Path(folder)
         if lacking := missing(args.provider, work, args.quick):
@@ -112,8 +114,8 @@ def about(provider: str) -> dict[str, str]:
 
 
 def plan(provider: str, precisions: list[str], work: Path, quick: bool) -> list[Step]:
-    """Names and commands, what matters most first: the decoder, for which an encoder of few layers will do; then the
-    encoder and whole clips."""
+    """Names and commands, what matters most first: the decoder in the first precision, for which an encoder of few
+    layers will do; then texts, whole clips, and the decoder in the other precisions."""
     python = [sys.executable, "-m"]
 
     def make(kind: str, precision: str) -> Step:
@@ -131,19 +133,17 @@ def plan(provider: str, precisions: list[str], work: Path, quick: bool) -> list[
         return f"{step} {precision}", [*python, "tools.bench.device", step, provider, str(work), precision, size]
 
     first, *others = precisions
+    compared = all(importlib.util.find_spec(name) for name in COMPARED)
     steps = [measure("bandwidth", "fp32")]
     steps += [checkpoint("decoder", FEW_LAYERS), make("decoder", first)]
     steps += [measure(step, first) for step in ("tokens", "copies", "same")]
-    compared = all(importlib.util.find_spec(name) for name in COMPARED)
-    if compared:
-        steps.append(measure("tokens", THEIRS))
+    steps += [measure("tokens", THEIRS)] * compared
     for precision in precisions:
         steps += [make("demo", precision), measure("text", precision)]
+    steps += [checkpoint("full", LAYERS), make("full", first), measure("clips", first)]
+    steps += [measure("clips", THEIRS)] * compared
     for precision in others:
         steps += [make("decoder", precision), measure("tokens", precision), measure("same", precision)]
-    steps += [checkpoint("full", LAYERS), make("full", first), measure("clips", first)]
-    if compared:
-        steps.append(measure("clips", THEIRS))
     return steps
 
 

@@ -22,6 +22,11 @@ if compgen -G "$site/*.whl" >/dev/null; then
     export PYTHONPATH="$site/packages${PYTHONPATH:+:$PYTHONPATH}"
 fi
 # CUDA's libraries that came with PyTorch, for an onnxruntime in another folder
-libraries=$("$python" -c 'import glob, site; print(*glob.glob(site.getsitepackages()[0] + "/nvidia/*/lib"), sep=":")')
+libraries=$("$python" - <<'EOF'
+from glob import glob
+from site import getsitepackages
+print(*(found for folder in getsitepackages() for found in glob(f"{folder}/nvidia/*/lib")), sep=":")
+EOF
+)
 export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 "$python" -m tools.bench.gpu "$@"
