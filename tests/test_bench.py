@@ -184,16 +184,12 @@ def test_what_a_device_takes_is_measured(work: Path) -> None:
     assert device.bandwidth("cpu", work, "fp32", SIZES)["device"] == "cpu"
     found = device.tokens("cpu", work, "fp32", SIZES)
     assert set(found) == {"load_s", "token_1_ms", "token_8_ms", "run_ms", "weight_bytes"}
-    # by formula: matrices, and tables of tokens and positions (the encoder has the matrices of the cross-attention's keys
-    # and values); norms and biases are the rest
+    # by formula: matrices (the encoder has those of the cross-attention's keys and values), and tables of tokens and
+    # positions; norms and biases are the rest
     weights = 4 * (2 * (6 * 128 * 128 + 2 * 128 * 96) + (300 + 48) * 128)
     assert weights < found["weight_bytes"] < 1.05 * weights
-    assert set(device.clips("cpu", work, "fp32", SIZES)) == {
-        "load_s",
-        "features_1_s_ms",
-        "encoder_1_s_ms",
-        "clip_1_s_ms",
-    }
+    found = device.clips("cpu", work, "fp32", SIZES)
+    assert set(found) == {"load_s", "features_1_s_ms", "encoder_1_s_ms", "clip_1_s_ms"}
 
 
 def test_another_choice_than_the_cpus_is_found(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,20 +221,23 @@ def test_a_real_profile_is_read(work: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_copies_of_a_profile(tmp_path: Path) -> None:
     """By hand, in the form that onnxruntime 1.32 wrote with its WebGPU plugin, and that of PyTorch's traces: two runs
-    with three copies, one of them a row of 16,384 logits."""
+    with three copies, one of them a row of 16,384 logits, and a run before them that does not count."""
 
     def node(op_name: str, size: int) -> dict:
         return {"cat": "Node", "name": "Memcpy_kernel_time", "args": {"op_name": op_name, "output_size": str(size)}}
 
-    runs = [{"cat": "Session", "name": "model_run", "args": {}}] * 2
-    nodes = [node("MemcpyFromHost", 8), node("MemcpyToHost", 65536), node("MatMul", 1 << 20), node("MemcpyToHost", 8)]
+    run = {"cat": "Session", "name": "model_run", "args": {}}
+    before = [node("MemcpyToHost", 1 << 20), run]
+    first = [node("MemcpyFromHost", 8), node("MemcpyToHost", 65536), node("MatMul", 1 << 20), run]
     path = tmp_path / "profile.json"
-    path.write_text(json.dumps(nodes + runs))
+    path.write_text(json.dumps([*before, *first, node("MemcpyToHost", 8), run]))
     expected = {"copies_a_run": 1.5, "bytes_a_run": 32776, "largest_bytes": 65536, "too_large": 1}
-    assert onnxruntime_copies(path).summary() == expected
-    path.write_text(json.dumps(runs))
+    assert onnxruntime_copies(path, 2).summary() == expected
+    with pytest.raises(ValueError, match="shows 3 runs .* 4 runs were made"):
+        onnxruntime_copies(path, 4)
+    path.write_text(json.dumps([run, run]))
     with pytest.raises(ValueError, match="2 runs and 0 nodes"):
-        onnxruntime_copies(path)
+        onnxruntime_copies(path, 2)
 
     def copy(name: str, size: int) -> dict:
         return {"cat": "gpu_memcpy", "name": f"Memcpy {name}", "args": {"bytes": size}}
@@ -264,7 +263,7 @@ def test_caches_in_the_wrong_memory_are_found() -> None:
 
     on_gpu, on_cpu = SimpleNamespace(device=("cuda", 0)), SimpleNamespace(device=("cpu", 0))
     inputs = {"tokens": on_cpu, "past_key_0": on_gpu, "cross_key_0": on_gpu}
-    decoder = SimpleNamespace(inputs=inputs, outputs={"present_key_0": on_gpu})
+    decoder = SimpleNamespace(inputs=inputs, outputs={"present_key_0": on_gpu, "logits": on_gpu})
     shared = value("cuda")
     right = {"tokens": value("cpu"), "cross_key_0": value("cuda"), "past_key_0": shared, "present_key_0": shared}
     decoder._bound = right
@@ -273,6 +272,8 @@ def test_caches_in_the_wrong_memory_are_found() -> None:
     assert device.elsewhere(decoder) == ["cross_key_0 is in cpu memory, its kernels use cuda"]
     decoder._bound = right | {"present_key_0": value("cuda")}
     assert device.elsewhere(decoder) == ["past_key_0 does not share its buffer with what is written"]
+    decoder._bound = right | {"logits": value("cpu")}
+    assert device.elsewhere(decoder) == ["logits are bound, too: each run copies them"]
 
 
 def test_what_a_gpu_lacks_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,18 +30,22 @@ class Copies(NamedTuple):
         }
 
 
-def onnxruntime_copies(profile: Path) -> Copies:
-    """Of the file that InferenceSession.end_profiling names."""
-    events = json.loads(profile.read_text())
-    nodes = [event["args"] for event in events if event.get("cat") == "Node" and "op_name" in event.get("args", {})]
+def onnxruntime_copies(profile: Path, runs: int) -> Copies:
+    """Of the last `runs` runs in the file that InferenceSession.end_profiling names."""
+    found: list[list[dict]] = [[]]  # the nodes of each run, which ends with an event of its own
+    for event in json.loads(profile.read_text()):
+        if event.get("name") == "model_run":
+            found.append([])
+        elif event.get("cat") == "Node" and "op_name" in event["args"]:
+            found[-1].append(event["args"])
+    nodes = [node for run in found[:-1][-runs:] for node in run]
+    if len(found) <= runs or not nodes:
+        raise ValueError(f"{profile} shows {len(found) - 1} runs and {len(nodes)} nodes: {runs} runs were made")
     sizes: dict[str, list[int]] = {"MemcpyFromHost": [], "MemcpyToHost": []}
     for node in nodes:
         if node["op_name"] in sizes:
             sizes[node["op_name"]].append(int(node["output_size"]))
-    runs = sum(event.get("name") == "model_run" for event in events)
-    if not runs or not nodes:
-        raise ValueError(f"{profile} shows {runs} runs and {len(nodes)} nodes: nothing can be told from it")
-    return Copies(runs, sizes["MemcpyFromHost"], sizes["MemcpyToHost"])
+    return Copies(runs, *sizes.values())
 
 
 def torch_copies(trace: Path, runs: int) -> Copies:
