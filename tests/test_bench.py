@@ -233,7 +233,7 @@ def test_copies_of_a_profile(tmp_path: Path) -> None:
     path.write_text(json.dumps([*before, *first, node("MemcpyToHost", 8), run]))
     expected = {"copies_a_run": 1.5, "bytes_a_run": 32776, "largest_bytes": 65536, "too_large": 1}
     assert onnxruntime_copies(path, 2).summary() == expected
-    with pytest.raises(ValueError, match="shows 3 runs .* 4 runs were made"):
+    with pytest.raises(ValueError, match=r"shows 3 runs .* 4 runs were made"):
         onnxruntime_copies(path, 4)
     path.write_text(json.dumps([run, run]))
     with pytest.raises(ValueError, match="2 runs and 0 nodes"):
