@@ -20,7 +20,6 @@ from onnxruntime import OrtValue
 from .errors import ModelError, OptionError, ProviderError, number
 from .graphfile import GraphFile
 
-CPU_ONLY = ["CPUExecutionProvider"]
 # On the CPU, fusing a residual sum with the layer norm after it replaces two fast kernels with a slow one
 # (export/norms.py).
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
@@ -55,8 +54,7 @@ class Session:
     one thread at a time (turns.py)."""
 
     def __init__(self, session: ort.InferenceSession, path: Path) -> None:
-        """Raises ModelError for inputs or outputs of a type that cannot be fed, ProviderError where onnxruntime cannot
-        tell which memory they live in."""
+        """Raises ModelError for inputs or outputs of a type that cannot be fed, ProviderError for an unknown memory."""
         self.path = path
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         self.inputs = _values(session, path, session.get_inputs(), "get_input_memory_infos")
@@ -138,14 +136,9 @@ class Session:
 
 def _values(session: ort.InferenceSession, path: Path, arguments: list[ort.NodeArg], infos: str) -> dict[str, Value]:
     """infos: the method that tells which memory kernels use: bound in another, shared caches give wrong text."""
-    provider = session.get_providers()[0]
     devices = [CPU] * len(arguments)
-    if hasattr(session, infos):
+    if hasattr(session, infos):  # before onnxruntime 1.24, which extras/providers.py therefore refuses
         devices = [_device(info) for info in getattr(session, infos)()]
-    elif provider != CPU_ONLY[0]:
-        raise ProviderError(
-            f"onnxruntime {ort.__version__} cannot tell which memory {provider} uses; 1.24 or newer can"
-        )
     found = {}
     for argument, device in zip(arguments, devices, strict=True):
         if argument.type not in DTYPES:
@@ -155,25 +148,13 @@ def _values(session: ort.InferenceSession, path: Path, arguments: list[ort.NodeA
 
 
 def _device(info: ort.capi.onnxruntime_pybind11_state.OrtMemoryInfo) -> Device:
-    """The name by which OrtValue knows a kind of memory; "CudaPinned" is the CPU's, which the device reaches."""
-    name = "cpu" if "pinned" in info.name.lower() else info.name.lower()
+    """As OrtValue knows a memory; "CudaPinned" and "OpenVINO_shared_CPU" are the CPU's, which the device reaches."""
+    name = info.name.lower()
+    if name == "cpu" or "pinned" in name or str(info.device_mem_type).endswith("HOST_ACCESSIBLE"):
+        return CPU
     if found := [device for device in _DEVICES if name.startswith(device)]:
         return found[0], info.device_id
     raise ProviderError(f"the provider uses a memory called {info.name!r}; known: {', '.join(_DEVICES)}")
-
-
-def provider_names(providers: Sequence[str]) -> list[str]:
-    """onnxruntime's names, with the CPU last for what the others leave. Raises OptionError, ProviderError."""
-    if not isinstance(providers, (list, tuple)) or not all(isinstance(name, str) for name in providers):
-        raise OptionError(f"providers is {providers!r}; it must be a list such as ['cuda', 'cpu']")
-    if tuple(providers) == ("cpu",):
-        return CPU_ONLY
-    try:
-        from .extras.providers import find_providers
-    except ImportError:
-        needed = "cohere_lite/extras/providers.py, which is not in this copy"
-        raise ProviderError(f"providers other than ['cpu'] need {needed}") from None
-    return find_providers(providers)
 
 
 def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionOptions:
@@ -205,25 +186,39 @@ def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionO
 
 
 Options = Callable[[], ort.SessionOptions]  # new ones at each call
+Opener = Callable[[GraphFile, Options], Session]  # of graphs on other providers than the CPU
 Cache = str | PathLike[str] | None  # where prepared copies are kept: see extras/prepared.py
 
 
-def open_session(graph: GraphFile, names: list[str], make_options: Options, cache: Cache) -> Session:
-    """names: onnxruntime's, of providers. Raises ModelError, ProviderError."""
-    if names == CPU_ONLY:  # prepared copies have weights packed for it
-        try:
-            from .extras.prepared import open_prepared
-        except ImportError:
-            pass  # large models then take longer to open
-        else:
-            if prepared := open_prepared(graph, make_options, SLOW_FUSIONS, cache):
-                return Session(prepared, graph.path)
-    disabled = SLOW_FUSIONS if names == CPU_ONLY else None
+def find_opener(providers: Sequence[str]) -> Opener | None:
+    """None for the CPU alone. Raises OptionError, ProviderError."""
+    if not isinstance(providers, (list, tuple)) or not all(isinstance(name, str) for name in providers):
+        raise OptionError(f"providers is {providers!r}; it must be a list such as ['cuda', 'cpu']")
+    if tuple(providers) == ("cpu",):
+        return None
     try:
-        session = ort.InferenceSession(str(graph.path), make_options(), providers=names, disabled_optimizers=disabled)
+        from .extras.opening import opener_on
+    except ImportError:
+        needed = "cohere_lite/extras/providers.py, which is not in this copy"
+        raise ProviderError(f"providers other than ['cpu'] need {needed}") from None
+    return opener_on(providers)
+
+
+def open_session(graph: GraphFile, opener: Opener | None, make_options: Options, cache: Cache) -> Session:
+    """Raises ModelError, ProviderError."""
+    if opener:
+        return opener(graph, make_options)
+    try:  # prepared copies have weights packed for the CPU
+        from .extras.prepared import open_prepared
+    except ImportError:
+        pass  # large models then take longer to open
+    else:
+        if prepared := open_prepared(graph, make_options, SLOW_FUSIONS, cache):
+            return Session(prepared, graph.path)
+    how = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": SLOW_FUSIONS}
+    try:
+        session = ort.InferenceSession(str(graph.path), make_options(), **how)
     except Exception as error:  # onnxruntime's own classes share no base but this one
         reason = " ".join(str(error).split())
         raise ModelError(f"onnxruntime {ort.__version__} cannot load {graph.path}: {reason}") from error
-    if (found := session.get_providers()[0]) != names[0]:  # onnxruntime only warns, and runs on what is left
-        raise ProviderError(f"{names[0]} was asked for, but {graph.path.name} would run on {found}")
     return Session(session, graph.path)
