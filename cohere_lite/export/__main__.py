@@ -189,15 +189,15 @@ def _write_files(
     dims = source.dimensions
     metadata = {"model_type": MODEL_TYPE, "contract": contract}
     source.write_tokens(out / "tokens.txt")
-    name, *precision = plan.encoder
+    name, product, float_type = plan.encoder
     max_encoder_frames = -int(-max_audio_s * 100 // 2**dims.subsampling_layers)  # 100 mel frames a second
-    with Graph(out / f"encoder.{name}.onnx", *precision, standard=plan.standard) as encoder:
+    with Graph(out / f"encoder.{name}.onnx", product, float_type, plan.standard) as encoder:
         encoder.keep_blocks = plan.keep_blocks
         of_pointwise = {"fp32": "float", "int8": "int8", None: encoder.product}[pointwise]
         write_encoder(encoder, source, max_encoder_frames, of_pointwise, contract)
         encoder.save(metadata | {"precision": name, "max_audio_s": str(max_audio_s)})
-    name, *precision = plan.decoder
-    with Graph(out / f"decoder.{name}.onnx", *precision) as decoder:
+    name, product, float_type = plan.decoder
+    with Graph(out / f"decoder.{name}.onnx", product, float_type) as decoder:
         write_decoder(decoder, source, contract)
         decoder.save(metadata | {"precision": name})
     source.finish()
@@ -276,8 +276,8 @@ def main(argv: list[str] | None = None) -> int:
         "--operators",
         choices=["onnxruntime", "standard"],
         default="onnxruntime",
-        help="of the encoder: onnxruntime's own, too, or those of ONNX alone, for TensorRT and CoreML, with fp16 or fp32 "
-        "(default: onnxruntime)",
+        help="of the encoder: onnxruntime's own among them, or, for TensorRT and CoreML, standard ones alone, in fp16 or "
+        "fp32 (default: onnxruntime)",
     )
     parser.add_argument(
         "--pointwise", choices=["int8", "fp32"], help="of the pointwise convolutions (default: as the encoder)"

@@ -1,8 +1,9 @@
 """The Conformer encoder as a graph: log-mel -> what the decoder's cross-attention reads.
 
 Written for one clip at a time, its valid frames only: that equals the reference's masked run bit for bit and needs no
-mask; graphs of standard operators take one (standard.py). Folded at export: BatchNorm into the depthwise convolution, the attention scale and both content biases into
-Q/K/V's one product, the factor 1/2 of each feed-forward into its second product.
+mask; with standard operators clips may be padded and masked (standard.py). Folded at export: BatchNorm into the
+depthwise convolution, the attention scale and both content biases into Q/K/V's one product, the factor 1/2 of each
+feed-forward into its second product.
 """
 
 from typing import Any
