@@ -17,7 +17,8 @@ class Padding:
 
     def __init__(self, graph: Graph, n_halvings: int) -> None:
         self._graph = graph
-        mask = graph.from_float32(graph.input("mel_mask", "float32", ["batch", "mel_frames"]))
+        mask = graph.input("mel_mask", "float32", ["batch", "mel_frames"])
+        mask = graph.cast(mask, "float32", graph.float_type)
         self._masks = [graph.node("Unsqueeze", mask, graph.constant([1, 2]))]
         # a convolution of stride 2 turns n frames into ceil(n / 2), the frames of even number
         every_second = [graph.constant([value]) for value in (0, np.iinfo(np.int64).max, 3, 2)]
