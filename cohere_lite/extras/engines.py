@@ -56,7 +56,7 @@ def _open_with(plans: list[Plan], graph: GraphFile, make_options: Options, cache
 
     def open_at(n_frames: int) -> Session:
         planned = _with_options(plans, coreml_options(folder, n_frames))
-        return open_on(planned, graph, partial(_at_length, make_options, n_frames))
+        return open_on(planned, graph, partial(at_length, make_options, n_frames))
 
     return PaddedEncoder(open_at, [*(n for n in map(_n_frames, _LENGTHS_S) if n < max_frames), max_frames])
 
@@ -85,7 +85,8 @@ def coreml_options(folder: Path | None, n_frames: int) -> dict[str, str]:
     return options
 
 
-def _at_length(make_options: Options, n_frames: int) -> ort.SessionOptions:
+def at_length(make_options: Options, n_frames: int) -> ort.SessionOptions:
+    """Options for clips of n_frames mel frames alone."""
     options = make_options()
     options.add_free_dimension_override_by_name("batch", 1)
     options.add_free_dimension_override_by_name("mel_frames", n_frames)

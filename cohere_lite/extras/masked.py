@@ -59,7 +59,8 @@ class PaddedEncoder(MaskedEncoder):
         for name, value in given.items():  # (1, heads, frames, size)
             values = value.numpy()
             factor = -(-length // values.shape[2])  # mel frames for each of the encoder's: 8
-            values = np.ascontiguousarray(values[:, :, : -(-n_frames // factor)])
+            # a copy: `numpy` may show the memory of a value that is about to be gone
+            values = values[:, :, : -(-n_frames // factor)].copy()
             cut[name] = OrtValue.ortvalue_from_numpy(values, *outputs[name])
         return cut
 
