@@ -3,6 +3,7 @@ numbers those of the ordinary encoder (which test_export.py compares with transf
 provider: no machine of ours has one of these two."""
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -146,11 +147,18 @@ def test_padded_equals_transformers(folder: Path, padding: dict[str, PaddedEncod
     n_valid = -(-n_frames // 8)
     with torch.no_grad():
         hidden = reference.model.encoder(whole, attention_mask=mask).last_hidden_state[:, :n_valid]
-        hidden = reference.model.decoder.proj(hidden) if hasattr(reference.model.decoder, "proj") else hidden
+        hidden = reference.model.decoder.proj(hidden)
         layer = reference.model.decoder.layers[1].encoder_attn
         key = layer.k_proj(hidden).view(1, n_valid, 4, 16).transpose(1, 2).numpy()
     found = encoded(padding["fp32"], mel)["cross_key_1"]
     assert np.abs(found - key).max() < 1e-4 * np.abs(key).max()
+
+
+@pytest.mark.folder
+def test_a_copy_without_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cohere_lite.extras.masked", None)
+    with pytest.raises(ModelError, match=r"fp32\.onnx takes a mask, which needs cohere_lite/extras/masked\.py, "):
+        load_model(folder / "fp32-standard")
 
 
 # -- operators and shapes

@@ -6,6 +6,7 @@ Built from the providers' documentation, not run: there was no machine with eith
 import math
 import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +50,9 @@ def _open_with(plans: list[Plan], graph: GraphFile, make_options: Options, cache
         )
     said = _metadata(graph.path)
     folder = engine_folder(graph, compilers[0], cache)
-    max_frames = _n_frames(min(MAX_CHUNK_S, float(said.get("max_audio_s", MAX_CHUNK_S))))
+    max_frames = _n_frames(MAX_CHUNK_S)
+    with suppress(LookupError, ValueError):  # what is no number, model.py refuses
+        max_frames = _n_frames(min(MAX_CHUNK_S, float(said["max_audio_s"])))
     if compilers[0] == "tensorrt":
         options = tensorrt_options(folder, max_frames, said.get("precision"))
         return open_on(_with_options(plans, options), graph, make_options)
