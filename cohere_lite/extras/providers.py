@@ -8,7 +8,6 @@ import pkgutil
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -32,6 +31,8 @@ _SYSTEMS = {"directml": "Windows", "coreml": "macOS", "mlx": "macOS"}  # where a
 _NVIDIA = ("cuda", "tensorrt")
 _NUMBERED = (*_NVIDIA, "directml")  # built in, they take an option device_id
 
+_LOADED: dict[str, str] = {}  # plugins: onnxruntime's name of each
+
 
 class Plan(NamedTuple):
     """What opens a session on a provider.  ep: onnxruntime's name of it;  options: the provider's own;  devices:
@@ -52,13 +53,13 @@ def find_plans(providers: Sequence[str]) -> list[Plan]:
     names = [name for name, _, _ in asked]
     if twice := [name for name in names if names.count(name) > 1]:
         raise OptionError(f"providers is {providers!r}; it names {twice[0]} twice")
-    if {*names} != {"cpu"} and not hasattr(ort.InferenceSession, "get_input_memory_infos"):
+    asked = asked[: names.index("cpu")] if "cpu" in names else asked  # nothing is left for those after it
+    if asked and not hasattr(ort.InferenceSession, "get_input_memory_infos"):
         # bound in another memory than the one that kernels use, caches give wrong text
         raise ProviderError(
             f"onnxruntime {ort.__version__} does not tell which memory {names[0]} uses: pip install -U onnxruntime "
             "(1.24.4 or newer)"
         )
-    asked = asked[: names.index("cpu")] if "cpu" in names else asked  # nothing is left for those after it
     plans = []
     with quiet_log():
         for name, number, options in asked:
@@ -97,13 +98,14 @@ def _plan(name: str, number: int | None, options: dict[str, str]) -> Plan:
     if name in _NVIDIA:
         _preload_libraries()
     ep, package = PROVIDERS.get(name, ("", ""))
-    if ep in ort.get_available_providers():
+    devices = _devices(_LOADED.get(name, ep))  # the program, or onnxruntime itself, may have loaded the plugin
+    # which is available, too, once it is loaded
+    if not devices and name not in _LOADED and ep in ort.get_available_providers():
         if number is not None:
             if name not in _NUMBERED:
                 raise OptionError(f"provider {name}:{number}: this onnxruntime's {name} takes no device number")
             options = {"device_id": str(number), **options}
         return Plan(name, ep, options, [])
-    devices = _devices(ep)  # the program, or onnxruntime itself, may have loaded the plugin
     if not devices and (module := _plugin(name)):
         devices = _devices(_load_plugin(name, module))
         if not devices:
@@ -128,7 +130,8 @@ def _built_in() -> str:
 
 
 def _devices(ep: str) -> list[Any]:
-    return [device for device in ort.get_ep_devices() if device.ep_name == ep]
+    """Of a plugin."""
+    return [found for found in ort.get_ep_devices() if found.ep_name == ep and "library_path" in found.ep_metadata]
 
 
 def _plugins() -> list[str]:
@@ -143,9 +146,10 @@ def _plugin(name: str) -> str | None:
     return next((module for module in modules if find_spec(module)), None)
 
 
-@cache  # once a process
 def _load_plugin(name: str, module: str) -> str:
-    """onnxruntime's name of the provider. Raises ProviderError."""
+    """Once a process; onnxruntime's name of the provider. Raises ProviderError."""
+    if name in _LOADED:
+        return _LOADED[name]
     try:
         plugin: Any = importlib.import_module(module)
         # mlx has names of its own
@@ -155,7 +159,8 @@ def _load_plugin(name: str, module: str) -> str:
     except Exception as error:  # a module that fails in any way; onnxruntime's own classes, which share no base
         if "already registered" not in str(error):  # by the program, and there is no device
             raise ProviderError(f"{name}: {module} cannot be loaded: {reason(error)}") from error
-    return ep
+    _LOADED[name] = ep
+    return str(ep)
 
 
 def _preload_libraries() -> None:
@@ -183,5 +188,5 @@ def reason(error: Exception) -> str:
     """What onnxruntime says, in one line, without its error codes and the places in its source."""
     text = " ".join(str(error).split())
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Exception during initialization: ", "", text)
-    text = re.sub(r"\S+\.(?:cc|cpp|h):\d+ [^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? ", "", text)
+    text = re.sub(r"\S+\.(cc|cpp|h):\d+ ([^()]*::[^()]*\([^()]*\)( const)?( \[with [^\]]*\])?|\w+) ", "", text)
     return text if len(text) <= 300 else f"{text[:300]} ..."

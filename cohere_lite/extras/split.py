@@ -1,6 +1,7 @@
 """Which nodes of the graphs run on which provider: what another one than the CPU has no kernels for, runs on the CPU,
 and its inputs and outputs are copied there and back."""
 
+import logging
 import re
 from collections import Counter
 from typing import Any
@@ -16,7 +17,7 @@ _BEST = {"cuda": "fp16", "directml": "fp16", "webgpu": "fp16", "openvino": "fp32
 
 
 def tell_split(contract: Contract, provider: str, precision: str) -> dict[str, Any]:
-    """Logs it, with a warning where heavy nodes run on the CPU.
+    """Logs it, with a warning where heavy nodes run on the CPU that need not.
 
     provider: the first one, as it was asked for;  precision: of the model. Returns what a record of a transcription
     should say: "nodes", a number for each provider, and "on_cpu", a number for each operator there; {} for the CPU."""
@@ -36,9 +37,19 @@ def tell_split(contract: Contract, provider: str, precision: str) -> dict[str, A
         if heavy := Counter({operator: count for operator, count in on_cpu.items() if _HEAVY.search(operator)}):
             n_nodes = sum(facts["nodes"][role].values())
             runs = " and ".join(other for other in nodes if other != "cpu") or name
-            logger.warning(
-                "%s runs %d of %d %s nodes; %s run on the CPU%s",
-                *(runs, n_nodes - on_cpu.total(), n_nodes, role, _listed(heavy, " and "), _advice(name, precision)),
+            advice = _advice(name, precision)
+            logger.log(
+                logging.WARNING if advice else logging.INFO,
+                "%s %s %d of %d %s nodes; %s run on the CPU%s",
+                *(
+                    runs,
+                    "run" if " and " in runs else "runs",
+                    n_nodes - on_cpu.total(),
+                    n_nodes,
+                    role,
+                    _listed(heavy, " and "),
+                    advice,
+                ),
             )
     return facts
 
