@@ -5,7 +5,6 @@ unless a variable is set before the first import (its Privacy.md). Whatever some
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -59,17 +58,12 @@ class Session:
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         self.inputs = _values(session, path, session.get_inputs(), "get_input_memory_infos")
         self.outputs = _values(session, path, session.get_outputs(), "get_output_memory_infos")
+        self.beside: Callable[[bytes], Session] | None = None  # opens another graph on the same GPU: extras/opening.py
         self._session = session
         self._binding = session.io_binding()
         # the binding alone does not keep the arrays behind the values alive (onnxruntime <= 1.23)
         self._bound: dict[str, OrtValue] = {}
         self._arrays: dict[str, tuple[NDArray, OrtValue]] = {}  # of `feed` and `receive`
-
-    def beside(self, graph: bytes) -> "Session":
-        """Another graph, open on the same device."""
-        names, options = self._session.get_providers(), self._session.get_provider_options()
-        make = partial(ort.InferenceSession, graph, providers=names, provider_options=[options[name] for name in names])
-        return Session(make(enable_fallback=0), self.path)
 
     def bind(self, name: str, value: OrtValue) -> None:
         """Bind an input, or an output, which every run then writes there."""

@@ -85,6 +85,51 @@ def test_weights_are_those_of_a_direct_export(folders, tmp_path: Path, precision
         assert "decoder.embed_tokens.weight" not in found  # tied
 
 
+@pytest.mark.parametrize(
+    ("source", "precision", "weight_bits", "name"),
+    [
+        ("fp32", "fp16", None, "fp16"),
+        ("fp32", "fp16", 8, "q8f16"),
+        ("fp32", "bf16", 4, "q4bf16"),
+        ("int8", "fp16", None, "fp16"),
+        ("int8", "fp16", 8, "q8f16"),
+        ("int8", "bf16", 8, "q8bf16"),
+        ("int4", "fp16", None, "fp16"),
+        ("int4", "fp16", 4, "q4f16"),
+    ],
+)
+def test_device_graphs_of_published_folders(
+    folders, tmp_path: Path, source: str, precision: str, weight_bits: int | None, name: str
+) -> None:
+    """By construction: from floats, the files of a direct export. What is quantised keeps its numbers, in blocks, or
+    becomes the floats that it stands for, rounded."""
+    said = export(folders("static", source), tmp_path / "out", precision, weight_bits=weight_bits)
+    if precision == "fp16":
+        assert said[0].startswith("the same ")
+        assert find_model(tmp_path / "out").precision == name
+    else:
+        assert said[0] == "not compared with the source: onnxruntime's CPU provider has no kernels for bfloat16"
+    assert len(said) == 2  # what was compared, and sizes: no number was rounded for a second time
+    if source == "fp32":
+        export(CHECKPOINT, tmp_path / "direct", precision, weight_bits=weight_bits)
+        assert_same_files(tmp_path / "out", tmp_path / "direct")
+        return
+    before, found = Published(find_model(folders("static", source))), {}
+    for role in ("encoder", "decoder"):
+        found |= initializers(tmp_path / "out" / f"{role}.{name}.onnx")
+    for product in ("encoder.layers.2.conv.pointwise_conv1", "decoder.layers.0.mlp.fc1", "proj_out"):
+        stored, matrix = found[f"{product}.weight"], before.matrix(product)
+        assert isinstance(matrix, Columns | Blocks)
+        if weight_bits is None:
+            np.testing.assert_array_equal(stored, matrix.dense().astype(np.float16))
+            continue
+        blocks = matrix if isinstance(matrix, Blocks) else matrix.in_blocks(stored.shape[2])
+        np.testing.assert_array_equal(stored, blocks.stored)
+        scale = found[f"{product}.scale"]
+        np.testing.assert_array_equal(scale, blocks.scale.astype(scale.dtype))
+        assert scale.dtype.name == {"fp16": "float16", "bf16": "bfloat16"}[precision]
+
+
 def initializers(path: Path) -> dict[str, np.ndarray]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
 
@@ -156,6 +201,17 @@ def test_a_published_decoder_decides_about_the_precision(folders, tmp_path: Path
     """INT8 is not quantised for a second time; the files say what they are."""
     assert main([str(folders("static", "int8")), str(tmp_path / "out"), "--precision", "int4"]) == 1
     assert "int4 would round its weights for a second time" in capsys.readouterr().err
+    for precision, bits, message in (
+        (
+            "int8",
+            4,
+            "the source is INT8: --weights 4 would round its weights for a second time; use --weights 8, or none",
+        ),
+        ("int4", 8, "the source has weights of 4 bits, which --weights 4 keeps as they are"),
+    ):
+        options = ["--precision", "fp16", "--weights", str(bits)]
+        assert main([str(folders("static", precision)), str(tmp_path / "out"), *options]) == 1
+        assert capsys.readouterr().err == f"error: the {message}\n"
     assert not (tmp_path / "out").exists()
 
 
@@ -163,6 +219,9 @@ def test_a_fast_folder_is_left_alone(folders, tmp_path: Path, capsys) -> None:
     fast = folders("fast", "int8")
     assert main([str(fast), str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out == f"{fast} is in the fast layout already: nothing to do\n"
+    assert main([str(fast), str(tmp_path / "out"), "--precision", "bf16", "--weights", "8"]) == 1
+    message = f"error: {fast} is in the fast layout; a q8bf16 one is made from what that was made from\n"
+    assert capsys.readouterr().err == message
     assert not (tmp_path / "out").exists()
 
 
@@ -213,7 +272,8 @@ def test_bounds_of_rounding(folders) -> None:
     """By hand: 6 and 2 layers; to 4 bits only if the source is not quantised."""
     source = Published(find_model(folders("static", "fp32")))
     assert check.rounding(source, None) == pytest.approx(0.04 * 8**0.5)
-    assert check.rounding(source, "int4") == 0.4
+    assert check.rounding(source, "int4") == check.rounding(source, "q4f16") == 0.4
+    assert check.rounding(source, "q8f16") == pytest.approx(0.04 * 8**0.5)
     assert check.rounding(Published(find_model(folders("static", "int4"))), "int4") < 0.2
 
 

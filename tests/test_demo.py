@@ -59,6 +59,24 @@ def test_word_error_rate(recordings: dict, language: str) -> None:
 
 
 @pytest.mark.slow
+@needs_espeak
+def test_float16_hears_what_int8_hears(recordings: dict, tmp_path: Path) -> None:
+    """By record: of 100 texts 0, 0 and 4 are other than INT8's; of 400, 3, 3 and 13."""
+    models = {None: Transcriber()}
+    for name, weight_bits in (("fp16", None), ("q8f16", 8), ("q4f16", 4)):
+        export(CHECKPOINT, tmp_path / name, "fp16", weight_bits=weight_bits)
+        models[name] = Transcriber(tmp_path / name)
+    different = dict.fromkeys(models, 0)
+    for language, spoken in recordings.items():
+        for samples, _ in spoken[:25]:
+            texts = {n: m.transcribe(samples, rate=16000, language=language).text for n, m in models.items()}
+            for name, text in texts.items():
+                different[name] += text != texts[None]
+    print(f"different: {different}")
+    assert all(different[name] <= most for name, most in (("fp16", 2), ("q8f16", 2), ("q4f16", 8)))
+
+
+@pytest.mark.slow
 @pytest.mark.reference
 @needs_espeak
 def test_fp32_tokens_equal_transformers_generate(recordings: dict, tmp_path: Path) -> None:

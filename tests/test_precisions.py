@@ -34,6 +34,11 @@ SCRIPT = [C] * 9 + [A, B, END]
         ("onnx/int8/encoder.onnx", "int8"),
         ("my-fp16x-model.onnx", None),
         ("Encoder.INT8.onnx", "int8"),
+        ("encoder.q8f16.onnx", "q8f16"),
+        ("decoder.q8bf16.onnx", "q8bf16"),
+        ("decoder.q4bf16.onnx", "q4bf16"),
+        ("decoder.bf16.onnx", "bf16"),
+        ("decoder.xbf16.onnx", None),
     ],
 )
 def test_named_precision(name: str, precision: str | None) -> None:
@@ -62,6 +67,9 @@ def several(folder: Path, *names: str) -> Path:
         (["q4", "q4f16", "fp16", ""], None, "q4"),
         (["q4f16", "fp16", ""], None, "q4f16"),
         (["fp16", ""], None, "fp32"),
+        (["bf16", "q8bf16", "q4bf16", "q8f16", "fp16"], None, "fp16"),
+        (["bf16", "q8bf16", "q4bf16", "q8f16", "fp16"], "q8f16", "q8f16"),
+        (["bf16", "q8bf16"], "BF16", "bf16"),
         (["q4", "quantized", "fp16", ""], "fp16", "fp16"),
         (["q4", "quantized", "fp16", ""], "fp32", "fp32"),
         (["q4", "quantized", "fp16", ""], "int4", "q4"),
@@ -85,6 +93,8 @@ def test_the_best_or_the_one_that_is_asked_for(tmp_path: Path, names: list[str],
 def test_on_other_providers_than_the_cpu() -> None:
     """By definition: kernels for INT8 are rare there, those for float16 fast."""
     assert (best_precision(ON_CPU, None, True), best_precision(ON_CPU, None, False)) == ("int8", "fp16")
+    assert best_precision(["q4", "int8", "fp32", "q8f16"], None, False) == "q8f16"
+    assert best_precision(["bf16", "fp32"], None, False) == "fp32"  # WebGPU and DirectML have no bfloat16
     assert {*ON_CPU} == {*ON_OTHERS}
     assert best_precision(["bnb4"], None, True) == "bnb4"  # rather than none
 
@@ -114,15 +124,29 @@ def test_graphs_that_were_renamed(tmp_path: Path) -> None:
     for name in "encoder", "decoder":
         shutil.copy(DEMO_FOLDER / f"{name}.int8.onnx", tmp_path / f"{name}.onnx")
     assert graph_precision(read_graph_file(tmp_path / "encoder.onnx")._replace(external_bytes={})) == "int8"
-    assert graph_precision(read_graph_file(tmp_path / "decoder.onnx")._replace(external_bytes={})) == "q4"
+    assert graph_precision(read_graph_file(tmp_path / "decoder.onnx")._replace(external_bytes={})) == "int8"
     weight = onnx.numpy_helper.from_array(np.zeros((64, 64), np.float16), "w")
     half = onnx.load(encoder.path)
     half.graph.initializer.append(weight)
     onnx.save(half, tmp_path / "half.onnx")
     assert graph_precision(read_graph_file(tmp_path / "half.onnx")) == "fp16"
-    half.graph.node.add(op_type="MatMulNBits")
+    product = half.graph.node.add(op_type="MatMulNBits")  # the operator's default: 4 bits
     onnx.save(half, tmp_path / "half.onnx")
     assert graph_precision(read_graph_file(tmp_path / "half.onnx")) == "q4f16"
+    product.attribute.append(onnx.helper.make_attribute("block_size", 4))
+    product.attribute.append(onnx.helper.make_attribute("bits", 8))
+    onnx.save(half, tmp_path / "half.onnx")
+    assert graph_precision(read_graph_file(tmp_path / "half.onnx")) == "q8f16"
+    half.graph.initializer[-1].data_type = onnx.TensorProto.BFLOAT16
+    onnx.save(half, tmp_path / "half.onnx")
+    assert graph_precision(read_graph_file(tmp_path / "half.onnx")) == "q8bf16"
+    output = half.graph.node.add(op_type="MatMulNBits")
+    output.attribute.append(onnx.helper.make_attribute("bits", 4))
+    onnx.save(half, tmp_path / "half.onnx")
+    assert graph_precision(read_graph_file(tmp_path / "half.onnx")) == "q4bf16"
+    del half.graph.node[-2:]
+    onnx.save(half, tmp_path / "half.onnx")
+    assert graph_precision(read_graph_file(tmp_path / "half.onnx")) == "bf16"
 
 
 def test_the_two_decoders_of_masterx(tmp_path: Path) -> None:

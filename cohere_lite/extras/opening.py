@@ -34,23 +34,28 @@ def open_on(plans: list[Plan], graph: GraphFile, make_options: Options) -> Sessi
             f"{graph.path.name} gives MultiHeadAttention a key_padding_mask, for which webgpu has no kernel: "
             "export with --precision fp16 or fp32"
         )
-    options = make_options()
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for split.py
-    providers = None
+
+    def opened_on(model: str | bytes) -> ort.InferenceSession:
+        options = make_options()
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for split.py
+        providers = None
+        if first.devices:
+            for plan in plans:
+                options.add_provider_for_devices(plan.devices, plan.options)
+        else:
+            providers = [*((plan.ep, plan.options) for plan in plans), PROVIDERS["cpu"][0]]
+        # its own fallback to other providers prints to standard output, where the text goes
+        return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+
     with quiet_log():
         try:
-            if first.devices:
-                for plan in plans:
-                    options.add_provider_for_devices(plan.devices, plan.options)
-            else:
-                providers = [*((plan.ep, plan.options) for plan in plans), PROVIDERS["cpu"][0]]
-            # its own fallback to other providers prints to standard output, where the text goes
-            session = ort.InferenceSession(str(graph.path), options, providers=providers, enable_fallback=0)
+            session = opened_on(str(graph.path))
         except Exception as error:  # onnxruntime's own classes share no base but this one
             raise _failure(first, graph, error) from error
     if session.get_providers()[0] != first.ep:  # it only warns, and runs on what is left
         raise _failure(first, graph, None)
     opened = Session(session, graph.path)
+    opened.beside = lambda model: Session(opened_on(model), graph.path)
     _check_memory(first, opened)
     return opened
 

@@ -22,6 +22,7 @@ class SideBySide:
         zeros behind the shorter ones."""
         count = len(values)
         if count not in self._opened:
+            assert self._decoder.beside is not None  # opening.py has opened the decoder
             self._opened[count] = self._decoder.beside(graph_bytes(count, values[0].element_type()))
         longest = max(value.shape()[2] for value in values)
         feeds: dict[str, Any] = {f"clip_{i}": value for i, value in enumerate(values)}
