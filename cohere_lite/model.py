@@ -93,8 +93,7 @@ def load_model(
             try:
                 from .extras.masked import unmasked
             except ImportError:
-                needed = "cohere_lite/extras/masked.py, which is not in this copy"
-                raise ModelError(f"{encoder.path} takes a mask, which needs {needed}") from None
+                raise ModelError(f"{encoder.path} takes a mask, which needs cohere_lite/extras/masked.py") from None
             encoder = unmasked(encoder)
         decoder = open_session(files.graphs.decoder, opener, decoder_options, cache)
         max_chunk_s = _max_chunk_s(encoder)
