@@ -93,6 +93,12 @@ def load_model(
     with turn.lock:
         turn.check()
         encoder = open_session(files.graphs.encoder, opener, encoder_options, cache)
+        if "mel_mask" in encoder.inputs:
+            try:
+                from .extras.masked import unmasked
+            except ImportError:
+                raise ModelError(f"{encoder.path} takes a mask, which needs cohere_lite/extras/masked.py") from None
+            encoder = unmasked(encoder)
         decoder = open_session(files.graphs.decoder, opener, decoder_options, cache)
         max_chunk_s = _max_chunk_s(encoder)
         contract_type = files.graphs.contract
