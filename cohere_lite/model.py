@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .contracts import CONTRACTS, Contract
 from .cut import MAX_CHUNK_S, MIN_CHUNK_S
-from .errors import ModelError, ModelFileNotFound, OptionError, check_kind, logger
+from .errors import ModelError, ModelFileNotFound, OptionError, ProviderError, check_kind, logger
 from .graphfile import GraphFile, check_download, check_external_data, read_graph_file
 from .session import CPU_ONLY, Session, open_session, provider_names, session_options
 from .tokens import Vocabulary, read_tokens
@@ -63,16 +63,17 @@ def load_model(
     spin: bool = True,
     cache: str | PathLike[str] | None = None,
     precision: str | None = None,
+    self_check: bool = False,
 ) -> Model:
     """Open the two graphs and the vocabulary of a folder, or of its subfolder onnx/ (None: the embedded demonstration
     model; "owner/name" or "owner/name:precision", where there is no such folder: a model on the Hugging Face hub).
 
     providers: see extras/providers.py, the preferred one first;  threads: per session, None for the physical cores that
     this process may use;  spin: see session.session_options;  cache: see extras/prepared.py;  precision: see
-    extras/precisions.py.
+    extras/precisions.py;  self_check: on the CPU, too (extras/selfcheck.py).
 
     Raises ModelError or ModelFileNotFound for a folder that is not a complete model, OptionError for a provider,
-    precision or thread count that makes no sense, ProviderError if the first provider would not run.
+    precision or thread count that makes no sense, ProviderError if the first provider would not run, or not rightly.
     """
     path = (str, PathLike, type(None))
     check_kind("model", model, path, 'a folder, the "owner/name" of a model on the Hugging Face hub, or None')
@@ -92,6 +93,13 @@ def load_model(
         decoder = open_session(files.graphs.decoder, names, decoder_options, cache)
         max_chunk_s = _max_chunk_s(encoder)
         turn.contract = contract = files.graphs.contract(encoder, decoder, files.config)
+        if self_check or names != CPU_ONLY:
+            try:
+                from .extras.selfcheck import check_model
+            except ImportError:
+                needed = "cohere_lite/extras/selfcheck.py, which is not in this copy"
+                raise ProviderError(f"to check what {providers[0]} computes needs {needed}") from None
+            check_model(contract, files.precision, providers[0], lambda g: open_session(g, names, decoder_options, "off"))
     if (known := contract.vocabulary_size) != len(files.vocabulary):
         listed = f"{files.folder}: {files.vocabulary.name} lists {len(files.vocabulary)} tokens"
         raise ModelError(f"{listed}, the decoder knows {known}: files of different models")

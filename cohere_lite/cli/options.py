@@ -164,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="cpu, cuda, tensorrt, coreml, directml, openvino (default: cpu)",
     )
+    add("--self-check", action="store_true", help="test what the CPU computes, too, as any other provider is at load")
     add("--threads", type=int, metavar="N", help="CPU threads (default: the cores available)")
     add("--no-spin", action="store_true", help="threads sleep while they wait: for cores with other work")
     add("--batch-size", type=int, metavar="N", help="pieces of long audio decoded at once (default: 4)")

@@ -1,0 +1,116 @@
+"""Whether what was opened computes what it should, tried at load: for every provider but the CPU, where nobody else
+would notice, and for the CPU when asked.
+
+Two things have been seen to go wrong without an error: caches bound in a memory that kernels do not use, so that each
+step sees what an earlier clip left instead of the tokens before it; and kernels that compute garbage. The text is
+fluent in both cases, and wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contracts import CONTRACTS, Contract
+from ..contracts.caches import noise
+from ..contracts.contract import Clip
+from ..errors import CohereLiteError, ModelError, ProviderError, logger
+from ..graphfile import GraphFile, read_graph_file
+from ..mel import SAMPLE_RATE
+from ..session import Session, ort
+
+GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"  # tools/golden_model makes it
+GOLDEN_PRECISIONS = ("fp32", "int8", "int4")
+GOLDEN_TOKENS = np.array([18, 4, 5, 13, 40, 23, 31])
+N_PROMPT = 3  # tokens that are fed at once; the others come one by one
+
+# How far logits may be apart, as a part of their spread (_apart). By measurement:
+# - Caches, one by one against all at once: float32 4e-6, float16 and blocks of 4 bits 0.008, our INT8 0.012. Published
+#   INT8 decoders have one scale for all that is fed, which moves with the number of tokens: 0.067. With caches that
+#   stay as the clip before left them 0.36 and more, with empty ones 0.41 and more.
+MAX_APART, MAX_APART_INT8 = 0.03, 0.2
+# - Golden numbers: see tools/golden_model.
+MAX_OFF = 0.1
+
+
+def check_model(contract: Contract, precision: str, provider: str, open_graph: Callable[[GraphFile], Session]) -> None:
+    """precision: of the model;  provider: as the user calls it;  open_graph: opens a graph as the model's were.
+
+    Raises ProviderError, or ModelError where the provider is the CPU, if caches or kernels fail the test, or do not run
+    at all."""
+    try:
+        check_caches(contract, precision)
+        check_kernels(precision, provider == "cpu", open_graph)
+    except ModelError as error:
+        if provider == "cpu":
+            raise
+        raise ProviderError(f"{provider}: {error}; --provider cpu works, or try another version of its package") from (
+            error if isinstance(error.__cause__, Exception) else None
+        )
+
+
+def check_caches(contract: Contract, precision: str) -> None:
+    """Feed a clip's tokens one by one after another clip's, then all at once, which needs no caches: a position's
+    logits depend on those before it alone. Raises ModelError."""
+    clip, other = (contract.encode(0.1 * samples) for samples in np.split(noise((SAMPLE_RATE,)), 2))
+    tokens, others = np.random.default_rng(0).integers(0, contract.vocabulary_size, (2, 7))[:, : contract.max_positions]
+    feed(contract, other, others)
+    one_by_one = feed(contract, clip, tokens)[-1]
+    contract.start([clip])
+    at_once = contract.step(tokens[None])[0].copy()
+    contract.release()
+    allowed = MAX_APART_INT8 if "int8" in precision or precision == "unknown" else MAX_APART
+    if not (apart := _apart(one_by_one, at_once)) <= allowed:  # NaN, too
+        raise ModelError(
+            f"logits of tokens fed one by one are {apart:.0%} off those of the same tokens fed at once ({allowed:.0%} "
+            "allowed): the decoder does not find in its caches what it wrote there"
+        )
+
+
+def check_kernels(precision: str, on_cpu: bool, open_graph: Callable[[GraphFile], Session]) -> None:
+    """Run the golden model, in the precision nearest to the user's, and compare its logits with those recorded. Raises
+    ModelError."""
+    if not GOLDEN_FOLDER.is_dir():
+        logger.info("kernels were not compared with golden numbers: cohere_lite/golden is not in this copy")
+        return
+    name = golden_precision(precision, on_cpu)
+    found = run_golden(GOLDEN_FOLDER, name, open_graph)
+    if not (off := _apart(found, np.load(GOLDEN_FOLDER / "logits.npy"))) <= MAX_OFF:  # NaN, too
+        raise ModelError(
+            f"logits of a small {name} model are {off:.0%} off their golden numbers ({MAX_OFF:.0%} allowed): kernels of "
+            f"onnxruntime {ort.__version__} compute something else on this machine"
+        )
+
+
+def golden_precision(precision: str, on_cpu: bool) -> str:
+    """The golden model's precision that uses the kernels nearest to those of a model's decoder."""
+    decoder = precision.split(" and ")[-1].replace("bf16", "f16")
+    if "f16" in decoder:
+        return decoder if decoder in ("q8f16", "q4f16") else "fp16"
+    return {"fp32": "fp32", "q4": "int4"}.get(decoder, "int8") if on_cpu else "fp32"
+
+
+def run_golden(folder: Path, name: str, open_graph: Callable[[GraphFile], Session]) -> NDArray[np.float32]:
+    """The golden model's logits of the golden tokens, (steps, vocabulary), for 4 s of a chirp. Raises ModelError."""
+    names = [f"encoder.{'int8' if name == 'int4' else name}.onnx", f"decoder.{name}.onnx"]
+    encoder, decoder = (open_graph(read_graph_file(folder / name)) for name in names)
+    (kind,) = [kind for kind in CONTRACTS if kind.name == "fast"]
+    contract = kind(encoder, decoder, {})
+    chirp = 0.3 * np.sin(3e-5 * np.arange(4 * SAMPLE_RATE) ** 2)  # 0 to 610 Hz
+    logits = feed(contract, contract.encode(chirp.astype(np.float32)), GOLDEN_TOKENS)
+    contract.release()
+    return logits
+
+
+def feed(contract: Contract, clip: Clip, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Logits (steps, vocabulary) after the first few tokens, and after each of the others."""
+    contract.start([clip])
+    steps = (tokens[:N_PROMPT], *tokens[N_PROMPT:, None])
+    return np.array([contract.step(fed[None])[0].copy() for fed in steps])
+
+
+def _apart(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The root mean square of their difference, as a part of the standard deviation of what is expected."""
+    return float(np.sqrt(np.mean((found - expected) ** 2)) / np.std(expected))

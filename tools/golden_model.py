@@ -1,0 +1,80 @@
+"""Make cohere_lite/golden/: a tiny random model and its logits, which kernels that compute garbage do not give
+(cohere_lite/extras/selfcheck.py).
+
+    python -m tools.golden_model [FOLDER]
+
+One layer each, with every operator of the real graphs, exported by cohere_lite.export in each precision; logits are
+those of the float32 graphs on the CPU (tests/test_selfcheck.py compares them with transformers'). The weights of a
+matrix are -8, -3, 2 and 7 times a power of two, which 4-bit and 8-bit blocks and float16 hold exactly: so one set of
+logits is right for all precisions, and the files compress well.
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from cohere_lite.export.__main__ import export
+from cohere_lite.extras.selfcheck import GOLDEN_FOLDER, GOLDEN_PRECISIONS, run_golden
+from cohere_lite.session import CPU_ONLY, open_session, session_options
+from tools.random_checkpoint import Shape, write_random_checkpoint
+
+SHAPE = Shape(
+    encoder_layers=1,
+    encoder_width=32,
+    encoder_heads=2,
+    encoder_ffn=128,
+    subsampling_channels=8,
+    decoder_layers=1,
+    decoder_width=32,
+    decoder_heads=2,
+    decoder_ffn=128,
+    max_positions=32,
+    vocab_size=64,
+)
+LEVELS = np.array([-8, -3, 2, 7], np.float32)
+QUARTILES = np.array([-0.6745, 0, 0.6745])  # of the normal distribution
+
+
+def write_golden_checkpoint(folder: Path) -> None:
+    write_random_checkpoint(folder, SHAPE)
+    for path in folder.glob("*.safetensors"):
+        save_file({name: with_levels(tensor) for name, tensor in load_file(path).items()}, path)
+
+
+def with_levels(tensor: np.ndarray) -> np.ndarray:
+    """A matrix with a number of each quartile in its place; each row, and each block of 32 in it, begins with -8, or
+    the scale of its block would be another."""
+    if tensor.ndim < 2:
+        return tensor
+    weights = tensor.astype(np.float32).reshape(len(tensor), -1)
+    std = weights.std()
+    levels = LEVELS[np.digitize(weights / std, QUARTILES)]
+    levels[:, ::32] = -8
+    return (levels * 2 ** np.round(np.log2(std / LEVELS.std()))).reshape(tensor.shape).astype(tensor.dtype)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.golden_model", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=GOLDEN_FOLDER, help="default: cohere_lite/golden")
+    folder = parser.parse_args(argv).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as checkpoint:
+        write_golden_checkpoint(Path(checkpoint))
+        for precision in GOLDEN_PRECISIONS:
+            export(Path(checkpoint), folder, precision, max_audio_s=10)
+    (folder / "tokens.txt").unlink()
+    options = partial(session_options, 1, True, False)
+    logits = run_golden(folder, "fp32", lambda graph: open_session(graph, CPU_ONLY, options, "off"))
+    np.save(folder / "logits.npy", logits)
+    for path in sorted(folder.iterdir()):
+        print(f"{path.name}: {path.stat().st_size} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
