@@ -1,11 +1,14 @@
 """Export an official Cohere Transcribe checkpoint to ONNX, or convert published ONNX files to the fast layout.
 
-    python -m cohere_lite.export SOURCE OUT [--precision int8|int4|fp32] [--contract fast|static]
+    python -m cohere_lite.export SOURCE OUT [--precision int8|int4] [--contract fast|static]
+    python -m cohere_lite.export SOURCE OUT --precision fp16|bf16|fp32 [--weights 8|4]
 
 Reads   a checkpoint: config.json, model.safetensors (or its shards), and tokens.txt, tokenizer.json or tokenizer.model;
         or published graphs: an encoder and a decoder of any contract that cohere_lite runs, and their list of tokens
 Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, and tokens.txt (int4 is for the decoder:
-        its encoder is INT8, since at many rows at once 4-bit products are several times slower than INT8)
+        its encoder is INT8, since at many rows at once 4-bit products are several times slower than INT8).
+        fp16 and bf16 are for GPUs: all of the graphs in float16 or bfloat16, with --weights the products' weights in
+        blocks of 8 or 4 bits (q8f16, q4f16, q8bf16, q4bf16). fp32 is for other accelerators
 Needs   pip install 'cohere-lite[export]'; no torch
 
 Weights that are quantised already are carried over, number by number. Converted graphs are written once they have given
@@ -16,7 +19,7 @@ import argparse
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ..graphfile import GraphFile
@@ -29,6 +32,9 @@ CONTRACTS = ("fast", "static")
 MAX_AUDIO_S = 35.0
 # Said of a weight that is rounded for a second time.
 SLOW_BLOCKS = {"products in 4-bit blocks": ": 4 bits are slow for the encoder; --precision int4 keeps them"}
+# For accelerators: float types, and products by the bits of weights
+FLOAT_TYPES = {"fp16": "float16", "bf16": "bfloat16"}
+PRODUCTS = {None: "float", 8: "int8b", 4: "int4b"}
 MODEL_TYPE = "cohere-transcribe-03-2026"  # sherpa-onnx refuses an encoder whose metadata does not say so
 
 
@@ -40,18 +46,21 @@ def export(
     pointwise: str | None = None,
     max_audio_s: float | None = None,
     source_precision: str | None = None,
+    weight_bits: int | None = None,
 ) -> list[str]:
     """Write the two graphs and tokens.txt into `out`, all of them or none. Returns what there is to say about it.
 
-    source: a checkpoint, or a folder of published graphs;  precision: "int8", "int4" or "fp32", by default int8, or
-    that of a published decoder;  contract: "fast", or "static", the published one that sherpa-onnx reads, too;
+    source: a checkpoint, or a folder of published graphs;  precision: "int8", "int4", "fp32", "fp16" or "bf16", by
+    default int8, or that of a published decoder;  contract: "fast", or "static", the published one that sherpa-onnx
+    reads, too;
     pointwise: precision of the Conformer's pointwise convolutions, "int8" or "fp32", by default that of the encoder;
     max_audio_s: longest clip the encoder takes, in seconds, by default 35, or what a published encoder says; the
     reference never feeds more than 35 s, and cohere_lite cuts at what the model says;
-    source_precision: which of several published pairs in the folder.
+    source_precision: which of several published pairs in the folder;
+    weight_bits: 8 or 4 for weights in blocks, with fp16 and bf16.
 
-    Raises ValueError or OSError for a source that is incomplete or not understood, ImportError without the packages of
-    the extra `export`.
+    Raises ValueError or OSError for a source that is incomplete or not understood, or that float16 cannot hold,
+    ImportError without the packages of the extra `export`.
     """
     from ..cut import SEARCH_S
     from ..model import find_model
@@ -61,6 +70,14 @@ def export(
 
     if contract not in CONTRACTS:
         raise ValueError(f"contract is {contract!r}; it must be one of {', '.join(CONTRACTS)}")
+    if precision not in FLOAT_TYPES and weight_bits is not None:
+        raise ValueError(f"weights of {weight_bits} bits are of fp16 and bf16; precision is {precision or 'int8'!r}")
+    if weight_bits not in PRODUCTS:
+        raise ValueError(f"weights of {weight_bits} bits: it must be 8 or 4")
+    if precision in FLOAT_TYPES and contract != "fast":
+        raise ValueError(f"the {contract} contract is written in int8, int4 and fp32; {precision} needs the fast one")
+    if precision in FLOAT_TYPES and pointwise is not None:
+        raise ValueError(f"the precision of pointwise convolutions is for int8, int4 and fp32, not for {precision}")
     min_audio_s = 2 * SEARCH_S  # or long audio could not be cut at quiet points
     if max_audio_s is not None and not min_audio_s <= max_audio_s < float("inf"):
         raise ValueError(
@@ -68,6 +85,7 @@ def export(
         )
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"{out} is a file; name a folder for the result")
+    name = None if precision is None else _name(precision, weight_bits)
     weights: Source
     published = None
     if _is_checkpoint(source):
@@ -77,10 +95,11 @@ def export(
     else:
         published = find_model(source.as_posix(), source_precision)
         kind = published.graphs.contract.name
-        if kind == contract == "fast":
+        if kind == contract == "fast" and name in (None, "int8", "int4", published.precision):
             return [f"{source} is in the fast layout already: nothing to do"]
         if kind == "fast":
-            raise ValueError(f"{source} is in the fast layout; a {contract} one is made from what that was made from")
+            wanted = contract if contract != "fast" else name
+            raise ValueError(f"{source} is in the fast layout; a {wanted} one is made from what that was made from")
         if out.resolve() in (source.resolve(), published.graphs.encoder.path.parent.resolve()):
             raise ValueError(f"{out} is the folder to convert; name another one for the result")
         try:
@@ -92,53 +111,103 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with TemporaryDirectory(dir=out) as folder:  # an export that fails half-way must not look like a model
-            said = _write_files(weights, Path(folder), precision, contract, pointwise, max_audio_s or MAX_AUDIO_S)
+            plan = _plan(weights, precision, weight_bits, contract)
+            moved, said = _write_files(weights, Path(folder), plan, contract, pointwise, max_audio_s or MAX_AUDIO_S)
             if published is not None:
-                most_apart = rounding(weights, precision)
-                said = [*_compare(published, Path(folder), most_apart), *said]
+                most_apart = rounding(weights, plan.decoder.name)
+                said = [*_compare(published, Path(folder), plan.decoder.float_type, most_apart), *moved, *said]
             for file in Path(folder).iterdir():
                 file.replace(out / file.name)
     except BaseException:
         if made:
             out.rmdir()
         raise
-    return said if published is not None else []
+    return said
+
+
+class _Precision(NamedTuple):
+    """Of a graph. name: in its file name and metadata;  product: see graph.py."""
+
+    name: str
+    product: str
+    float_type: str = "float32"
+
+
+class _Plan(NamedTuple):
+    """Of both graphs. keep_blocks: see graph.py."""
+
+    encoder: _Precision
+    decoder: _Precision
+    keep_blocks: bool = False
+
+
+def _name(precision: str, weight_bits: int | None) -> str:
+    """fp16 with weights of 8 bits is q8f16, bf16 is q8bf16."""
+    return precision if weight_bits is None else f"q{weight_bits}{precision.replace('fp', 'f')}"
+
+
+def _plan(source: "Source", precision: str | None, weight_bits: int | None, contract: str) -> _Plan:
+    """Raises ValueError where weights would be rounded for a second time."""
+    kept = source.decoder_precision  # None: floats, which become what is asked for
+    if kept == "int8" and (precision == "int4" or weight_bits == 4):
+        wanted = "int4" if precision == "int4" else "--weights 4"
+        instead = "leave --precision out" if precision == "int4" else "use --weights 8, or none"
+        raise ValueError(f"the source is INT8: {wanted} would round its weights for a second time; {instead}")
+    if kept == "int4" and weight_bits == 8:
+        raise ValueError("the source has weights of 4 bits, which --weights 4 keeps as they are")
+    if precision in FLOAT_TYPES:
+        both = _Precision(_name(precision, weight_bits), PRODUCTS[weight_bits], FLOAT_TYPES[precision])
+        return _Plan(both, both)
+    if precision == "fp32":
+        return _Plan(_Precision("fp32", "float"), _Precision("fp32", "float"))
+    keep_blocks = precision == "int4"
+    precision = kept or precision or "int8"
+    # Other programs read the static contract with older onnxruntimes, which have no products in 8-bit blocks.
+    product = {"int8": "int8b" if contract == "fast" else "int8", "int4": "int4b"}[precision]
+    encoder = _Precision("int4" if keep_blocks and kept == "int4" else "int8", "int8")
+    return _Plan(encoder, _Precision(precision, product), keep_blocks)
 
 
 def _write_files(
-    source: "Source", out: Path, precision: str | None, contract: str, pointwise: str | None, max_audio_s: float
-) -> list[str]:
+    source: "Source", out: Path, plan: _Plan, contract: str, pointwise: str | None, max_audio_s: float
+) -> tuple[list[str], list[str]]:
+    """What there is to say of weights that were quantised for a second time, and of those too small for float16."""
     from .decoder import write_decoder
     from .encoder import write_encoder
     from .graph import Graph
 
     dims = source.dimensions
-    kept = source.decoder_precision  # None: floats, which become what is asked for
-    if kept == "int8" and precision == "int4":
-        raise ValueError("the source is INT8: int4 would round its weights for a second time; leave --precision out")
-    keep_blocks = precision == "int4"
-    precision = precision if kept is None or precision == "fp32" else kept
-    precision = precision or "int8"
     metadata = {"model_type": MODEL_TYPE, "contract": contract}
     source.write_tokens(out / "tokens.txt")
-    encoder_precision = "fp32" if precision == "fp32" else "int8"
-    encoder_name = "int4" if keep_blocks and kept == "int4" else encoder_precision
+    name, *precision = plan.encoder
     max_encoder_frames = -int(-max_audio_s * 100 // 2**dims.subsampling_layers)  # 100 mel frames a second
-    with Graph(out / f"encoder.{encoder_name}.onnx", encoder_precision) as encoder:
-        encoder.keep_blocks = keep_blocks
-        write_encoder(encoder, source, max_encoder_frames, pointwise or encoder_precision, contract)
-        encoder.save(metadata | {"precision": encoder_name, "max_audio_s": str(max_audio_s)})
-    # Other programs read the static contract with older onnxruntimes, which have no products in 8-bit blocks.
-    product = {"fp32": "fp32", "int8": "int8b" if contract == "fast" else "int8", "int4": "int4b"}[precision]
-    with Graph(out / f"decoder.{precision}.onnx", product) as decoder:
+    with Graph(out / f"encoder.{name}.onnx", *precision) as encoder:
+        encoder.keep_blocks = plan.keep_blocks
+        of_pointwise = {"fp32": "float", "int8": "int8", None: encoder.product}[pointwise]
+        write_encoder(encoder, source, max_encoder_frames, of_pointwise, contract)
+        encoder.save(metadata | {"precision": name, "max_audio_s": str(max_audio_s)})
+    name, *precision = plan.decoder
+    with Graph(out / f"decoder.{name}.onnx", *precision) as decoder:
         write_decoder(decoder, source, contract)
-        decoder.save(metadata | {"precision": precision})
+        decoder.save(metadata | {"precision": name})
     source.finish()
     moved = {**encoder.moved, **decoder.moved}
-    return [
+    said = [
         f"{what} became INT8 by channel, off by {(error / total) ** 0.5:.2%}{SLOW_BLOCKS.get(what, '')}"
         for what, (error, total) in moved.items()
         if total
+    ]
+    return said, _coarse({**encoder.coarse, **decoder.coarse})
+
+
+def _coarse(shares: dict[str, tuple[float, float]]) -> list[str]:
+    if not shares:
+        return []
+    name, (coarse, zero) = max(shares.items(), key=lambda item: item[1])
+    many = f"{len(shares)} tensors have" if len(shares) > 1 else "one tensor has"
+    return [
+        f"{many} numbers too small for float16, {name} the most: {coarse:.1%} of its are rounded more coarsely than in "
+        f"bfloat16, {zero:.1%} to zero; where the text suffers, use --precision bf16 or fp32"
     ]
 
 
@@ -148,18 +217,21 @@ def _is_checkpoint(source: Path) -> bool:
     return source.is_dir() and (not graphs or any(source.glob("model*.safetensors*")))
 
 
-def _compare(source: "ModelFiles", out: Path, most_apart: float) -> list[str]:
+def _compare(source: "ModelFiles", out: Path, float_type: str, most_apart: float) -> list[str]:
     from ..model import find_model
     from .check import compare
 
     target = find_model(out)
-    found = compare(source, target, most_apart)
     read, written = (_n_bytes(files.graphs.encoder, files.graphs.decoder) for files in (source, target))
+    sizes = f"{read / 1e6:.0f} MB -> {written / 1e6:.0f} MB"
+    if float_type == "bfloat16":
+        return ["not compared with the source: onnxruntime's CPU provider has no kernels for bfloat16", sizes]
+    found = compare(source, target, most_apart)
     ties = f" but for {found.near_ties}, where the source has no preference" if found.near_ties else ""
     return [
         f"the same {found.n_tokens} tokens as the source{ties}; logits {found.apart:.2%} apart "
         f"(root mean square), {found.largest:.3g} at most",
-        f"{read / 1e6:.0f} MB -> {written / 1e6:.0f} MB",
+        sizes,
     ]
 
 
@@ -177,8 +249,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder for the ONNX files")
     parser.add_argument(
         "--precision",
-        choices=["int8", "int4", "fp32"],
-        help="of the matrix products (default: int8, or what published graphs have)",
+        choices=["int8", "int4", "fp32", "fp16", "bf16"],
+        help="int8, int4: of the matrix products, for CPUs; fp16, bf16, fp32: of all, for other devices "
+        "(default: int8, or what published graphs have)",
+    )
+    parser.add_argument(
+        "--weights", dest="weight_bits", type=int, choices=[8, 4], help="bits of the products' weights in fp16 or bf16"
     )
     parser.add_argument(
         "--contract",
@@ -203,6 +279,7 @@ def main(argv: list[str] | None = None) -> int:
             args.pointwise,
             args.max_audio_s,
             args.source_precision,
+            args.weight_bits,
         )
     except ImportError as error:
         print(f"error: {error}; the export needs: pip install 'cohere-lite[export]'", file=sys.stderr)

@@ -37,8 +37,8 @@ class Agreement(NamedTuple):
 
 
 def rounding(source: Source, precision: str | None) -> float:
-    """How far apart logits may be because of it.  precision: asked for."""
-    if precision == "int4" and source.decoder_precision is None:
+    """How far apart logits may be because of it.  precision: of the decoder that was written."""
+    if precision in ("int4", "q4f16") and source.decoder_precision is None:
         return APART_BY_INT4
     dims = source.dimensions
     return APART_BY_LAYER * float(dims.encoder_layers + dims.decoder_layers) ** 0.5

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from .graph import BLOCK_BITS, CONTRIB, Graph, StoredBlocks
+from .graph import BLOCK_BITS, CONTRIB, MASKED, Graph, StoredBlocks
 from .matrix import Blocks, Columns, Matrix, dense, same, scaled, side_by_side
 from .norms import add_and_norm, layer_norm
 from .source import Source
@@ -58,6 +58,21 @@ def write_decoder(graph: Graph, checkpoint: Source, contract: str) -> None:
     if contract == "fast":
         x = graph.node("Slice", x, graph.constant([-1]), graph.constant([np.iinfo(np.int64).max]), graph.constant([1]))
     embedding.logits(x)
+    if contract == "fast" and graph.for_devices:
+        _next_token(graph)
+
+
+def _next_token(graph: Graph) -> None:
+    """The likeliest token and its log-probability, so that a device hands over two numbers and not all logits. In
+    float32; NaN among the logits makes the log-probability NaN: ReduceMax may overlook it, the sum does not."""
+    graph.output("next_token", "int64", ["batch"])
+    graph.output("next_logprob", "float32", ["batch"])
+    logits = graph.node("Squeeze", "logits", graph.constant([1]))
+    graph.node("ArgMax", logits, axis=1, keepdims=0, out="next_token")
+    largest = graph.node("ReduceMax", logits, axes=[1], keepdims=1)
+    below = graph.node("Exp", graph.node("Sub", logits, largest))
+    total = graph.node("ReduceSum", below, graph.constant([1]), keepdims=0)
+    graph.node("Neg", graph.node("Log", total), out="next_logprob")
 
 
 def _fast_attention(graph: Graph, checkpoint: Source, tokens: str, offset: str) -> tuple[Attention, Attention]:
@@ -66,11 +81,11 @@ def _fast_attention(graph: Graph, checkpoint: Source, tokens: str, offset: str) 
     encoder_length = graph.input("encoder_length", "int64", ["batch"])
     for i in range(dims.decoder_layers):
         for part in ("key", "value"):
-            graph.input(f"past_{part}_{i}", "float32", ["batch", heads, dims.max_positions, head_dim])
-            graph.output(f"present_{part}_{i}", "float32", ["batch", heads, dims.max_positions, head_dim])
+            graph.input(f"past_{part}_{i}", graph.float_type, ["batch", heads, dims.max_positions, head_dim])
+            graph.output(f"present_{part}_{i}", graph.float_type, ["batch", heads, dims.max_positions, head_dim])
     for i in range(dims.decoder_layers):
         for part in ("key", "value"):
-            graph.input(f"cross_{part}_{i}", "float32", ["batch", heads, "encoder_frames", head_dim])
+            graph.input(f"cross_{part}_{i}", graph.float_type, ["batch", heads, "encoder_frames", head_dim])
 
     # GroupQueryAttention counts per row the past and new tokens, less one, and their number over all rows.
     batch_shape = graph.node("Shape", encoder_length)
@@ -79,7 +94,10 @@ def _fast_attention(graph: Graph, checkpoint: Source, tokens: str, offset: str) 
     last = graph.node("Sub", total, graph.constant(1, "int32"))
     lengths = graph.node("Expand", last, batch_shape)
 
-    visible_frames = graph.node("Cast", encoder_length, to=TensorProto.INT32)
+    if graph.for_devices:
+        mask = ["", "", _padding_mask(graph, encoder_length, batch_shape, n_tokens, heads)]
+    else:  # the CPU's own, which WebGPU has not
+        mask = ["", graph.node("Cast", encoder_length, to=TensorProto.INT32)]
 
     def self_attention(i: int, qkv: str) -> str:
         return graph.nodes(
@@ -93,10 +111,21 @@ def _fast_attention(graph: Graph, checkpoint: Source, tokens: str, offset: str) 
         )[0]
 
     def cross_attention(i: int, query: str) -> str:
-        inputs = [query, f"cross_key_{i}", f"cross_value_{i}", "", visible_frames]
+        inputs = [query, f"cross_key_{i}", f"cross_value_{i}", *mask]
         return graph.node("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=heads, scale=1.0)
 
     return self_attention, cross_attention
+
+
+def _padding_mask(graph: Graph, encoder_length: str, batch_shape: str, n_tokens: str, heads: int) -> str:
+    """What is added to the scores of the cross-attention, (B, heads, n, frames): DirectML takes no broadcast sizes."""
+    frames = graph.node("Gather", graph.node("Shape", "cross_key_0"), graph.constant(2))
+    numbers = graph.node("Range", graph.constant(0), frames, graph.constant(1))
+    seen = graph.node("Less", numbers, graph.node("Reshape", encoder_length, graph.constant([-1, 1, 1, 1])))
+    by_frame = graph.node("Where", seen, *(graph.constant(value, graph.float_type) for value in (0, MASKED)))
+    sizes = [graph.node("Reshape", size, graph.constant([1])) for size in (n_tokens, frames)]
+    shape = graph.node("Concat", batch_shape, graph.constant([heads]), *sizes, axis=0)
+    return graph.node("Expand", by_frame, shape)
 
 
 def _static_attention(graph: Graph, checkpoint: Source, tokens: str) -> tuple[Attention, Attention]:
@@ -187,7 +216,7 @@ class _Embedding:
 
     def _converted(self, matrix: Matrix) -> Matrix:
         """A column, or a row of blocks, for each token."""
-        if self.product == "fp32":
+        if self.product == "float":
             return dense(matrix)
         return (
             self.graph.in_columns(matrix, "embeddings") if self.product == "int8" else self.graph.in_blocks(matrix, 8)
@@ -201,11 +230,11 @@ class _Embedding:
         return self.graph.weight(f"{name}.weight", matrix)
 
     def look_up(self, tokens: str) -> str:
-        """tokens int64 (B, n) -> float32 (B, n, width)."""
+        """tokens int64 (B, n) -> floats (B, n, width)."""
         graph = self.graph
         if self.product == "int8b":
             return self._look_up_blocks(self.table, tokens)
-        if self.product == "fp32":
+        if self.product == "float":
             return graph.node("Transpose", graph.node("Gather", self.table, tokens, axis=1), perm=[1, 2, 0])
         numbers, scale, zero = self.table
         rows = graph.node("Transpose", graph.node("Gather", numbers, tokens, axis=1), perm=[1, 2, 0])
@@ -221,8 +250,11 @@ class _Embedding:
         graph = self.graph
 
         def rows(name: str) -> str:
-            numbers = graph.node("Cast", graph.node("Gather", name, tokens), to=TensorProto.FLOAT)
-            return self._halves(numbers) if table.bits == 4 else numbers
+            numbers = graph.node("Gather", name, tokens)
+            if table.bits == 8:
+                return graph.node("Cast", numbers, to=graph.onnx_float_type)
+            # CUDA has no Floor of bfloat16
+            return graph.from_float32(self._halves(graph.node("Cast", numbers, to=TensorProto.FLOAT)))
 
         blocks = rows(table.weight)
         if table.zero:
@@ -230,7 +262,7 @@ class _Embedding:
             zero = graph.node("Slice", rows(table.zero), graph.constant([0]), n_blocks, graph.constant([2]))
             middle = graph.node("Unsqueeze", zero, graph.constant([3]))
         else:
-            middle = graph.constant(2 ** (table.bits - 1), "float32")
+            middle = graph.constant(2 ** (table.bits - 1), graph.float_type)
         blocks = graph.node("Sub", blocks, middle)
         scale = graph.node("Unsqueeze", graph.node("Gather", table.scale, tokens), graph.constant([3]))
         scaled_rows = graph.node("Mul", blocks, scale)
@@ -249,14 +281,17 @@ class _Embedding:
         return graph.node("Reshape", graph.node("Concat", *parts, axis=-1), flat)
 
     def logits(self, x: str) -> None:
-        """x float32 (B, n, width) -> the output "logits" (B, n, vocabulary)."""
+        """x (B, n, width) -> the output "logits", float32 (B, n, vocabulary)."""
         graph = self.graph
-        if self.product == "fp32":
-            graph.node("Add", graph.node("MatMul", x, self.output), self.bias, out="logits")
+        out = "logits" if graph.float_type == "float32" else None
+        if self.product == "float":
+            logits = graph.node("Add", graph.node("MatMul", x, self.output), self.bias, out=out)
         elif self.product == "int8":
-            graph.column_product(x, self.output, self.bias, out="logits")
+            logits = graph.column_product(x, self.output, self.bias, out=out)
         else:
-            graph.block_product(x, self.output, self.bias, out="logits")
+            logits = graph.block_product(x, self.output, self.bias, out=out)
+        if out is None:
+            graph.node("Cast", logits, to=TensorProto.FLOAT, out="logits")
 
 
 def _positions(graph: Graph, checkpoint: Source, tokens: str, offset: str) -> str:

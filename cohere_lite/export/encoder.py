@@ -20,11 +20,11 @@ BATCH_NORM_EPSILON = 1e-5  # torch.nn.BatchNorm1d's default, which the reference
 
 def write_encoder(graph: Graph, checkpoint: Source, max_encoder_frames: int, pointwise: str, contract: str) -> None:
     """Add the whole encoder. `max_encoder_frames` (80 ms each in the real model) bounds the length of a clip;
-    `pointwise` is the precision of the Conformer's pointwise convolutions, "fp32" or "int8". Six INT8 layers of the
-    real width with random weights are 3.2 % off FP32 with "int8" there, 3.1 % with "fp32", in 258 and 346 MB; 30 s of
-    audio take 0.52 and 0.62 s."""
+    `pointwise` is the product of the Conformer's pointwise convolutions. Six INT8 layers of the real width with random
+    weights are 3.2 % off FP32 with "int8" there, 3.1 % with "float", in 258 and 346 MB; 30 s of audio take 0.52 and
+    0.62 s."""
     dims = checkpoint.dimensions
-    mel = graph.input("mel", "float32", ["batch", dims.n_mels, "mel_frames"])
+    mel = graph.from_float32(graph.input("mel", "float32", ["batch", dims.n_mels, "mel_frames"]))
     x = _subsample(graph, checkpoint, mel)
     heads, _ = checkpoint.shape("encoder.layers.0.self_attn.bias_u")
     positions = _Positions(graph, x, max_encoder_frames, dims.encoder_width, heads)
@@ -207,14 +207,14 @@ def _cross_attention_inputs(graph: Graph, checkpoint: Source, x: str, contract: 
         key, value = graph.nodes("Split", x, graph.constant([1, 1]), axis=0, out=2)
         for part, name in [(key, outputs[0]), (value, outputs[1])]:
             graph.node("Squeeze", part, graph.constant([0]), out=name)
-            graph.output(name, "float32", [layers, "batch", "encoder_frames", width])
+            graph.output(name, graph.float_type, [layers, "batch", "encoder_frames", width])
         return
     parts = graph.nodes("Split", x, graph.constant([width] * 2 * layers), axis=2, out=2 * layers)
     names = [f"cross_{part}_{i}" for part in ("key", "value") for i in range(layers)]
     for name, part in zip(names, parts, strict=True):
         by_head = graph.node("Reshape", part, graph.constant([0, 0, heads, head_dim]))
         graph.node("Transpose", by_head, perm=[0, 2, 1, 3], out=name)
-        graph.output(name, "float32", ["batch", heads, "encoder_frames", head_dim])
+        graph.output(name, graph.float_type, ["batch", heads, "encoder_frames", head_dim])
 
 
 def _silu(graph: Graph, x: str) -> str:

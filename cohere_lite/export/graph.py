@@ -4,6 +4,7 @@ so the memory needed is that of the largest tensor, not of the model."""
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -18,7 +19,7 @@ INLINE_BYTES = 1024  # smaller tensors stay in the .onnx file: onnx's own defaul
 ALIGNMENT = 64  # bytes: a cache line, so that vector loads never cross one more than they must
 
 # Matrix products, by the scales of their weights and activations:
-#   fp32     none: both are floats
+#   float    none: both are floats
 #   int8     one per output channel, and one for all activations: fastest for many rows at once
 #   int8b    one per block of weights, and one per row and block of activations: fastest for few rows, and a row's
 #   int4b    result does not depend on the other rows (clips decoded together must not change each other's text)
@@ -28,8 +29,14 @@ BLOCK_BITS = {"int8b": 8, "int4b": 4}
 # the same within a few words.
 BLOCK_SIZES = (128, 64, 32)
 
-_TYPES = ("float32", "int8", "uint8", "int32", "int64")
+_TYPES = ("float32", "float16", "int8", "uint8", "int32", "int64")
 DTYPES = {np.dtype(name): helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in _TYPES}
+DTYPES[np.dtype(ml_dtypes.bfloat16)] = TensorProto.BFLOAT16
+
+MASKED = -10_000.0  # added to the scores of what must not be seen: its exponential is zero, and float16 ends at 65504
+# Numbers below it are rounded more coarsely in float16, whose steps are 2**-24 there, than in bfloat16.
+COARSE = 2.0**-16
+COARSE_SHARE = 0.01  # of a weight's numbers, more of which are told
 
 
 class StoredBlocks(NamedTuple):
@@ -45,10 +52,16 @@ class StoredBlocks(NamedTuple):
 
 
 class Graph:
-    """Add inputs, nodes and weights in order, then `save`. Values are referred to by name."""
+    """Add inputs, nodes and weights in order, then `save`. Values are referred to by name.
 
-    def __init__(self, path: Path, product: str) -> None:
+    float_type: of weights and of what is computed with them: "float32", "float16" or "bfloat16". Where it is not
+    float32, or products are those of floats, operators are chosen that CUDA, DirectML and WebGPU have kernels for."""
+
+    def __init__(self, path: Path, product: str, float_type: str = "float32") -> None:
         self.product = product
+        self.float_type = float_type
+        self.onnx_float_type: int = DTYPES[np.dtype(float_type)]
+        self.for_devices = product == "float" or float_type != "float32"
         self._path = path
         self._data = open(_data_path(path), "wb")  # noqa: SIM115 - closed in save
         self._nodes: list[onnx.NodeProto] = []
@@ -58,6 +71,7 @@ class Graph:
         self._constants: dict[tuple, str] = {}
         self.keep_blocks = False  # even where INT8 products are faster
         self.moved: dict[str, tuple[float, float]] = {}  # by a second quantisation: squares of errors and of weights
+        self.coarse: dict[str, tuple[float, float]] = {}  # in float16: shares of a weight's numbers, and of new zeros
 
     def __enter__(self) -> "Graph":
         return self
@@ -85,16 +99,41 @@ class Graph:
         self._nodes.append(helper.make_node(op, list(inputs), outputs, domain=domain, **attributes))
         return outputs
 
+    def from_float32(self, x: str) -> str:
+        """A float32 value in the graph's float type."""
+        return x if self.float_type == "float32" else self.node("Cast", x, to=self.onnx_float_type)
+
     def constant(self, value: Any, dtype: str = "int64") -> str:
         """A small constant (shape, index, scale); equal ones are stored once."""
         array = np.asarray(value, dtype)
         key = (array.tobytes(), array.shape, dtype)
         if key not in self._constants:
-            self._constants[key] = self.weight(f"constant_{len(self._constants)}", array)
+            self._constants[key] = self._store(f"constant_{len(self._constants)}", array)
         return self._constants[key]
 
     def weight(self, name: str, array: np.ndarray) -> str:
-        """Write a tensor (of a type in DTYPES) and return its name."""
+        """Write a tensor, of a type in DTYPES, floats in the graph's; return its name. Raises ValueError for numbers
+        that this type cannot hold."""
+        return self._store(name, self._rounded(name, array) if array.dtype == np.float32 else array)
+
+    def _rounded(self, name: str, array: np.ndarray) -> np.ndarray:
+        if self.float_type == "float32":
+            return array
+        with np.errstate(over="ignore"):
+            rounded = array.astype(self.float_type)
+        if np.isinf(rounded).any():
+            largest = array.flat[np.abs(array).argmax()]
+            raise ValueError(
+                f"{name} goes to {largest:.4g}, and {self.float_type} to {ml_dtypes.finfo(self.float_type).max:.4g}: "
+                "use --precision bf16 or fp32"
+            )
+        if self.float_type == "float16" and (n_numbers := np.count_nonzero(array)):
+            n_coarse = np.count_nonzero(np.abs(array[array != 0]) < COARSE)
+            if n_coarse > COARSE_SHARE * n_numbers:
+                self.coarse[name] = n_coarse / n_numbers, 1 - np.count_nonzero(rounded) / n_numbers
+        return rounded
+
+    def _store(self, name: str, array: np.ndarray) -> str:
         array = np.require(array, requirements="C")
         tensor = TensorProto(name=name, data_type=DTYPES[array.dtype], dims=array.shape)
         if array.nbytes < INLINE_BYTES:
@@ -114,7 +153,7 @@ class Graph:
         quantised for it; what is quantised already is written as it is, wherever the product has a place for it."""
         product = product or self.product
         bias_name = self.weight(f"{name}.bias", bias)
-        if product == "fp32":
+        if product == "float":
             return self.node("Add", self.node("MatMul", x, self.weight(f"{name}.weight", dense(weight))), bias_name)
         if product == "int8" and not (self.keep_blocks and isinstance(weight, Blocks)):
             return self.column_product(x, self.store_columns(name, self.in_columns(weight, name)), bias_name)
@@ -139,7 +178,7 @@ class Graph:
         size = block_size(weight.shape[0])
         if isinstance(weight, Columns):
             return weight.in_blocks(size)
-        stored, scale = quantize_blocks(weight.T, bits)
+        stored, scale = quantize_blocks(weight.T, bits, self.float_type)
         return Blocks(stored, scale, np.full(scale.shape, 2 ** (bits - 1), np.uint8), bits, size, len(weight))
 
     def note(self, what: str, before: np.ndarray, after: Columns) -> None:
@@ -165,17 +204,13 @@ class Graph:
 
     def block_product(self, x: str, stored: "StoredBlocks", bias: str, out: str | None = None) -> str:
         """x (..., n_in) times the blocks that were stored."""
-        return self.node(
-            "MatMulNBits",
-            *[x, stored.weight, stored.scale, stored.zero, "", bias],  # "": no order of columns
-            domain=CONTRIB,
-            K=stored.n_in,
-            N=stored.n_out,
-            bits=stored.bits,
-            block_size=stored.size,
-            accuracy_level=4,  # activations in INT8 too, a scale per row and block; otherwise weights become floats
-            out=out,
-        )
+        inputs = [x, stored.weight, stored.scale, stored.zero]
+        sizes: dict[str, Any] = {"K": stored.n_in, "N": stored.n_out, "bits": stored.bits, "block_size": stored.size}
+        if self.for_devices:  # DirectML takes four inputs, named or not, and CUDA has its fast kernels without a bias
+            return self.node("Add", self.node("MatMulNBits", *inputs, domain=CONTRIB, **sizes), bias, out=out)
+        inputs += ["", bias]  # "": no order of columns
+        # 4: activations in INT8 too, a scale per row and block; otherwise weights become floats
+        return self.node("MatMulNBits", *inputs, domain=CONTRIB, **sizes, accuracy_level=4, out=out)
 
     def save(self, metadata: dict[str, str]) -> None:
         """Write the .onnx file, with `metadata` in it; the weights are in the data file already."""
@@ -202,10 +237,10 @@ def block_size(n_in: int) -> int:
     return next((size for size in BLOCK_SIZES if n_in % size == 0), BLOCK_SIZES[-1])
 
 
-def quantize_blocks(weight: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+def quantize_blocks(weight: np.ndarray, bits: int, scale_type: str = "float32") -> tuple[np.ndarray, np.ndarray]:
     """float32 (n_out, n_in) -> the weights of MatMulNBits: uint8 (n_out, blocks, bytes of a block), and float32 scales
-    (n_out, blocks). The last block of a row is padded with zeros. Numbers are stored plus 2**(bits - 1), the operator's
-    default zero point; 4-bit numbers in pairs, low half first."""
+    (n_out, blocks), which scale_type holds exactly. The last block of a row is padded with zeros. Numbers are stored
+    plus 2**(bits - 1), the operator's default zero point; 4-bit numbers in pairs, low half first."""
     n_out, n_in = weight.shape
     size, middle = block_size(n_in), 2 ** (bits - 1)
     n_blocks = -(-n_in // size)
@@ -215,7 +250,7 @@ def quantize_blocks(weight: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarr
     # The largest number becomes -middle, and the scale takes its sign: a step is largest / middle, where +(middle - 1)
     # would make it largest / (middle - 1).
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2, keepdims=True), axis=2)
-    scale = -largest / np.float32(middle)
+    scale = (-largest / np.float32(middle)).astype(scale_type).astype(np.float32)  # before numbers are counted in it
     scale[scale == 0] = 1
     stored = (np.rint(blocks / scale).clip(-middle, middle - 1) + middle).astype(np.uint8)
     if bits == 4:

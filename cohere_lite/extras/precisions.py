@@ -19,10 +19,11 @@ from ..graphfile import GRAPH_INITIALIZER, MODEL_GRAPH, GraphFile, fields, varin
 from ..model import Graphs
 
 # The default, the best first: on a CPU, and on everything else.
-ON_CPU = ("int8", "q4", "q4f16", "uint8", "fp32", "fp16")
-ON_OTHERS = ("fp16", "q4f16", "fp32", "q4", "int8", "uint8")
+# onnxruntime's CPU has no bfloat16, and of the others only CUDA has.
+ON_CPU = ("int8", "q4", "q8f16", "q4f16", "uint8", "fp32", "fp16", "q8bf16", "q4bf16", "bf16")
+ON_OTHERS = ("fp16", "q8f16", "q4f16", "fp32", "bf16", "q8bf16", "q4bf16", "q4", "int8", "uint8")
 # In file names: what transformers.js, onnx-asr, the card and our exporter write. "q4f16" is not "q4".
-_IN_NAMES = re.compile(r"(?<![a-z0-9])(q4f16|q4|int4|int8|q8|quantized|uint8|fp16|fp32|bnb4)(?![a-z0-9])")
+_IN_NAMES = re.compile(r"(?<![a-z0-9])(q[48]b?f16|q4|int4|int8|q8|quantized|uint8|fp16|bf16|fp32|bnb4)(?![a-z0-9])")
 _SAME = {"int4": "q4", "q8": "int8", "quantized": "int8"}
 
 # Field numbers and types: onnx/onnx.proto
