@@ -65,8 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as checkpoint:
         write_golden_checkpoint(Path(checkpoint))
-        for precision in GOLDEN_PRECISIONS:
-            export(Path(checkpoint), folder, precision, max_audio_s=10)
+        for name in GOLDEN_PRECISIONS:
+            bits, is_half = name.startswith("q") and int(name[1]), name.endswith("f16")
+            export(Path(checkpoint), folder, "fp16" if is_half else name, weight_bits=bits or None, max_audio_s=10)
     (folder / "tokens.txt").unlink()
     options = partial(session_options, 1, True, False)
     logits = run_golden(folder, "fp32", lambda graph: open_session(graph, CPU_ONLY, options, "off"))

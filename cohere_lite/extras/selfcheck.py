@@ -22,7 +22,7 @@ from ..mel import SAMPLE_RATE
 from ..session import Session, ort
 
 GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"  # tools/golden_model makes it
-GOLDEN_PRECISIONS = ("fp32", "int8", "int4")
+GOLDEN_PRECISIONS = ("int8", "int4", "fp32", "fp16", "q8f16", "q4f16")
 GOLDEN_TOKENS = np.array([18, 4, 5, 13, 40, 23, 31])
 N_PROMPT = 3  # tokens that are fed at once; the others come one by one
 
@@ -88,7 +88,7 @@ def golden_precision(precision: str, on_cpu: bool) -> str:
     """The golden model's precision that uses the kernels nearest to those of a model's decoder."""
     decoder = precision.split(" and ")[-1].replace("bf16", "f16")
     if "f16" in decoder:
-        return decoder if decoder in ("q8f16", "q4f16") else "fp16"
+        return decoder if decoder in GOLDEN_PRECISIONS else "fp16"
     return {"fp32": "fp32", "q4": "int4"}.get(decoder, "int8") if on_cpu else "fp32"
 
 
