@@ -31,8 +31,9 @@ N_PROMPT = 3  # tokens that are fed at once; the others come one by one
 #   INT8 decoders have one scale for all that is fed, which moves with the number of tokens: 0.067. With caches that
 #   stay as the clip before left them 0.36 and more, with empty ones 0.41 and more.
 MAX_APART, MAX_APART_INT8 = 0.03, 0.2
-# - Golden numbers: see tools/golden_model.
-MAX_OFF = 0.1
+# - Golden numbers: float32 4e-7, float16 and weights in blocks 6e-4, INT8 0.019 (x86 with and without VNNI and AVX2,
+#   ARM). With the output of one of the model's operators halved: 0.05 and more.
+MAX_OFF, MAX_OFF_INT8 = 0.01, 0.05
 
 
 def check_model(contract: Contract, precision: str, provider: str, open_graph: Callable[[GraphFile], Session]) -> None:
@@ -77,9 +78,10 @@ def check_kernels(precision: str, on_cpu: bool, open_graph: Callable[[GraphFile]
         return
     name = golden_precision(precision, on_cpu)
     found = run_golden(GOLDEN_FOLDER, name, open_graph)
-    if not (off := _apart(found, np.load(GOLDEN_FOLDER / "logits.npy"))) <= MAX_OFF:  # NaN, too
+    allowed = MAX_OFF_INT8 if name in ("int8", "int4") else MAX_OFF  # int4's encoder is INT8
+    if not (off := _apart(found, np.load(GOLDEN_FOLDER / "logits.npy"))) <= allowed:  # NaN, too
         raise ModelError(
-            f"logits of a small {name} model are {off:.0%} off their golden numbers ({MAX_OFF:.0%} allowed): kernels of "
+            f"logits of a small {name} model are {off:.0%} off their golden numbers ({allowed:.0%} allowed): kernels of "
             f"onnxruntime {ort.__version__} compute something else on this machine"
         )
 
