@@ -99,7 +99,9 @@ def load_model(
             except ImportError:
                 needed = "cohere_lite/extras/selfcheck.py, which is not in this copy"
                 raise ProviderError(f"to check what {providers[0]} computes needs {needed}") from None
-            check_model(contract, files.precision, providers[0], lambda g: open_session(g, names, decoder_options, "off"))
+            check_model(
+                contract, files.precision, providers[0], lambda g: open_session(g, names, decoder_options, "off")
+            )
     if (known := contract.vocabulary_size) != len(files.vocabulary):
         listed = f"{files.folder}: {files.vocabulary.name} lists {len(files.vocabulary)} tokens"
         raise ModelError(f"{listed}, the decoder knows {known}: files of different models")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..contracts import CONTRACTS, Contract
 from ..contracts.caches import noise
 from ..contracts.contract import Clip
-from ..errors import CohereLiteError, ModelError, ProviderError, logger
+from ..errors import ModelError, ProviderError, logger
 from ..graphfile import GraphFile, read_graph_file
 from ..mel import SAMPLE_RATE
 from ..session import Session, ort
