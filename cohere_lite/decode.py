@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .contracts.contract import Clip, Contract
 from .errors import ModelError, OptionError
@@ -42,9 +41,13 @@ def decode(contract: Contract, clips: Sequence[Clip], prompt: Sequence[int], end
     ended, looped = set(), set()
     contract.start(clips)
     for _ in range(len(prompt), contract.max_positions + 1):
-        logits = contract.step(tokens)
-        best = _best(logits)
-        for clip, token, logprob in zip(rows, best, _highest_logprob(logits), strict=True):
+        best, highest_logprobs = contract.choose(tokens)
+        if not np.isfinite(highest_logprobs).all():
+            raise ModelError(
+                "the decoder's logits are not numbers: a damaged model, or one too large for its precision (numbers of "
+                "float16 end at 65504; those of bf16 and fp32 do not)"
+            )
+        for clip, token, logprob in zip(rows, best, highest_logprobs, strict=True):
             logprobs[clip].append(float(logprob))
             if token == end_of_text:
                 ended.add(clip)
@@ -65,19 +68,6 @@ def decode(contract: Contract, clips: Sequence[Clip], prompt: Sequence[int], end
         Decoded(tuple(text), clip not in ended | looped, clip in looped, float(np.mean(logprobs[clip])))
         for clip, text in enumerate(texts)
     ]
-
-
-def _best(logits: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The likeliest token of each row."""
-    best = logits.argmax(axis=1)
-    if not np.isfinite(logits[np.arange(len(best)), best]).all():  # argmax stops at the first NaN
-        raise ModelError("the decoder's logits are not numbers: a damaged model, or one too large for this precision")
-    return best
-
-
-def _highest_logprob(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """log softmax of each row at its likeliest token."""
-    return -np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1))
 
 
 def _repeated(tokens: list[int]) -> int:

@@ -15,7 +15,7 @@ from .contracts import CONTRACTS, Contract
 from .cut import MAX_CHUNK_S, MIN_CHUNK_S
 from .errors import ModelError, ModelFileNotFound, OptionError, ProviderError, check_kind, logger
 from .graphfile import GraphFile, check_download, check_external_data, read_graph_file
-from .session import CPU_ONLY, Session, open_session, provider_names, session_options
+from .session import Session, find_opener, open_session, session_options
 from .tokens import Vocabulary, read_tokens
 from .turns import Turn
 
@@ -68,7 +68,7 @@ def load_model(
     """Open the two graphs and the vocabulary of a folder, or of its subfolder onnx/ (None: the embedded demonstration
     model; "owner/name" or "owner/name:precision", where there is no such folder: a model on the Hugging Face hub).
 
-    providers: see extras/providers.py, the preferred one first;  threads: per session, None for the physical cores that
+    providers: see Transcriber;  threads: per session, None for the physical cores that
     this process may use;  spin: see session.session_options;  cache: see extras/prepared.py;  precision: see
     extras/precisions.py;  self_check: on the CPU, too (extras/selfcheck.py).
 
@@ -81,27 +81,32 @@ def load_model(
     check_kind("precision", precision, (str, type(None)), 'text such as "int8", or None')
     if model == "":
         raise OptionError("model is '', as of a variable that was never set; for the current folder it is '.'")
-    names = provider_names(providers)
+    opener = find_opener(providers)
     # the encoder's threads leave the cores to the decoder's, which wait for the next step
     encoder_options, decoder_options = (partial(session_options, threads, spin, stop) for stop in (True, False))
     n_threads = encoder_options().intra_op_num_threads  # or raises what is to be said of them
-    files = find_model(model, precision, on_cpu=names == CPU_ONLY)
-    turn = Turn(has_threads=n_threads != 1 or names != CPU_ONLY)
+    files = find_model(model, precision, on_cpu=opener is None)
+    turn = Turn(has_threads=n_threads != 1 or opener is not None)
     with turn.lock:
         turn.check()
-        encoder = open_session(files.graphs.encoder, names, encoder_options, cache)
-        decoder = open_session(files.graphs.decoder, names, decoder_options, cache)
+        encoder = open_session(files.graphs.encoder, opener, encoder_options, cache)
+        decoder = open_session(files.graphs.decoder, opener, decoder_options, cache)
         max_chunk_s = _max_chunk_s(encoder)
-        turn.contract = contract = files.graphs.contract(encoder, decoder, files.config)
-        if self_check or names != CPU_ONLY:
+        contract_type = files.graphs.contract
+        if opener:
+            try:
+                from .extras.on_device import on_device
+            except ImportError:
+                raise ProviderError("providers other than ['cpu'] need cohere_lite/extras/on_device.py") from None
+            contract_type = on_device(contract_type, decoder)
+        turn.contract = contract = contract_type(encoder, decoder, files.config)
+        if opener or self_check:
             try:
                 from .extras.selfcheck import check_model
             except ImportError:
-                needed = "cohere_lite/extras/selfcheck.py, which is not in this copy"
-                raise ProviderError(f"to check what {providers[0]} computes needs {needed}") from None
-            check_model(
-                contract, files.precision, providers[0], lambda g: open_session(g, names, decoder_options, "off")
-            )
+                raise ProviderError("the self-check needs cohere_lite/extras/selfcheck.py") from None
+            open_graph = partial(open_session, opener=opener, make_options=decoder_options, cache="off")
+            check_model(contract, files.precision, providers[0], opener is None, open_graph)
     if (known := contract.vocabulary_size) != len(files.vocabulary):
         listed = f"{files.folder}: {files.vocabulary.name} lists {len(files.vocabulary)} tokens"
         raise ModelError(f"{listed}, the decoder knows {known}: files of different models")

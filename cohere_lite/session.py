@@ -5,6 +5,7 @@ unless a variable is set before the first import (its Privacy.md). Whatever some
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -19,23 +20,33 @@ from onnxruntime import OrtValue
 from .errors import ModelError, OptionError, ProviderError, number
 from .graphfile import GraphFile
 
-CPU_ONLY = ["CPUExecutionProvider"]
 # On the CPU, fusing a residual sum with the layer norm after it replaces two fast kernels with a slow one
 # (export/norms.py).
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
-_NAMED = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32, "bool": np.bool_}
+BFLOAT16 = np.dtype("V2")  # NumPy has none: two bytes that it does not look into
+_NAMED = {"float": "f4", "float16": "f2", "bfloat16": "V2", "int64": "i8", "int32": "i4", "bool": "?"}
 DTYPES = {f"tensor({name})": np.dtype(dtype) for name, dtype in _NAMED.items()}
+Device = tuple[str, int]  # a memory, and which of several, as OrtValue takes them
+CPU: Device = ("cpu", 0)
 _DEVICES = ("cpu", "cuda", "dml", "webgpu", "cann")  # OrtValue's names; those of OrtMemoryInfo begin with them
 
 
 class Value(NamedTuple):
     """An input or output. shape: numbers, and names or None where the size is free;  device: the memory that kernels
-    read it from or write it to, "cpu", "cuda", ..."""
+    read it from or write it to."""
 
     shape: tuple[int | str | None, ...]
     dtype: np.dtype
-    device: str
+    device: Device
+
+    def zeros(self, shape: tuple[int, ...]) -> OrtValue:
+        """A value of this type, in this memory."""
+        if self.dtype == BFLOAT16:
+            made = OrtValue.ortvalue_from_shape_and_type(shape, 16, *self.device)  # TensorProto.BFLOAT16 of onnx.proto
+            made.update_inplace(np.zeros(shape, np.uint16))
+            return made
+        return OrtValue.ortvalue_from_numpy(np.zeros(shape, self.dtype), *self.device)
 
 
 class Session:
@@ -43,8 +54,7 @@ class Session:
     one thread at a time (turns.py)."""
 
     def __init__(self, session: ort.InferenceSession, path: Path) -> None:
-        """Raises ModelError for inputs or outputs of a type that cannot be fed, ProviderError where onnxruntime cannot
-        tell which memory they live in."""
+        """Raises ModelError for inputs or outputs of a type that cannot be fed, ProviderError for an unknown memory."""
         self.path = path
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         self.inputs = _values(session, path, session.get_inputs(), "get_input_memory_infos")
@@ -54,6 +64,12 @@ class Session:
         # the binding alone does not keep the arrays behind the values alive (onnxruntime <= 1.23)
         self._bound: dict[str, OrtValue] = {}
         self._arrays: dict[str, tuple[NDArray, OrtValue]] = {}  # of `feed` and `receive`
+
+    def beside(self, graph: bytes) -> "Session":
+        """Another graph, open on the same device."""
+        names, options = self._session.get_providers(), self._session.get_provider_options()
+        make = partial(ort.InferenceSession, graph, providers=names, provider_options=[options[name] for name in names])
+        return Session(make(enable_fallback=0), self.path)
 
     def bind(self, name: str, value: OrtValue) -> None:
         """Bind an input, or an output, which every run then writes there."""
@@ -80,13 +96,14 @@ class Session:
             self._arrays[name] = array, OrtValue.ortvalue_from_numpy(array)
         return self._arrays[name]
 
-    def release_inputs(self) -> None:
-        """Let go of what is bound to the inputs: it may be large."""
+    def release(self) -> None:
+        """Let go of what is bound: it may be large, and a run copies outputs to the CPU that nobody reads."""
         self._binding.clear_binding_inputs()
-        self._bound = {name: value for name, value in self._bound.items() if name in self.outputs}
+        self._binding.clear_binding_outputs()
+        self._bound = {}
 
     def call(
-        self, feeds: Mapping[str, ArrayLike | OrtValue], outputs: Mapping[str, str | OrtValue]
+        self, feeds: Mapping[str, ArrayLike | OrtValue], outputs: Mapping[str, Device | OrtValue]
     ) -> dict[str, OrtValue]:
         """Run once on these inputs, arrays in the type that the graph takes; the outputs that are named, each written
         where its value says, or made anew on its device."""
@@ -99,8 +116,10 @@ class Session:
             held.append(feed)
             binding.bind_ortvalue_input(name, feed)
         for name, output in outputs.items():
-            bind = binding.bind_output if isinstance(output, str) else binding.bind_ortvalue_output
-            bind(name, output)
+            if isinstance(output, OrtValue):
+                binding.bind_ortvalue_output(name, output)
+            else:
+                binding.bind_output(name, *output)
         self.run(binding)
         return dict(zip(outputs, binding.get_outputs(), strict=True))
 
@@ -117,14 +136,9 @@ class Session:
 
 def _values(session: ort.InferenceSession, path: Path, arguments: list[ort.NodeArg], infos: str) -> dict[str, Value]:
     """infos: the method that tells which memory kernels use: bound in another, shared caches give wrong text."""
-    provider = session.get_providers()[0]
-    devices = ["cpu"] * len(arguments)
-    if hasattr(session, infos):
+    devices = [CPU] * len(arguments)
+    if hasattr(session, infos):  # before onnxruntime 1.24, which extras/providers.py therefore refuses
         devices = [_device(info) for info in getattr(session, infos)()]
-    elif provider != CPU_ONLY[0]:
-        raise ProviderError(
-            f"onnxruntime {ort.__version__} cannot tell which memory {provider} uses; 1.24 or newer can"
-        )
     found = {}
     for argument, device in zip(arguments, devices, strict=True):
         if argument.type not in DTYPES:
@@ -133,26 +147,14 @@ def _values(session: ort.InferenceSession, path: Path, arguments: list[ort.NodeA
     return found
 
 
-def _device(info: ort.capi.onnxruntime_pybind11_state.OrtMemoryInfo) -> str:
-    """The name by which OrtValue knows a kind of memory; "CudaPinned" is the CPU's, which the device reaches."""
-    name = "cpu" if "pinned" in info.name.lower() else info.name.lower()
+def _device(info: ort.capi.onnxruntime_pybind11_state.OrtMemoryInfo) -> Device:
+    """As OrtValue knows a memory; "CudaPinned" and "OpenVINO_shared_CPU" are the CPU's, which the device reaches."""
+    name = info.name.lower()
+    if name == "cpu" or "pinned" in name or str(info.device_mem_type).endswith("HOST_ACCESSIBLE"):
+        return CPU
     if found := [device for device in _DEVICES if name.startswith(device)]:
-        return found[0]
+        return found[0], info.device_id
     raise ProviderError(f"the provider uses a memory called {info.name!r}; known: {', '.join(_DEVICES)}")
-
-
-def provider_names(providers: Sequence[str]) -> list[str]:
-    """onnxruntime's names, with the CPU last for what the others leave. Raises OptionError, ProviderError."""
-    if not isinstance(providers, (list, tuple)) or not all(isinstance(name, str) for name in providers):
-        raise OptionError(f"providers is {providers!r}; it must be a list such as ['cuda', 'cpu']")
-    if tuple(providers) == ("cpu",):
-        return CPU_ONLY
-    try:
-        from .extras.providers import find_providers
-    except ImportError:
-        needed = "cohere_lite/extras/providers.py, which is not in this copy"
-        raise ProviderError(f"providers other than ['cpu'] need {needed}") from None
-    return find_providers(providers)
 
 
 def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionOptions:
@@ -184,25 +186,39 @@ def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionO
 
 
 Options = Callable[[], ort.SessionOptions]  # new ones at each call
+Opener = Callable[[GraphFile, Options], Session]  # of graphs on other providers than the CPU
 Cache = str | PathLike[str] | None  # where prepared copies are kept: see extras/prepared.py
 
 
-def open_session(graph: GraphFile, names: list[str], make_options: Options, cache: Cache) -> Session:
-    """names: onnxruntime's, of providers. Raises ModelError, ProviderError."""
-    if names == CPU_ONLY:  # prepared copies have weights packed for it
-        try:
-            from .extras.prepared import open_prepared
-        except ImportError:
-            pass  # large models then take longer to open
-        else:
-            if prepared := open_prepared(graph, make_options, SLOW_FUSIONS, cache):
-                return Session(prepared, graph.path)
-    disabled = SLOW_FUSIONS if names == CPU_ONLY else None
+def find_opener(providers: Sequence[str]) -> Opener | None:
+    """None for the CPU alone. Raises OptionError, ProviderError."""
+    if not isinstance(providers, (list, tuple)) or not all(isinstance(name, str) for name in providers):
+        raise OptionError(f"providers is {providers!r}; it must be a list such as ['cuda', 'cpu']")
+    if tuple(providers) == ("cpu",):
+        return None
     try:
-        session = ort.InferenceSession(str(graph.path), make_options(), providers=names, disabled_optimizers=disabled)
+        from .extras.opening import opener_on
+    except ImportError:
+        needed = "cohere_lite/extras/providers.py, which is not in this copy"
+        raise ProviderError(f"providers other than ['cpu'] need {needed}") from None
+    return opener_on(providers)
+
+
+def open_session(graph: GraphFile, opener: Opener | None, make_options: Options, cache: Cache) -> Session:
+    """Raises ModelError, ProviderError."""
+    if opener:
+        return opener(graph, make_options)
+    try:  # prepared copies have weights packed for the CPU
+        from .extras.prepared import open_prepared
+    except ImportError:
+        pass  # large models then take longer to open
+    else:
+        if prepared := open_prepared(graph, make_options, SLOW_FUSIONS, cache):
+            return Session(prepared, graph.path)
+    how = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": SLOW_FUSIONS}
+    try:
+        session = ort.InferenceSession(str(graph.path), make_options(), **how)
     except Exception as error:  # onnxruntime's own classes share no base but this one
         reason = " ".join(str(error).split())
         raise ModelError(f"onnxruntime {ort.__version__} cannot load {graph.path}: {reason}") from error
-    if (found := session.get_providers()[0]) != names[0]:  # onnxruntime only warns, and runs on what is left
-        raise ProviderError(f"{names[0]} was asked for, but {graph.path.name} would run on {found}")
     return Session(session, graph.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,9 @@ class Transcriber:
         "owner/name" of a model on the Hugging Face hub (needs huggingface_hub); None for the embedded demonstration
         model, which knows numbers, times, dates and simple commands in en, de, fr and es, one sentence per recording.
 
-        providers: "cpu", "cuda", "tensorrt", "coreml", "directml", "openvino", the preferred one first.
+        providers: "cpu", "cuda", "tensorrt", "directml", "coreml", "openvino", "webgpu", or NAME of an installed plugin
+        onnxruntime_ep_NAME, the preferred one first; the CPU takes what they leave. "cuda:1" is the second device,
+        "cuda:1,arena_extend_strategy=kSameAsRequested" has the provider's own options.
         threads: None for the physical cores this process may use.
         spin: False to let threads sleep rather than spin while they wait for work: slower alone, better on busy cores.
         cache: folder for prepared copies of large models, or "off"; None for what COHERE_LITE_CACHE says, or the
@@ -89,13 +91,18 @@ class Transcriber:
                 f'batch_size is {batch_size}, but only exports of the "fast" contract take more than 1, on the CPU'
             )
         self._batch_size = batch_size or (BATCH_SIZE if takes_batches else 1)
-        self.facts = {
+        self.facts: dict[str, Any] = {
             "name": "demonstration" if model is None else fspath(model),
             "contract": self._model.contract.name,
             "precision": self._model.precision,
             "provider": providers[0],
             "onnxruntime": ort.__version__,
         }  # what a record of a transcription should say of the model
+        try:
+            from .extras.split import tell_split
+        except ImportError:
+            return  # a copy without it knows no provider but the CPU
+        self.facts |= tell_split(self._model.contract, providers[0], self._model.precision)
 
     @property
     def languages(self) -> tuple[str, ...]:

@@ -180,7 +180,7 @@ def test_warnings_go_to_stderr(tmp_path: Path) -> None:
     ("args", "message"),
     [
         (["--model", "nowhere", "a.wav"], "error: nowhere does not exist; a model is a folder"),
-        (["--provider", "directml", "a.wav"], "has no DmlExecutionProvider; it has"),
+        (["--provider", "directml", "a.wav"], "error: directml is not installed; this onnxruntime"),
     ],
 )
 def test_a_model_that_cannot_be_used(args: list[str], message: str) -> None:
@@ -290,7 +290,7 @@ def test_help_says_what_is_so() -> None:
         f"length of a pause (default: {pauses.min_pause_s:g})",
         f"at the latest (default: {pauses.max_phrase_s:g})",
         f"than the noise floor (default: {pauses.threshold_db:g})",
-        f"--provider NAME {', '.join(PROVIDERS)} (default: cpu)",
+        f"--provider NAME {', '.join(PROVIDERS)} (default: cpu);",
         f"decoded at once (default: {BATCH_SIZE})",
         f"every {MAX_CHUNK_S - SEARCH_S:g} to {MAX_CHUNK_S:g} s as the reference does",
     ):

@@ -1,6 +1,5 @@
 """The greedy decoder, on a model that answers by script: every expected token is worked out by hand."""
 
-import importlib
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -14,7 +13,6 @@ from cohere_lite.export.__main__ import export
 from cohere_lite.model import load_model
 from tools.random_checkpoint import Shape, write_random_checkpoint
 
-decode = importlib.import_module("cohere_lite.decode")  # in one file "decode" is the function
 MEL = np.zeros((128, 8), np.float32)
 PROMPT = [14, 12]  # position 1 is its last: script[1] is the first answer
 
@@ -221,23 +219,23 @@ def test_rows_that_end_leave_the_batch(batch_model: Path, monkeypatch: pytest.Mo
     rows = list(range(5))  # which clip is in which row
     said = [0] * 5
     rows_fed: list[int] = []
-    best, keep = decode._best, loaded.contract.keep
+    choose, keep = loaded.contract.choose, loaded.contract.keep
 
-    def scripted_best(logits: np.ndarray) -> np.ndarray:
-        rows_fed.append(len(logits))
-        found = best(logits)
+    def scripted_choice(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows_fed.append(len(tokens))
+        found, logprobs = choose(tokens)
         for row, clip in enumerate(rows):
             if said[clip] == ends[clip]:
                 found[row] = loaded.end_of_text
             said[clip] += 1
-        return found
+        return found, logprobs
 
     def followed_keep(kept: list[int]) -> list[int]:
         order = keep(kept)
         rows[:] = [rows[row] for row in order]
         return order
 
-    monkeypatch.setattr(decode, "_best", scripted_best)
+    monkeypatch.setattr(loaded.contract, "choose", scripted_choice)
     monkeypatch.setattr(loaded.contract, "keep", followed_keep)
     decoded = loaded.decode(clips, BATCH_PROMPT)
     assert [d.tokens for d in decoded] == [tokens[:end] for tokens, end in zip(free, ends, strict=True)]
@@ -317,15 +315,15 @@ def test_a_loop_ends_its_row_only(batch_model: Path, monkeypatch: pytest.MonkeyP
     clips = clips_of([120, 80, 300])
     loaded = decoder(batch_model)
     free = [loaded.decode([clip], BATCH_PROMPT)[0] for clip in clips]
-    best = decode._best
+    choose = loaded.contract.choose
 
-    def stuck(logits: np.ndarray) -> np.ndarray:
-        found = best(logits)
+    def stuck(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found, logprobs = choose(tokens)
         if len(found) == 3:
             found[1] = 77
-        return found
+        return found, logprobs
 
-    monkeypatch.setattr(decode, "_best", stuck)
+    monkeypatch.setattr(loaded.contract, "choose", stuck)
     decoded = loaded.decode(clips, BATCH_PROMPT)
     assert (decoded[1].tokens, decoded[1].looped) == ((77,), True)
     # By formula: of the first token alone, as the others are left out; for `stuck`, that of the likeliest.

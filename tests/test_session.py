@@ -21,9 +21,7 @@ DECODER = DEMO_FOLDER / "decoder.int8.onnx"
 
 
 def opened(path: Path = DECODER) -> session.Session:
-    return session.open_session(
-        read_graph_file(path), session.CPU_ONLY, lambda: session.session_options(1, True, False), "off"
-    )
+    return session.open_session(read_graph_file(path), None, lambda: session.session_options(1, True, False), "off")
 
 
 def test_what_is_bound_stays_alive() -> None:
@@ -36,11 +34,13 @@ def test_what_is_bound_stays_alive() -> None:
     del value
     gc.collect()
     assert alive() is not None
-    loaded.release_inputs()
-    assert alive() is not None  # still an output
-    loaded.bind("present_key_0", session.OrtValue.ortvalue_from_numpy(np.zeros((1, 4, 384, 40), np.float32)))
+    loaded.bind("past_key_0", session.OrtValue.ortvalue_from_numpy(np.zeros((1, 4, 384, 40), np.float32)))
     gc.collect()
-    assert loaded._bound.keys() == {"present_key_0"}
+    assert alive() is not None  # still an output
+    loaded.release()
+    gc.collect()
+    assert alive() is None
+    assert not loaded._bound
 
 
 def test_what_is_fed_is_bound_anew_each_time() -> None:
@@ -66,31 +66,34 @@ def test_what_is_fed_has_the_graphs_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "device"),
+    ("name", "kind", "device"),
     [
-        *(("Cpu", "cpu"), ("Cuda", "cuda"), ("CudaPinned", "cpu"), ("DML", "dml"), ("WebGPU_Buf", "webgpu")),
-        *(("CUDAPinned", "cpu"),),
+        ("Cpu", "DEFAULT", ("cpu", 0)),
+        ("Cuda", "DEFAULT", ("cuda", 1)),
+        ("CudaPinned", "HOST_ACCESSIBLE", ("cpu", 0)),
+        ("CUDAPinned", "DEFAULT", ("cpu", 0)),
+        ("DML", "DEFAULT", ("dml", 1)),
+        ("WebGPU_Buf", "DEFAULT", ("webgpu", 1)),
+        ("OpenVINO_shared_CPU", "HOST_ACCESSIBLE", ("cpu", 0)),
     ],
 )
-def test_memory_by_what_onnxruntime_calls_it(name: str, device: str) -> None:
-    """By record: the names that providers of onnxruntime 1.32 give."""
-    assert session._device(SimpleNamespace(name=name)) == device
+def test_memory_by_what_onnxruntime_calls_it(name: str, kind: str, device: session.Device) -> None:
+    """By record: the names that providers of onnxruntime 1.32 give. The CPU's memory has one number, that of a second
+    GPU's has another."""
+    info = SimpleNamespace(name=name, device_id=1, device_mem_type=f"OrtDeviceMemoryType.{kind}")
+    assert session._device(info) == device
 
 
 def test_memory_that_is_not_known_is_an_error() -> None:
     """Caches bound in another memory than the one that kernels read give wrong text without an error."""
     with pytest.raises(ProviderError, match="uses a memory called 'Abacus'"):
-        session._device(SimpleNamespace(name="Abacus"))
+        session._device(SimpleNamespace(name="Abacus", device_mem_type="OrtDeviceMemoryType.DEFAULT"))
 
 
 def test_an_onnxruntime_that_cannot_tell_the_memory() -> None:
-    """1.23: the CPU's memory on the CPU, an error elsewhere."""
+    """1.23, which opens no other provider than the CPU (test_providers.py)."""
     argument = SimpleNamespace(name="x", type="tensor(float)", shape=[1])
-    old = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
-    assert session._values(old, DECODER, [argument], "no_such_method")["x"].device == "cpu"
-    old = SimpleNamespace(get_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    with pytest.raises(ProviderError, match="cannot tell which memory CUDAExecutionProvider uses"):
-        session._values(old, DECODER, [argument], "no_such_method")
+    assert session._values(SimpleNamespace(), DECODER, [argument], "no_such_method")["x"].device == session.CPU
 
 
 def test_the_slow_fusion_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from cohere_lite.export.__main__ import export
 from cohere_lite.extras.selfcheck import GOLDEN_FOLDER, GOLDEN_PRECISIONS, run_golden
-from cohere_lite.session import CPU_ONLY, open_session, session_options
+from cohere_lite.session import open_session, session_options
 from tools.random_checkpoint import Shape, write_random_checkpoint
 
 SHAPE = Shape(
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             export(Path(checkpoint), folder, "fp16" if is_half else name, weight_bits=bits or None, max_audio_s=10)
     (folder / "tokens.txt").unlink()
     options = partial(session_options, 1, True, False)
-    logits = run_golden(folder, "fp32", lambda graph: open_session(graph, CPU_ONLY, options, "off"))
+    logits = run_golden(folder, "fp32", partial(open_session, opener=None, make_options=options, cache="off"))
     np.save(folder / "logits.npy", logits)
     for path in sorted(folder.iterdir()):
         print(f"{path.name}: {path.stat().st_size} bytes")

@@ -159,10 +159,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", metavar="NAME", help="of several: int8, q4, q4f16, fp16, fp32 ... (default: best on a CPU)")
     add(
         "--provider",
-        type=str.lower,
+        type=_provider,
         default="cpu",
         metavar="NAME",
-        help="cpu, cuda, tensorrt, coreml, directml, openvino (default: cpu)",
+        help="cpu, cuda, tensorrt, directml, coreml, openvino, webgpu, mlx, qnn, nv_tensorrt_rtx (default: cpu); "
+        "cuda:1 is the second device; NAME:KEY=VALUE,... and cuda:1,KEY=VALUE,... set the provider's own options",
     )
     add("--self-check", action="store_true", help="test what the CPU computes, too, as any other provider is at load")
     add("--threads", type=int, metavar="N", help="CPU threads (default: the cores available)")
@@ -185,6 +186,12 @@ def _seconds(text: str) -> float:
     for part in text.split(":"):
         seconds = 60 * seconds + float(part)
     return seconds
+
+
+def _provider(text: str) -> str:
+    """Names in any case; the options after them are as they are."""
+    name, separator, options = text.partition(":")
+    return f"{name.lower()}{separator}{options}"
 
 
 def _named(text: str) -> str:

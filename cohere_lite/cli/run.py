@@ -159,7 +159,7 @@ def _load(args: argparse.Namespace) -> Transcriber:
         precision=args.precision,
         self_check=args.self_check,
     )
-    facts = ", ".join(f"{name} {value}" for name, value in transcriber.facts.items())
+    facts = ", ".join(f"{name} {value}" for name, value in transcriber.facts.items() if isinstance(value, str))
     logger.debug("%s, loaded in %.1f s", facts, time.monotonic() - began)
     with suppress(ImportError):  # in a copy without it
         from ..extras.faster import hint

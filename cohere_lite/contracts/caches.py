@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..session import OrtValue, Session
+from ..session import CPU, OrtValue, Session
 from .contract import Clip, Contract
 
 
@@ -58,20 +58,20 @@ class Caches:
         for name, output in self.names.items():
             part, array = given[output].numpy(), self._arrays[0][name]
             array[(slice(None),) * self.axis + (slice(part.shape[self.axis]),)] = part
-            if self._value.device != "cpu":
+            if self._value.device != CPU:
                 self._whole[0][name].update_inplace(array)
 
     def _values(self, arrays: Mapping[str, NDArray]) -> dict[str, OrtValue]:
-        return {name: OrtValue.ortvalue_from_numpy(array, self._value.device) for name, array in arrays.items()}
+        return {name: OrtValue.ortvalue_from_numpy(array, *self._value.device) for name, array in arrays.items()}
 
     def _part(self, which: int, name: str, length: int) -> OrtValue:
         if length == self.max_length:
             return self._whole[which][name]
         shape = (*self._shape[: self.axis], length, *self._shape[self.axis + 1 :])
-        if self._value.device != "cpu":  # where no part of a buffer can be had
+        if self._value.device != CPU:  # where no part of a buffer can be had
             parts = self._parts[which]
             if name not in parts or tuple(parts[name].shape()) != shape:
-                parts[name] = OrtValue.ortvalue_from_shape_and_type(shape, self._value.dtype, self._value.device)
+                parts[name] = OrtValue.ortvalue_from_shape_and_type(shape, self._value.dtype, *self._value.device)
             return parts[name]
         start = self._arrays[which][name].reshape(-1)[: int(np.prod(shape))]
         return OrtValue.ortvalue_from_numpy(start.reshape(shape))

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ModelError
 from ..mel import N_MELS, SAMPLE_RATE, log_mel
-from ..session import OrtValue, Session
+from ..session import BFLOAT16, CPU, OrtValue, Session
 
 MAX_POSITIONS = 1024  # of Cohere Transcribe 03-2026, where neither graph nor config.json tells
 
@@ -45,7 +45,7 @@ class Contract:
     renamed: ClassVar[Mapping[str, str]] = {}
     max_positions_key: str | None = None
     max_positions: int
-    takes_batches = False
+    takes_batches: bool = False
 
     def __init__(self, encoder: Session, decoder: Session, config: Mapping[str, Any]) -> None:
         """config: config.json, where there is one. Raises ModelError for graphs that keep the names of the contract but
@@ -59,7 +59,8 @@ class Contract:
                 raise ModelError(f"{session.path} takes {', '.join(more)}, too: not the {self.name!r} contract's")
         fed = encoder.inputs[self.encoder_input]
         if fed.dtype.kind != "f":
-            raise ModelError(f"{encoder.path} takes {fed.dtype}, and not float")
+            kind = "bfloat16" if fed.dtype == BFLOAT16 else fed.dtype
+            raise ModelError(f"{encoder.path} takes {kind}, and not float32 or float16")
         n_mels = fed.shape[self.mel_axis] if len(fed.shape) == 3 else N_MELS
         if isinstance(n_mels, int) and n_mels != N_MELS:
             shape = f"{self.encoder_input} {[*fed.shape]}"
@@ -91,8 +92,10 @@ class Contract:
         values = {name: given[self._decoder_names[name]] for name in taken}
         for name, value in values.items():
             if self.encoder.outputs[self._decoder_names[name]].dtype != taken[name].dtype:
-                values[name] = OrtValue.ortvalue_from_numpy(value.numpy().astype(taken[name].dtype), taken[name].device)
-            if taken[name].device in ("cpu", "cuda") and not np.isfinite(value.numpy().max()):  # -inf is a mask's
+                values[name] = OrtValue.ortvalue_from_numpy(
+                    value.numpy().astype(taken[name].dtype), *taken[name].device
+                )
+            if taken[name].device == CPU and not np.isfinite(value.numpy().max()):  # -inf is a mask's
                 # INT8 products make numbers of NaN again, and the decoder words of these.
                 raise ModelError(
                     f"{self.encoder.path.name} gave NaN for {seconds:.2f} s of audio: a damaged model, or one whose "
@@ -111,14 +114,26 @@ class Contract:
         """Feed tokens (clips, n) after those fed before; the logits that follow the last, float32 (clips,
         vocabulary_size), which the next step may overwrite. Raises ModelError."""
         tokens = np.asarray(tokens)
+        n_logits = 1 if self.decoder.outputs["logits"].shape[1] == 1 else tokens.shape[1]
+        logits = self.decoder.receive("logits", (len(tokens), n_logits, self.vocabulary_size))
+        self.feed(tokens)
+        return logits[:, -1].astype(np.float32, copy=False)
+
+    def feed(self, tokens: NDArray[np.int64]) -> None:
+        """Run the decoder on tokens (clips, n), with the outputs that are bound."""
         self.decoder.feed(self.decoder_input, tokens)
         if offset := self.decoder.inputs.get("offset"):
             self.decoder.feed("offset", np.full([1] * len(offset.shape), self._offset))
-        n_logits = 1 if self.decoder.outputs["logits"].shape[1] == 1 else tokens.shape[1]
-        logits = self.decoder.receive("logits", (len(tokens), n_logits, self.vocabulary_size))
         self.decoder.run()
         self._offset += tokens.shape[1]
-        return logits[:, -1].astype(np.float32, copy=False)
+
+    def choose(self, tokens: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As `step`: the likeliest next token of each clip and its natural log-probability, NaN where logits are not
+        numbers. Graphs for GPUs choose by themselves, and the logits stay there."""
+        logits = self.step(tokens)
+        best = logits.argmax(axis=1)  # stops at the first NaN
+        with np.errstate(invalid="ignore"):  # of infinite logits, which give NaN
+            return best, -np.log(np.exp(logits - logits[np.arange(len(best)), best, None]).sum(axis=1))
 
     def keep(self, rows: list[int]) -> list[int]:
         """Go on with these of the rows; their numbers in their new order."""
@@ -126,7 +141,7 @@ class Contract:
 
     def release(self) -> None:
         """Let go of the clips."""
-        self.decoder.release_inputs()
+        self.decoder.release()
 
 
 def fixed_size(session: Session, name: str, axis: int) -> int:

@@ -5,7 +5,8 @@ one for its values, past and present in one.
              -> cross_key_i, cross_value_i (B, heads, T', head_dim)
     decoder  tokens (B, n), offset (), encoder_length (B,), past_key_i, past_value_i (B, heads, positions, head_dim),
              cross_key_i, cross_value_i
-             -> logits (B, 1, vocabulary), present_key_i, present_value_i
+             -> logits (B, 1, vocabulary), present_key_i, present_value_i; for GPUs next_token (B,), the likeliest, and
+                next_logprob (B,), its log-probability
 
 GroupQueryAttention writes new rows into the buffer and reads no row that this clip has not written, so a buffer is
 bound as past and as present, and never cleared.
@@ -25,7 +26,8 @@ from .contract import Clip, Contract, fixed_size
 
 class FastContract(Contract):
     """One clip's cross-attention keys and values are read where the encoder wrote them; several clips' are laid side by
-    side, padded to the longest, with their lengths to mask the padding."""
+    side, padded to the longest, with their lengths to mask the padding. Here NumPy does that, in the CPU's memory; in a
+    GPU's, extras/on_device.py."""
 
     name = "fast"
     encoder_graph = {"mel"}, {"cross_key_0", "cross_value_0"}
@@ -33,13 +35,13 @@ class FastContract(Contract):
         {"tokens", "offset", "encoder_length", "past_key_0", "past_value_0", "cross_key_0", "cross_value_0"},
         {"logits", "present_key_0", "present_value_0"},
     )
+    takes_batches = True
 
     def __init__(self, encoder: Session, decoder: Session, config: Mapping[str, Any]) -> None:
         super().__init__(encoder, decoder, config)
         self._past_type = decoder.inputs["past_key_0"]
         self._past_names = [name for name in decoder.inputs if name.startswith("past_")]
         self._heads, self.max_positions, self._head_dim = (fixed_size(decoder, "past_key_0", i) for i in (1, 2, 3))
-        self.takes_batches = self._past_type.device == "cpu"  # rows are moved by NumPy
         self._allocate(1)
 
     def start(self, clips: Sequence[Clip]) -> None:
@@ -93,8 +95,8 @@ class FastContract(Contract):
         for name, buffer in self._cross.items():
             self.decoder.bind(name, OrtValue.ortvalue_from_numpy(buffer[:count]))
         for name, buffer in self._past.items():
-            if (name, count) not in self._past_values:  # for a GPU this is where the buffer moves there
-                self._past_values[name, count] = OrtValue.ortvalue_from_numpy(buffer[:count], self._past_type.device)
+            if (name, count) not in self._past_values:
+                self._past_values[name, count] = OrtValue.ortvalue_from_numpy(buffer[:count])
             value = self._past_values[name, count]
             self.decoder.bind(name, value)
             self.decoder.bind(name.replace("past_", "present_"), value)

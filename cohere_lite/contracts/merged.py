@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..mel import SAMPLE_RATE
-from ..session import OrtValue, Session
+from ..session import CPU, OrtValue, Session
 from .caches import Caches, noise, try_in_place
 from .contract import Clip, Contract, fixed_size
 
@@ -96,7 +96,7 @@ class MergedContract(Contract):
         feeds = {**feeds, **pasts, **self._clip}
         cross = [output for output in self._cross.values() if output in self.decoder.outputs and not n_past]
         outputs = {name: self.decoder.outputs[name].device for name in cross}
-        outputs |= {"logits": "cpu", **self._caches.outputs(n_present)}
+        outputs |= {"logits": CPU, **self._caches.outputs(n_present)}
         given = self.decoder.call({name: feeds[name] for name in self.decoder.inputs}, outputs)
         self._caches.turn()
         return given

@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts import CONTRACTS, Contract
 from ..contracts.caches import noise
-from ..contracts.contract import Clip
+from ..contracts.contract import Clip, Contract
+from ..contracts.fast import FastContract
 from ..errors import ModelError, ProviderError, logger
 from ..graphfile import GraphFile, read_graph_file
 from ..mel import SAMPLE_RATE
 from ..session import Session, ort
+from .on_device import on_device
 
 GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"  # tools/golden_model makes it
 GOLDEN_PRECISIONS = ("int8", "int4", "fp32", "fp16", "q8f16", "q4f16")
-GOLDEN_TOKENS = np.array([18, 4, 5, 13, 40, 23, 31])
+GOLDEN_TOKENS = np.array([[18, 4, 5, 13, 40, 23, 31]])
 N_PROMPT = 3  # tokens that are fed at once; the others come one by one
 
 # How far logits may be apart, as a part of their spread (_apart). By measurement:
@@ -36,38 +37,48 @@ MAX_APART, MAX_APART_INT8 = 0.03, 0.2
 MAX_OFF, MAX_OFF_INT8 = 0.01, 0.05
 
 
-def check_model(contract: Contract, precision: str, provider: str, open_graph: Callable[[GraphFile], Session]) -> None:
+def check_model(
+    contract: Contract, precision: str, provider: str, on_cpu: bool, open_graph: Callable[[GraphFile], Session]
+) -> None:
     """precision: of the model;  provider: as the user calls it;  open_graph: opens a graph as the model's were.
 
-    Raises ProviderError, or ModelError where the provider is the CPU, if caches or kernels fail the test, or do not run
+    Raises ModelError, on another provider than the CPU ProviderError, if caches or kernels fail the test, or do not run
     at all."""
     try:
         check_caches(contract, precision)
-        check_kernels(precision, provider == "cpu", open_graph)
+        check_kernels(precision, on_cpu, open_graph)
     except ModelError as error:
-        if provider == "cpu":
+        if on_cpu:
             raise
-        raise ProviderError(f"{provider}: {error}; --provider cpu works, or try another version of its package") from (
-            error if isinstance(error.__cause__, Exception) else None
-        )
+        raise ProviderError(
+            f"{provider} failed the self-check: {error}; --provider cpu works, another version of {provider} may"
+        ) from error
 
 
 def check_caches(contract: Contract, precision: str) -> None:
-    """Feed a clip's tokens one by one after another clip's, then all at once, which needs no caches: a position's
-    logits depend on those before it alone. Raises ModelError."""
-    clip, other = (contract.encode(0.1 * samples) for samples in np.split(noise((SAMPLE_RATE,)), 2))
-    tokens, others = np.random.default_rng(0).integers(0, contract.vocabulary_size, (2, 7))[:, : contract.max_positions]
-    feed(contract, other, others)
-    one_by_one = feed(contract, clip, tokens)[-1]
+    """Feed a clip's tokens one by one after another clip's, beside it, and all at once, which needs no caches: a
+    position's logits depend on those before it alone. Raises ModelError."""
+    samples = 0.1 * noise((SAMPLE_RATE,))
+    other, clip = contract.encode(samples[:10_000]), contract.encode(samples[10_000:])  # one longer than the other
+    tokens = np.random.default_rng(0).integers(0, contract.vocabulary_size, (2, 7))[:, : contract.max_positions]
+    _step_by_step(contract, [other], tokens[:1])
+    found = {"after another clip": _step_by_step(contract, [clip], tokens[1:])[-1, 0]}
+    if contract.takes_batches:
+        found["beside another clip"] = _step_by_step(contract, [other, clip], tokens)[-1, 1]
     contract.start([clip])
-    at_once = contract.step(tokens[None])[0].copy()
+    expected = contract.step(tokens[1:])[0].copy()
+    contract.start([clip])
+    chosen = int(contract.choose(tokens[1:])[0][0])
     contract.release()
     allowed = MAX_APART_INT8 if "int8" in precision or precision == "unknown" else MAX_APART
-    if not (apart := _apart(one_by_one, at_once)) <= allowed:  # NaN, too
-        raise ModelError(
-            f"logits of tokens fed one by one are {apart:.0%} off those of the same tokens fed at once ({allowed:.0%} "
-            "allowed): the decoder does not find in its caches what it wrote there"
-        )
+    for how, logits in found.items():
+        if not (apart := _apart(logits, expected)) <= allowed:  # NaN, too
+            raise ModelError(
+                f"tokens fed one by one {how} give logits that are {apart:.0%} off those of the same tokens fed at "
+                f"once ({allowed:.0%} allowed): the decoder does not find in its caches what it wrote there"
+            )
+    if not expected.max() - expected[chosen] <= allowed * expected.std():
+        raise ModelError(f"the decoder chose token {chosen}, while its logits say {expected.argmax()}")
 
 
 def check_kernels(precision: str, on_cpu: bool, open_graph: Callable[[GraphFile], Session]) -> None:
@@ -98,19 +109,18 @@ def run_golden(folder: Path, name: str, open_graph: Callable[[GraphFile], Sessio
     """The golden model's logits of the golden tokens, (steps, vocabulary), for 4 s of a chirp. Raises ModelError."""
     names = [f"encoder.{'int8' if name == 'int4' else name}.onnx", f"decoder.{name}.onnx"]
     encoder, decoder = (open_graph(read_graph_file(folder / name)) for name in names)
-    (kind,) = [kind for kind in CONTRACTS if kind.name == "fast"]
-    contract = kind(encoder, decoder, {})
+    contract = on_device(FastContract, decoder)(encoder, decoder, {})
     chirp = 0.3 * np.sin(3e-5 * np.arange(4 * SAMPLE_RATE) ** 2)  # 0 to 610 Hz
-    logits = feed(contract, contract.encode(chirp.astype(np.float32)), GOLDEN_TOKENS)
+    logits = _step_by_step(contract, [contract.encode(chirp.astype(np.float32))], GOLDEN_TOKENS)
     contract.release()
-    return logits
+    return logits[:, 0]
 
 
-def feed(contract: Contract, clip: Clip, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Logits (steps, vocabulary) after the first few tokens, and after each of the others."""
-    contract.start([clip])
-    steps = (tokens[:N_PROMPT], *tokens[N_PROMPT:, None])
-    return np.array([contract.step(fed[None])[0].copy() for fed in steps])
+def _step_by_step(contract: Contract, clips: list[Clip], tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Logits (steps, clips, vocabulary) after the first few tokens, and after each of the others."""
+    contract.start(clips)
+    steps = [tokens[:, :N_PROMPT], *tokens.T[N_PROMPT:, :, None]]
+    return np.array([contract.step(fed).copy() for fed in steps])
 
 
 def _apart(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

@@ -1,0 +1,125 @@
+"""A graph opened on a provider other than the CPU, or one sentence that says why it cannot be."""
+
+import ctypes
+import mmap
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ModelError, ProviderError
+from ..graphfile import MODEL_GRAPH, GraphFile, fields
+from ..session import CPU, Opener, Options, OrtValue, Session, ort
+from .providers import PROVIDERS, Plan, find_plans, quiet_log, reason
+
+_GRAPH_NODES, _NODE_INPUT, _NODE_OP_TYPE = 1, 1, 4  # field numbers: onnx/onnx.proto
+_KEY_PADDING_MASK = 4  # which input of MultiHeadAttention it is
+_GRAPH_ERRORS = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")  # onnxruntime's, of the file alone
+
+# Operators that OpenVINO names among its 25 lines of errors, and what of them it cannot read; INT8 has both.
+_UNREAD = {"DynamicQuantizeMatMul": "DynamicQuantizeMatMul", "QuickGelu": "QuickGelu in float16"}
+
+
+def opener_on(providers: Sequence[str]) -> Opener | None:
+    """Arguments and errors: see find_plans."""
+    plans = find_plans(providers)
+    return partial(open_on, plans) if plans else None
+
+
+def open_on(plans: list[Plan], graph: GraphFile, make_options: Options) -> Session:
+    """Raises ModelError, ProviderError."""
+    first = plans[0]
+    if first.name == "webgpu" and any(
+        len(inputs) > _KEY_PADDING_MASK and inputs[_KEY_PADDING_MASK]
+        for operator, inputs in _nodes(graph.path)
+        if operator == b"MultiHeadAttention"
+    ):
+        raise ModelError(
+            f"{graph.path.name} gives MultiHeadAttention a key_padding_mask, for which webgpu has no kernel: "
+            "export with --precision fp16 or fp32"
+        )
+    options = make_options()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for split.py
+    providers = None
+    with quiet_log():
+        try:
+            if first.devices:
+                for plan in plans:
+                    options.add_provider_for_devices(plan.devices, plan.options)
+            else:
+                providers = [*((plan.ep, plan.options) for plan in plans), PROVIDERS["cpu"][0]]
+            # its own fallback to other providers prints to standard output, where the text goes
+            session = ort.InferenceSession(str(graph.path), options, providers=providers, enable_fallback=0)
+        except Exception as error:  # onnxruntime's own classes share no base but this one
+            raise _failure(first, graph, error) from error
+    if session.get_providers()[0] != first.ep:  # it only warns, and runs on what is left
+        raise _failure(first, graph, None)
+    opened = Session(session, graph.path)
+    _check_memory(first, opened)
+    return opened
+
+
+def _failure(plan: Plan, graph: GraphFile, error: Exception | None) -> Exception:
+    """error: None where onnxruntime said nothing."""
+    if error and type(error).__name__ in _GRAPH_ERRORS:
+        return ModelError(f"onnxruntime {ort.__version__} cannot load {graph.path}: {reason(error)}")
+    if library := _missing_library(plan):
+        return ProviderError(f"{plan.name} needs {library}, which is not found: {_where_it_is(library)}")
+    if unread := [held for operator, held in _UNREAD.items() if plan.name == "openvino" and operator in str(error)]:
+        return ModelError(
+            f"{graph.path.name} holds {unread[0]}, which OpenVINO cannot read: export with --precision fp32"
+        )
+    said = reason(error) if error else "onnxruntime would run it on the CPU (no such device or driver on this machine?)"
+    asked = "".join(f" with {key}={value}" for key, value in plan.options.items())
+    return ProviderError(f"{plan.name}{asked} cannot open {graph.path.name}: {said}")
+
+
+def _missing_library(plan: Plan) -> str | None:
+    """The first library that a provider built in needs and that is not there; None where the system does not tell."""
+    folder = Path(ort.__file__).parent / "capi"
+    for path in () if plan.devices else folder.glob(f"libonnxruntime_providers_{plan.name}.so"):
+        try:
+            ctypes.CDLL(str(path))
+        except OSError as error:
+            if found := re.match(r"(\S+): cannot open shared object file", str(error)):
+                return found[1]
+    return None
+
+
+def _where_it_is(library: str) -> str:
+    if library.startswith("libcuda.so"):
+        return "it comes with NVIDIA's driver"
+    if library.startswith("libnv"):  # libnvinfer, libnvonnxparser
+        return "it comes with TensorRT"
+    return f"pip install {PROVIDERS['cuda'][1]}"
+
+
+def _check_memory(plan: Plan, opened: Session) -> None:
+    """Raises ProviderError where Python cannot have values in the provider's memory: onnxruntime-webgpu."""
+    for device in {value.device for value in (*opened.inputs.values(), *opened.outputs.values())} - {CPU}:
+        try:
+            OrtValue.ortvalue_from_shape_and_type([1], np.float32, *device)
+        except RuntimeError as error:
+            package = PROVIDERS[plan.name][1]
+            raise ProviderError(
+                f"the {plan.name} of this onnxruntime ({ort.__version__}) gives Python none of its memory: "
+                f"pip install onnxruntime {package} in its place"
+            ) from error
+
+
+def _nodes(path: Path) -> Iterator[tuple[bytes, list[bytes]]]:
+    """The operator of each node and the names of its inputs; subgraphs are left out."""
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        suppress(LookupError, ValueError),  # a damaged file, which onnxruntime will tell
+    ):
+        for model_field, content in fields(data, slice(0, len(data))):
+            for field, node in fields(data, content) if model_field == MODEL_GRAPH else ():
+                if field == _GRAPH_NODES:
+                    parts = [(number, data[at]) for number, at in fields(data, node)]
+                    operator = next((text for number, text in parts if number == _NODE_OP_TYPE), b"")
+                    yield operator, [text for number, text in parts if number == _NODE_INPUT]
