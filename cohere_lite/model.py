@@ -104,7 +104,8 @@ def load_model(
             try:
                 from .extras.selfcheck import check_model
             except ImportError:
-                raise ProviderError("the self-check needs cohere_lite/extras/selfcheck.py") from None
+                needed = "cohere_lite/extras/selfcheck.py, which is not in this copy"
+                raise ProviderError(f"the self-check needs {needed}") from None
             open_graph = partial(open_session, opener=opener, make_options=decoder_options, cache="off")
             check_model(contract, files.precision, providers[0], opener is None, open_graph)
     if (known := contract.vocabulary_size) != len(files.vocabulary):
