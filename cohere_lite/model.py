@@ -112,7 +112,7 @@ def load_model(
             except ImportError:
                 needed = "cohere_lite/extras/selfcheck.py, which is not in this copy"
                 raise ProviderError(f"the self-check needs {needed}") from None
-            open_graph = partial(open_session, opener=opener, make_options=decoder_options, cache="off")
+            open_graph = partial(open_session, opener=opener, make_options=decoder_options, cache=cache)
             check_model(contract, files.precision, providers[0], opener is None, open_graph)
     if (known := contract.vocabulary_size) != len(files.vocabulary):
         listed = f"{files.folder}: {files.vocabulary.name} lists {len(files.vocabulary)} tokens"

@@ -2,6 +2,7 @@
 kernels that compute garbage, are refused with a sentence."""
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -193,6 +194,36 @@ COMPUTE = {
 }
 
 
+@pytest.mark.parametrize("name", ["fp32", "fp16", "q8f16", "q4f16"])
+def test_an_encoder_of_standard_operators_passes(name: str) -> None:
+    """For models that have one."""
+    opened = []
+
+    def opener(graph: GraphFile) -> Session:
+        opened.append(graph.path.name)
+        return open_graph(graph)
+
+    check_kernels(name, False, opener, True)
+    assert opened == [f"encoder.{'fp32' if name == 'fp32' else 'fp16'}.standard.onnx", f"decoder.{name}.onnx"]
+
+
+@pytest.mark.parametrize("operator", ["MatMul", "Softmax", "Sigmoid", "Slice", "Conv", "LayerNormalization", "Split"])
+def test_garbage_of_a_standard_operator_is_refused(
+    operator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last node's output negated."""
+    shutil.copytree(GOLDEN_FOLDER, tmp_path / "golden")
+    monkeypatch.setattr(selfcheck, "GOLDEN_FOLDER", tmp_path / "golden")
+    graph = onnx.load(tmp_path / "golden" / "encoder.fp32.standard.onnx", load_external_data=False)
+    index, node = [(i, node) for i, node in enumerate(graph.graph.node) if node.op_type == operator][-1]
+    output = node.output[0]
+    node.output[0] += "_right"
+    graph.graph.node.insert(index + 1, onnx.helper.make_node("Neg", [node.output[0]], [output]))
+    onnx.save(graph, tmp_path / "golden" / "encoder.fp32.standard.onnx")
+    with pytest.raises(ModelError, match=r"% off their golden numbers .* compute garbage"):
+        check_kernels("fp32", False, open_graph, True)
+
+
 @pytest.mark.parametrize("name", GOLDEN_PRECISIONS)
 def test_garbage_of_any_kernel_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each node's output negated, one after the other."""
@@ -307,7 +338,7 @@ def test_every_other_provider_is_checked_at_load(monkeypatch: pytest.MonkeyPatch
     """Here the other provider is the CPU once more; the golden model is opened on it, too."""
     opened = []
 
-    def opener(graph: GraphFile, _: object) -> Session:
+    def opener(graph: GraphFile, *_: object) -> Session:
         opened.append(graph.path.name)
         return open_graph(graph)
 

@@ -63,6 +63,13 @@ def with_levels(name: str, tensor: np.ndarray) -> np.ndarray:
     return (levels * 2 ** np.round(np.log2(gain * levels.shape[1] ** -0.5))).reshape(tensor.shape).astype(tensor.dtype)
 
 
+def share_weights(standard: Path, ordinary: Path) -> None:
+    """Put an encoder of standard operators beside the ordinary one, whose weights are the same and are called alike."""
+    if Path(f"{standard}.data").read_bytes() != Path(f"{ordinary}.data").read_bytes():
+        raise ValueError(f"{standard} has other weights than {ordinary}")
+    standard.replace(ordinary.with_suffix(".standard.onnx"))
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.golden_model", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=GOLDEN_FOLDER, help="default: cohere_lite/golden")
@@ -73,6 +80,9 @@ def main(argv: list[str] | None = None) -> int:
         for name in GOLDEN_PRECISIONS:
             bits, is_half = name.startswith("q") and int(name[1]), name.endswith("f16")
             export(Path(checkpoint), folder, "fp16" if is_half else name, weight_bits=bits or None, max_audio_s=10)
+        for name in ("fp32", "fp16"):
+            export(Path(checkpoint), Path(checkpoint) / "standard", name, max_audio_s=10, standard=True)
+            share_weights(Path(checkpoint) / "standard" / f"encoder.{name}.onnx", folder / f"encoder.{name}.onnx")
     (folder / "tokens.txt").unlink()
     options = partial(session_options, 1, True, False)
     logits = run_golden(folder, "fp32", partial(open_session, opener=None, make_options=options, cache="off"))

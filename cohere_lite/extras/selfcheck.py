@@ -20,6 +20,7 @@ from ..errors import ModelError, ProviderError, logger
 from ..graphfile import GraphFile, read_graph_file
 from ..mel import SAMPLE_RATE
 from ..session import Session, ort
+from .masked import MaskedEncoder, unmasked
 from .on_device import on_device
 
 GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"  # tools/golden_model makes it
@@ -46,7 +47,7 @@ def check_model(
     at all."""
     try:
         check_caches(contract, precision)
-        check_kernels(precision, on_cpu, open_graph)
+        check_kernels(precision, on_cpu, open_graph, isinstance(contract.encoder, MaskedEncoder))
     except ModelError as error:
         if on_cpu:
             raise
@@ -81,14 +82,17 @@ def check_caches(contract: Contract, precision: str) -> None:
         raise ModelError(f"the decoder chose token {chosen}, while its logits say {expected.argmax()}")
 
 
-def check_kernels(precision: str, on_cpu: bool, open_graph: Callable[[GraphFile], Session]) -> None:
-    """Run the golden model, in the precision nearest to the user's, and compare its logits with those recorded. Raises
-    ModelError."""
+def check_kernels(
+    precision: str, on_cpu: bool, open_graph: Callable[[GraphFile], Session], is_standard: bool = False
+) -> None:
+    """Run the golden model, in the precision nearest to the user's, and compare its logits with those recorded.
+
+    is_standard: whether the encoder is to be made of standard operators, as the user's. Raises ModelError."""
     if not GOLDEN_FOLDER.is_dir():
         logger.info("kernels were not compared with golden numbers: cohere_lite/golden is not in this copy")
         return
     name = golden_precision(precision, on_cpu)
-    found = run_golden(GOLDEN_FOLDER, name, open_graph)
+    found = run_golden(GOLDEN_FOLDER, name, open_graph, is_standard)
     allowed = MAX_OFF_INT8 if name in ("int8", "int4") else MAX_OFF  # int4's encoder is INT8
     if not (off := _apart(found, np.load(GOLDEN_FOLDER / "logits.npy"))) <= allowed:  # NaN, too
         raise ModelError(
@@ -105,11 +109,16 @@ def golden_precision(precision: str, on_cpu: bool) -> str:
     return {"fp32": "fp32", "q4": "int4"}.get(decoder, "int8") if on_cpu else "fp32"
 
 
-def run_golden(folder: Path, name: str, open_graph: Callable[[GraphFile], Session]) -> NDArray[np.float32]:
+def run_golden(
+    folder: Path, name: str, open_graph: Callable[[GraphFile], Session], is_standard: bool = False
+) -> NDArray[np.float32]:
     """The golden model's logits of the golden tokens, (steps, vocabulary). Raises ModelError."""
-    names = [f"encoder.{'int8' if name == 'int4' else name}.onnx", f"decoder.{name}.onnx"]
+    encoder_name = "int8" if name == "int4" else name
+    if is_standard:
+        encoder_name = "fp16.standard" if name.endswith("16") else "fp32.standard"
+    names = [f"encoder.{encoder_name}.onnx", f"decoder.{name}.onnx"]
     encoder, decoder = (open_graph(read_graph_file(folder / name)) for name in names)
-    contract = on_device(FastContract, decoder)(encoder, decoder, {})
+    contract = on_device(FastContract, decoder)(unmasked(encoder), decoder, {})
     logits = _step_by_step(contract, [contract.encode(golden_samples())], GOLDEN_TOKENS)
     contract.release()
     return logits[:, 0]
