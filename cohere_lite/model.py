@@ -86,6 +86,10 @@ def load_model(
     encoder_options, decoder_options = (partial(session_options, threads, spin, stop) for stop in (True, False))
     n_threads = encoder_options().intra_op_num_threads  # or raises what is to be said of them
     files = find_model(model, precision, on_cpu=opener is None)
+    if opener is None and "bf16" in files.precision:
+        raise ModelError(
+            f"{files.folder} is {files.precision}, which no CPU runs: use --provider cuda, or another export"
+        )
     turn = Turn(has_threads=n_threads != 1 or opener is not None)
     with turn.lock:
         turn.check()

@@ -172,6 +172,28 @@ def test_other_providers_run_it_as_it_is(standard: Path, asked: list[Asked], pro
     assert not [*tmp_path.iterdir()]
 
 
+def test_what_takes_long_is_told(
+    standard: Path, asked: list[Asked], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not of what was compiled before."""
+    caplog.set_level(logging.INFO, "cohere_lite")
+
+    def told(provider: str, cache: Path | str) -> list[str]:
+        caplog.clear()
+        load_model(standard / "fp32", [provider], cache=cache)
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+
+    compiling = "compiling encoder.fp32.onnx for this machine, which takes minutes"
+    assert told("tensorrt", "off") == [f"{compiling} at each start: the cache is off"]
+    for provider, place in [("tensorrt", "."), ("coreml", "1250")]:
+        cache = tmp_path / provider
+        first = told(provider, cache)
+        folder = kept(cache) / place
+        assert first == [f"{compiling}, once; kept in {folder}"]
+        (folder / "compiled").write_text("")
+        assert told(provider, cache) == []
+
+
 def test_what_was_compiled_of_another_state_is_not_used(standard: Path, asked: list[Asked], tmp_path: Path) -> None:
     """By definition: providers do not look whether it is the same graph."""
 

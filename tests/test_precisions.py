@@ -69,7 +69,7 @@ def several(folder: Path, *names: str) -> Path:
         (["fp16", ""], None, "fp32"),
         (["bf16", "q8bf16", "q4bf16", "q8f16", "fp16"], None, "fp16"),
         (["bf16", "q8bf16", "q4bf16", "q8f16", "fp16"], "q8f16", "q8f16"),
-        (["bf16", "q8bf16"], "BF16", "bf16"),
+        (["fp16", "q8f16"], "Q8F16", "q8f16"),
         (["q4", "quantized", "fp16", ""], "fp16", "fp16"),
         (["q4", "quantized", "fp16", ""], "fp32", "fp32"),
         (["q4", "quantized", "fp16", ""], "int4", "q4"),
@@ -216,3 +216,13 @@ def test_another_precision_that_was_not_fetched(tmp_path: Path) -> None:
     assert load_model(folder, precision="q4").precision == "q4"
     with pytest.raises(ModelError, match=r"merged_q4f16\.onnx: not an ONNX file, but a Git LFS pointer"):
         load_model(folder, precision="Q4F16")
+
+
+@pytest.mark.parametrize("name", ["bf16", "q8bf16"])
+def test_bfloat16_is_not_for_a_cpu(tmp_path: Path, name: str) -> None:
+    """By record: onnxruntime 1.32 has no product of it there, and would say so in its own words."""
+    folder = write_model(tmp_path, SCRIPT, max_positions=16)
+    for path in folder.glob("*.onnx"):
+        path.rename(path.with_suffix(f".{name}.onnx"))
+    with pytest.raises(ModelError, match=f"is {name}, which no CPU runs: use --provider cuda, or another export"):
+        load_model(folder)

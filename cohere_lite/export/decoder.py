@@ -2,7 +2,8 @@
 
 fast    One buffer per layer, past and present sharing it (GroupQueryAttention writes the new row in place); cross
         keys and values arrive by head; a length per clip masks the padding of a batch; logits of the last position
-        only. A clip's numbers do not depend on the others in a batch.
+        only. A clip's numbers do not depend on the others in a batch. Graphs for accelerators mask by what is added to
+        the scores, and give the likeliest token and its log-probability, too.
 static  The published contract, read by position by sherpa-onnx: all layers stacked in one tensor. Attention reads
         only the filled part of the past, and one scatter per step writes the new rows, so a runtime may bind the
         same buffer as input and output: rows are written at positions >= offset and read only below.

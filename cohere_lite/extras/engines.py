@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ..cut import MAX_CHUNK_S
-from ..errors import ModelError
+from ..errors import ModelError, logger
 from ..graphfile import GraphFile, fields
 from ..mel import HOP_LENGTH, N_MELS, SAMPLE_RATE
 from ..session import Cache, Opener, Options, Session, open_session, ort
@@ -55,10 +55,13 @@ def _open_with(plans: list[Plan], graph: GraphFile, make_options: Options, cache
         max_frames = _n_frames(min(MAX_CHUNK_S, float(said["max_audio_s"])))
     if compilers[0] == "tensorrt":
         options = tensorrt_options(folder, max_frames, said.get("precision"))
+        _tell(graph, folder)
         return open_on(_with_options(plans, options), graph, make_options)
 
     def open_at(n_frames: int) -> Session:
-        planned = _with_options(plans, coreml_options(folder, n_frames))
+        options = coreml_options(folder, n_frames)
+        _tell(graph, folder and folder / str(n_frames))
+        planned = _with_options(plans, options)
         return open_on(planned, graph, partial(at_length, make_options, n_frames))
 
     return PaddedEncoder(open_at, [*(n for n in map(_n_frames, _LENGTHS_S) if n < max_frames), max_frames])
@@ -83,9 +86,16 @@ def coreml_options(folder: Path | None, n_frames: int) -> dict[str, str]:
     options = {"ModelFormat": "MLProgram", "RequireStaticInputShapes": "1"}
     if folder:  # one for each length: the cache tells models apart by the path of the graph alone
         place = folder / str(n_frames)
-        place.mkdir(exist_ok=True)
-        options["ModelCacheDirectory"] = str(place)
+        with suppress(OSError):  # a full disk: then it is compiled anew at each start
+            place.mkdir(exist_ok=True)
+            options["ModelCacheDirectory"] = str(place)
     return options
+
+
+def _tell(graph: GraphFile, folder: Path | None) -> None:
+    if folder is None or not any(folder.glob("*")):
+        where = f", once; kept in {folder}" if folder else " at each start: the cache is off"
+        logger.info("compiling %s for this machine, which takes minutes%s", graph.path.name, where)
 
 
 def at_length(make_options: Options, n_frames: int) -> ort.SessionOptions:
