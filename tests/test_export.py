@@ -1,20 +1,26 @@
 """cohere_lite/export: the graphs compute what transformers computes, whatever the checkpoint's shape and style."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from decoding import Decoder
+from onnx import TensorProto, numpy_helper
 
 from cohere_lite import Transcriber
 from cohere_lite.export.__main__ import export, main
 from cohere_lite.export.graph import Graph, block_size, quantize_blocks, quantize_columns
-from cohere_lite.model import load_model
+from cohere_lite.mel import log_mel
+from cohere_lite.model import DEMO_FOLDER, load_model
 from tools.random_checkpoint import Shape, hub_config, write_random_checkpoint
 
 safetensors = pytest.importorskip("safetensors.numpy")
@@ -140,6 +146,276 @@ def test_quantised_stays_near_fp32(
     assert 1e-4 < error < limit
 
 
+# Graphs for accelerators: what to ask for, by what the files are called
+DEVICE_EXPORTS = {
+    "fp32": ("fp32", None),
+    "fp16": ("fp16", None),
+    "q8f16": ("fp16", 8),
+    "q4f16": ("fp16", 4),
+    "bf16": ("bf16", None),
+    "q8bf16": ("bf16", 8),
+    "q4bf16": ("bf16", 4),
+}
+ONNX_FLOATS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+
+
+@pytest.fixture(scope="module")
+def for_devices(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The embedded model's checkpoint, exported."""
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            precision, weight_bits = DEVICE_EXPORTS[name]
+            assert export(CHECKPOINT, made[name], precision, weight_bits=weight_bits) == []
+        return made[name]
+
+    return folder
+
+
+def widened(path: Path, out: Path) -> Path:
+    """A bfloat16 graph with float32 in its place, which the CPU runs: its numbers are bfloat16's, and what is computed
+    from them is not rounded."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.BFLOAT16:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for value in [*model.graph.input, *model.graph.output]:
+        if value.type.tensor_type.elem_type == TensorProto.BFLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == TensorProto.BFLOAT16:
+                attribute.i = TensorProto.FLOAT
+    onnx.save(model, out / path.name)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("fp32", 1e-6), ("fp16", 2e-3), ("q8f16", 0.04), ("q4f16", 0.5), ("bf16", 2e-4), ("q8bf16", 0.04)],
+)
+def test_device_graphs_stay_near_fp32(checkpoint: Path, tmp_path: Path, name: str, limit: float) -> None:
+    """By record: root mean square error of the logits against the static contract's FP32, whose attention is another:
+    3.5e-7, 0.0012, 0.026, 0.35, and 1.1e-4, 0.026 with bfloat16 weights (the checkpoint's own) in float32 products."""
+    precision, weight_bits = DEVICE_EXPORTS[name]
+    export(checkpoint, tmp_path / "exact", "fp32", "static")
+    export(checkpoint, tmp_path / name, precision, weight_bits=weight_bits)
+    folder = tmp_path / name
+    if precision == "bf16":
+        shutil.copytree(folder, tmp_path / "wide", ignore=shutil.ignore_patterns("*.onnx*"))
+        for graph in folder.glob("*.onnx"):
+            widened(graph, tmp_path / "wide")
+        folder = tmp_path / "wide"
+    exact, found = (step_logits(Decoder(load_model(p)), features(250), [30, 31]) for p in (tmp_path / "exact", folder))
+    error = np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2))
+    print(f"error {name}: {error:.5f}")
+    assert error < limit
+
+
+@pytest.mark.parametrize("name", DEVICE_EXPORTS)
+def test_types_and_operators_of_device_graphs(for_devices, name: str) -> None:
+    """By definition: float32 mel and logits, caches in the float type, two more outputs; operators that CUDA, DirectML
+    and WebGPU have kernels for, and Conv without bfloat16."""
+    precision, weight_bits = DEVICE_EXPORTS[name]
+    models = {role: onnx.load(for_devices(name) / f"{role}.{name}.onnx") for role in ("encoder", "decoder")}
+    assert {path.name for path in for_devices(name).iterdir()} == {
+        *(f"{role}.{name}.onnx{data}" for role in models for data in ("", ".data")),
+        "tokens.txt",
+    }
+    of_graph = ONNX_FLOATS[precision]
+    fixed = {"mel": 1, "logits": 1, "next_logprob": 1, "next_token": 7, "tokens": 7, "offset": 7, "encoder_length": 7}
+    for role, model in models.items():
+        onnx.checker.check_model(model)
+        assert {entry.key: entry.value for entry in model.metadata_props}["precision"] == name
+        graph = model.graph
+        types = {value.name: value.type.tensor_type.elem_type for value in [*graph.input, *graph.output]}
+        assert types == {value: fixed.get(value, of_graph) for value in types}
+        operators = {node.op_type for node in graph.node}
+        assert not operators & {"DynamicQuantizeMatMul", "MatMulInteger", "DequantizeLinear"}
+        assert ("MatMulNBits" in operators) == (weight_bits is not None)
+        stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
+        floats = {kind for kind in stored.values() if kind in ONNX_FLOATS.values()}
+        assert floats == ({of_graph, TensorProto.FLOAT} if precision == "bf16" and role == "encoder" else {of_graph})
+        for node in graph.node:
+            attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+            if node.op_type == "MatMulNBits":
+                assert len(node.input) == 4
+                assert attributes["bits"] in {weight_bits, 8 if node.input[1] == "proj_out.weight" else weight_bits}
+                assert "accuracy_level" not in attributes
+            if node.op_type == "MultiHeadAttention":
+                assert [bool(value) for value in node.input] == [True] * 3 + [False] * 2 + [True]
+            if node.op_type == "Conv":
+                of_conv = TensorProto.FLOAT if precision == "bf16" else of_graph
+                assert {stored[value] for value in node.input[1:]} == {of_conv}
+    shapes = {value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in graph.output}
+    assert (shapes["next_token"], shapes["next_logprob"]) == (["batch"], ["batch"])
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16", "q8f16", "q4f16"])
+def test_texts_of_device_graphs(for_devices, name: str) -> None:
+    """By record, tools/demo/sample.py: on the CPU, alone and two together, where the shorter is padded."""
+    transcriber = Transcriber(for_devices(name))
+    assert transcriber.facts["precision"] == name
+    assert transcriber.transcribe(DEMO_FOLDER / "sample.wav").text == "Turn on the light in the living room."
+    model, demo = load_model(for_devices(name)), load_model()
+    prompt = model.vocabulary.prompt("en")
+    mel = log_mel(speech())
+    clips = [mel, np.pad(mel, ((0, 0), (0, 77)), mode="edge")]
+    decoder = Decoder(model)
+    together = [decoded.tokens for decoded in decoder.decode(clips, prompt)]
+    assert together == [decoder.decode([clip], prompt)[0].tokens for clip in clips]
+    assert together[0] == Decoder(demo).decode([mel], prompt)[0].tokens
+
+
+def speech() -> np.ndarray:
+    with wave.open(str(DEMO_FOLDER / "sample.wav")) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 2**15
+
+
+def decoder_feed(session: ort.InferenceSession, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """A prompt, an empty past, and noise for 12 encoder frames."""
+    random = np.random.default_rng(seed)
+    feed: dict[str, np.ndarray] = {
+        "tokens": np.array([[*range(4, 14)]] * batch),
+        "offset": np.array(0),
+        "encoder_length": np.full(batch, 12),
+    }
+    for value in session.get_inputs():
+        if value.name not in feed:
+            shape = [{"batch": batch, "encoder_frames": 12}.get(size, size) for size in value.shape]
+            numbers = np.zeros(shape) if "past" in value.name else random.standard_normal(shape)
+            feed[value.name] = numbers.astype({"tensor(float)": np.float32, "tensor(float16)": np.float16}[value.type])
+    return feed
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16", "q4f16"])
+def test_next_token_and_its_log_probability(for_devices, name: str) -> None:
+    """By formula, in float64 from the float32 logits."""
+    session = ort.InferenceSession(for_devices(name) / f"decoder.{name}.onnx")
+    token, logprob, logits = session.run(["next_token", "next_logprob", "logits"], decoder_feed(session, 3))
+    assert (token.dtype, token.shape, logprob.dtype, logprob.shape) == (np.int64, (3,), np.float32, (3,))
+    wide = logits[:, 0].astype(np.float64)
+    assert len({*token}) > 1
+    np.testing.assert_array_equal(token, wide.argmax(axis=1))
+    np.testing.assert_allclose(logprob, wide.max(axis=1) - np.log(np.exp(wide).sum(axis=1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+@pytest.mark.parametrize("at", [0, 17, -1])
+def test_nan_in_any_logit(for_devices, tmp_path: Path, name: str, at: int) -> None:
+    """By definition: with one NaN in the output's bias the log-probability is NaN, whatever the other logits are."""
+    model = onnx.load(for_devices(name) / f"decoder.{name}.onnx")
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "proj_out.bias")
+    numbers = numpy_helper.to_array(bias).copy()
+    numbers[at] = np.nan
+    bias.CopyFrom(numpy_helper.from_array(numbers, bias.name))
+    onnx.save(model, tmp_path / "decoder.onnx")
+    session = ort.InferenceSession(tmp_path / "decoder.onnx")
+    logprob, logits = session.run(["next_logprob", "logits"], decoder_feed(session, 2))
+    assert np.isnan(logits).sum() == 2
+    assert np.isnan(logprob).all()
+
+
+def test_bfloat16_weights_are_the_checkpoints(for_devices) -> None:
+    """By construction: bit for bit, where nothing is folded into them."""
+    found: dict[str, np.ndarray] = {}
+    for role in ("encoder", "decoder"):
+        graph = onnx.load(for_devices("bf16") / f"{role}.bf16.onnx").graph
+        found |= {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    stored = safetensors.load_file(CHECKPOINT / "model.safetensors")
+    same = 0
+    for name, expected in ((re.sub(r"^model\.", "", name), array) for name, array in stored.items()):
+        if name in found and found[name].dtype == expected.dtype and "linear2" not in name:  # halved
+            if re.search(r"(proj|fc1|fc2|linear1|pointwise_conv\d)\.weight$", name):
+                expected = np.ascontiguousarray(expected.reshape(len(expected), -1).T)
+            np.testing.assert_array_equal(found[name].view(np.uint16), expected.view(np.uint16), name)
+            same += 1
+    assert same > 60
+
+
+def test_what_float16_cannot_hold(tmp_path: Path) -> None:
+    """By hand: float16 ends at 65504; below 2**-16 its steps of 2**-24 are coarser than bfloat16's; half of the
+    smallest is zero."""
+    with Graph(tmp_path / "a.onnx", "float", "float16") as graph:
+        graph.weight("fits", np.array([65504.0, -1e-9], np.float32))
+        with pytest.raises(ValueError, match=r"^scale goes to -7e\+04, and float16 to 65504: use --precision bf16 or "):
+            graph.weight("scale", np.array([1.0, -7e4, 6.6e4], np.float32))
+        graph.coarse.clear()
+        ones = np.ones(97, np.float32)
+        graph.weight("three in a hundred", np.concatenate([ones, np.float32([2**-17, -(2**-18), 0, 0, 1e-9])]))
+        assert graph.coarse == {"three in a hundred": (pytest.approx(0.03), pytest.approx(0.01))}
+        graph.coarse.clear()
+        graph.weight("one in a hundred", np.concatenate([ones, np.float32([2**-17, 2**-16, -(2**-16)])]))
+        assert graph.coarse == {}
+    for float_type in "float32", "bfloat16":
+        with Graph(tmp_path / "a.onnx", "float", float_type) as graph:
+            graph.weight("large", np.array([1e30, 1e-30], np.float32))
+            assert graph.coarse == {}
+
+
+def with_weight(checkpoint: Path, out: Path, name: str, factor: float) -> Path:
+    """A copy of a checkpoint with one tensor multiplied."""
+    shutil.copytree(checkpoint, out)
+    index = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"]
+    tensors = safetensors.load_file(out / index[name])
+    tensors[name] = (tensors[name].astype(np.float32) * np.float32(factor)).astype(tensors[name].dtype)
+    safetensors.save_file(tensors, out / index[name])
+    return out
+
+
+def test_a_checkpoint_that_float16_cannot_hold(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    """By construction: BatchNorm's variance is nearly zero, so the folded convolution is large; then a weight of nearly
+    nothing, which is told, and in fewer bits than float16 has."""
+    names = json.loads((checkpoint / "model.safetensors.index.json").read_text())["weight_map"]
+    name = next(name for name in names if re.search(r"layers\.1\..*(batch_norm|conv\.norm)\.weight", name))
+    large = with_weight(checkpoint, tmp_path / "large", name, 1e8)
+    assert main([str(large), str(tmp_path / "out"), "--precision", "fp16", "--weights", "8"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: encoder.layers.1.conv.depthwise_conv.weight goes to ")
+    assert error.endswith(", and float16 to 65504: use --precision bf16 or fp32\n")
+    assert not (tmp_path / "out").exists()
+    assert main([str(large), str(tmp_path / "out"), "--precision", "bf16"]) == 0
+    assert capsys.readouterr().out == ""
+
+    name = next(name for name in names if re.search(r"layers\.1\..*(third_sub_layer\.dense_in|fc1)\.weight", name))
+    small = with_weight(checkpoint, tmp_path / "small", name, 1e-6)
+    assert main([str(small), str(tmp_path / "out"), "--precision", "fp16"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("one tensor has numbers too small for float16, decoder.layers.1.mlp.fc1.weight the most: 1")
+    assert said.endswith("; where the text suffers, use --precision bf16 or fp32\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--weights", "8"], "weights of 8 bits go with fp16 and bf16; precision is 'int8'"),
+        (["--precision", "int4", "--weights", "4"], "weights of 4 bits go with fp16 and bf16; precision is 'int4'"),
+        (["--precision", "fp32", "--weights", "8"], "weights of 8 bits go with fp16 and bf16; precision is 'fp32'"),
+        (
+            ["--precision", "fp16", "--contract", "static"],
+            "the static contract is written in int8, int4 and fp32; fp16 needs the fast one",
+        ),
+        (
+            ["--precision", "bf16", "--pointwise", "int8"],
+            "the precision of pointwise convolutions is for int8, int4 and fp32, not for bf16",
+        ),
+    ],
+)
+def test_options_that_exclude_each_other(
+    checkpoint: Path, tmp_path: Path, capsys, options: list[str], message: str
+) -> None:
+    assert main([str(checkpoint), str(tmp_path / "out"), *options]) == 1
+    assert capsys.readouterr().err == f"error: {message}\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_other_bits(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="weight_bits is 2; it must be 8 or 4"):
+        export(checkpoint, tmp_path / "out", "fp16", weight_bits=2)
+
+
 def test_int4_is_for_the_decoder(checkpoint: Path, tmp_path: Path) -> None:
     export(checkpoint, tmp_path, "int4")
     assert {path.name for path in tmp_path.glob("*.onnx")} == {"encoder.int8.onnx", "decoder.int4.onnx"}
@@ -171,6 +447,20 @@ def test_quantize_blocks() -> None:
     assert stored[0, 0, :3].tolist() == [0 | 12 << 4, 6 | 8 << 4, 8 | 8 << 4]
     assert stored[1, 1, :2].tolist() == [0 | 8 << 4, 8 | 8 << 4]
     np.testing.assert_array_equal(scale, [[-1 / 8, 1], [1, 3 / 8]])
+
+
+def test_scales_of_blocks_in_the_graphs_float_type() -> None:
+    """By hand: 0.3 / 128 is 0.00234375; float16 has 0.0023441 beside it, and what is stored are multiples of that.
+    A block whose scale would become zero keeps its largest numbers, in steps of float16's smallest, 2**-24."""
+    weight = np.zeros((2, 32), np.float32)
+    weight[0, :2] = [-0.3, 0.1]
+    weight[1, :2] = [2**-20, -(2.0**-23)]
+    stored, scale = quantize_blocks(weight, 8, "float16")
+    assert (scale == scale.astype(np.float16)).all()
+    assert scale[0, 0] == np.float32(np.float16(0.3 / 128))
+    assert (stored[0, 0, :3] - 128.0).tolist() == [round(-0.3 / float(scale[0, 0])), round(0.1 / float(scale[0, 0])), 0]
+    assert scale[1, 0] == -(2.0**-24)
+    assert stored[1, 0, :3].tolist() == [128 - 16, 128 + 2, 128]
 
 
 @pytest.mark.parametrize(("n_in", "size"), [(1024, 128), (4096, 128), (320, 64), (160, 32), (33, 32), (1, 32)])

@@ -7,12 +7,13 @@ Reads   a checkpoint: config.json, model.safetensors (or its shards), and tokens
         or published graphs: an encoder and a decoder of any contract that cohere_lite runs, and their list of tokens
 Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, and tokens.txt (int4 is for the decoder:
         its encoder is INT8, since at many rows at once 4-bit products are several times slower than INT8).
-        fp16 and bf16 are for GPUs: all of the graphs in float16 or bfloat16, with --weights the products' weights in
-        blocks of 8 or 4 bits (q8f16, q4f16, q8bf16, q4bf16). fp32 is for other accelerators
+        fp16 and bf16 are for GPUs: both graphs in float16 or bfloat16, with --weights the products' weights in blocks
+        of 8 or 4 bits (<precision> is then q8f16, q4f16, q8bf16 or q4bf16); fp32 is for other accelerators
 Needs   pip install 'cohere-lite[export]'; no torch
 
-Weights that are quantised already are carried over, number by number. Converted graphs are written once they have given
-the tokens that the published ones give for the sample recording and for noise.
+Weights that are quantised already are carried over, number by number, and only their scales rounded to the float type.
+Weights that float16 cannot hold are refused. Converted graphs are written once they have given the tokens that the
+published ones give for the sample recording and for noise (bf16 as it is: onnxruntime's CPU provider cannot run it).
 """
 
 import argparse
@@ -71,9 +72,9 @@ def export(
     if contract not in CONTRACTS:
         raise ValueError(f"contract is {contract!r}; it must be one of {', '.join(CONTRACTS)}")
     if precision not in FLOAT_TYPES and weight_bits is not None:
-        raise ValueError(f"weights of {weight_bits} bits are of fp16 and bf16; precision is {precision or 'int8'!r}")
+        raise ValueError(f"weights of {weight_bits} bits go with fp16 and bf16; precision is {precision or 'int8'!r}")
     if weight_bits not in PRODUCTS:
-        raise ValueError(f"weights of {weight_bits} bits: it must be 8 or 4")
+        raise ValueError(f"weight_bits is {weight_bits!r}; it must be 8 or 4")
     if precision in FLOAT_TYPES and contract != "fast":
         raise ValueError(f"the {contract} contract is written in int8, int4 and fp32; {precision} needs the fast one")
     if precision in FLOAT_TYPES and pointwise is not None:

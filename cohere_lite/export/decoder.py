@@ -252,9 +252,9 @@ class _Embedding:
         def rows(name: str) -> str:
             numbers = graph.node("Gather", name, tokens)
             if table.bits == 8:
-                return graph.node("Cast", numbers, to=graph.onnx_float_type)
-            # CUDA has no Floor of bfloat16
-            return graph.from_float32(self._halves(graph.node("Cast", numbers, to=TensorProto.FLOAT)))
+                return graph.cast(numbers, "uint8", graph.float_type)
+            halves = self._halves(graph.cast(numbers, "uint8", "float32"))  # CUDA has no Floor of bfloat16
+            return graph.cast(halves, "float32", graph.float_type)
 
         blocks = rows(table.weight)
         if table.zero:
@@ -291,7 +291,7 @@ class _Embedding:
         else:
             logits = graph.block_product(x, self.output, self.bias, out=out)
         if out is None:
-            graph.node("Cast", logits, to=TensorProto.FLOAT, out="logits")
+            graph.cast(logits, graph.float_type, "float32", out="logits")
 
 
 def _positions(graph: Graph, checkpoint: Source, tokens: str, offset: str) -> str:

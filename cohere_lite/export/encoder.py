@@ -24,7 +24,7 @@ def write_encoder(graph: Graph, checkpoint: Source, max_encoder_frames: int, poi
     weights are 3.2 % off FP32 with "int8" there, 3.1 % with "float", in 258 and 346 MB; 30 s of audio take 0.52 and
     0.62 s."""
     dims = checkpoint.dimensions
-    mel = graph.from_float32(graph.input("mel", "float32", ["batch", dims.n_mels, "mel_frames"]))
+    mel = graph.input("mel", "float32", ["batch", dims.n_mels, "mel_frames"])
     x = _subsample(graph, checkpoint, mel)
     heads, _ = checkpoint.shape("encoder.layers.0.self_attn.bias_u")
     positions = _Positions(graph, x, max_encoder_frames, dims.encoder_width, heads)
@@ -46,15 +46,15 @@ def _subsample(graph: Graph, checkpoint: Source, mel: str) -> str:
     """mel (B, n_mels, T) -> (B, ceil(T / 8), width). The reference convolves (time, mel); here the kernels are
     transposed instead of the input. The convolutions stay float: few, and sensitive."""
     dims = checkpoint.dimensions
-    x = graph.node("Unsqueeze", mel, graph.constant([1]))
+    x = graph.node("Unsqueeze", graph.cast(mel, "float32", graph.conv_type), graph.constant([1]))
 
     def conv(x: str, index: int, **attributes: Any) -> str:
         name = f"encoder.subsampling.layers.{index}"
         weight = checkpoint.tensor(f"{name}.weight").swapaxes(2, 3)
         parts = [
             x,
-            graph.weight(f"{name}.weight", weight),
-            graph.weight(f"{name}.bias", checkpoint.tensor(f"{name}.bias")),
+            graph.weight(f"{name}.weight", weight, graph.conv_type),
+            graph.weight(f"{name}.bias", checkpoint.tensor(f"{name}.bias"), graph.conv_type),
         ]
         return graph.node("Conv", *parts, **attributes)
 
@@ -64,6 +64,7 @@ def _subsample(graph: Graph, checkpoint: Source, mel: str) -> str:
     for i in range(1, dims.subsampling_layers):
         x = conv(x, 3 * i - 1, group=channels, **halving)
         x = graph.node("Relu", conv(x, 3 * i))
+    x = graph.cast(x, graph.conv_type, graph.float_type)
     x = graph.node("Transpose", x, perm=[0, 3, 1, 2])  # (B, T / 8, channels, n_mels / 8)
     weight, bias = checkpoint.linear("encoder.subsampling.linear")
     x = graph.node("Reshape", x, graph.constant([0, 0, weight.shape[0]]))
@@ -155,15 +156,17 @@ def _convolution(graph: Graph, checkpoint: Source, name: str, x: str, pointwise:
     # An image of one row: onnxruntime has blocked kernels for two dimensions only, and takes the transposes into them
     # (0.11 instead of 0.66 ms for 125 frames).
     row = graph.constant([1])
+    x = graph.cast(x, graph.float_type, graph.conv_type)
     x = graph.node("Transpose", graph.node("Unsqueeze", x, row), perm=[0, 3, 1, 2])
     x = graph.node(
         "Conv",
         x,
-        graph.weight(f"{name}.depthwise_conv.weight", weight[:, :, None]),
-        graph.weight(f"{name}.depthwise_conv.bias", bias),
+        graph.weight(f"{name}.depthwise_conv.weight", weight[:, :, None], graph.conv_type),
+        graph.weight(f"{name}.depthwise_conv.bias", bias, graph.conv_type),
         group=width,
         pads=[0, (kernel - 1) // 2] * 2,
     )
+    x = graph.cast(x, graph.conv_type, graph.float_type)
     x = _silu(graph, graph.node("Squeeze", graph.node("Transpose", x, perm=[0, 2, 3, 1]), row))
     return graph.linear(f"{name}.pointwise_conv2", x, *checkpoint.linear(f"{name}.pointwise_conv2"), product=pointwise)
 

@@ -53,13 +53,13 @@ def find_plans(providers: Sequence[str]) -> list[Plan]:
     names = [name for name, _, _ in asked]
     if twice := [name for name in names if names.count(name) > 1]:
         raise OptionError(f"providers is {providers!r}; it names {twice[0]} twice")
-    if {*names} != {"cpu"} and not hasattr(ort.InferenceSession, "get_input_memory_infos"):
+    asked = asked[: names.index("cpu")] if "cpu" in names else asked  # nothing is left for those after it
+    if asked and not hasattr(ort.InferenceSession, "get_input_memory_infos"):
         # bound in another memory than the one that kernels use, caches give wrong text
         raise ProviderError(
             f"onnxruntime {ort.__version__} does not tell which memory {names[0]} uses: pip install -U onnxruntime "
             "(1.24.4 or newer)"
         )
-    asked = asked[: names.index("cpu")] if "cpu" in names else asked  # nothing is left for those after it
     plans = []
     with quiet_log():
         for name, number, options in asked:

@@ -38,8 +38,16 @@ def tell_split(contract: Contract, provider: str, precision: str) -> dict[str, A
             advice = _advice(name, precision)
             logger.log(
                 logging.WARNING if advice else logging.INFO,
-                "%s runs %d of %d %s nodes; %s run on the CPU%s",
-                *(runs, n_nodes - on_cpu.total(), n_nodes, role, _listed(heavy, " and "), advice),
+                "%s %s %d of %d %s nodes; %s run on the CPU%s",
+                *(
+                    runs,
+                    "run" if " and " in runs else "runs",
+                    n_nodes - on_cpu.total(),
+                    n_nodes,
+                    role,
+                    _listed(heavy, " and "),
+                    advice,
+                ),
             )
     return facts
 
