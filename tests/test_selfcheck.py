@@ -57,27 +57,17 @@ def demo(kind: type[FastContract] = FastContract) -> FastContract:
 
 class WrongMemory(FastContract):
     """As on a GPU whose caches were bound in the CPU's memory: the past is what it was when it was bound, once a clip;
-    the present is copied back to where nobody reads it before the next clip is bound."""
-
-    empty = False
+    the present is written elsewhere."""
 
     def _bind_rows(self) -> None:
         super()._bind_rows()
         for name, buffer in self._past.items():
-            rows = buffer[: len(self._lengths)]
-            self.decoder.bind(name, OrtValue.ortvalue_from_numpy(np.zeros_like(rows) if self.empty else rows.copy()))
+            self.decoder.bind(name, OrtValue.ortvalue_from_numpy(buffer[: len(self._lengths)].copy()))
 
 
-class WrongMemoryEmpty(WrongMemory):
-    """Nor are they copied back: the past is empty for ever."""
-
-    empty = True
-
-
-@pytest.mark.parametrize("kind", [WrongMemory, WrongMemoryEmpty])
-def test_caches_in_the_wrong_memory(kind: type[FastContract]) -> None:
-    with pytest.raises(ModelError, match=f"after another clip .* off .*: {LOST}"):
-        check_caches(demo(kind), "int8")
+def test_caches_in_the_wrong_memory() -> None:
+    with pytest.raises(ModelError, match=f"after another clip .* 7[0-9]% off .* 20% .*: {LOST}"):
+        check_caches(demo(WrongMemory), "int8")
 
 
 def test_caches_where_they_belong() -> None:
