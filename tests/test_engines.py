@@ -12,6 +12,7 @@ from test_transcribe import SAMPLE, SAMPLE_TEXT
 
 from cohere_lite import ModelError, Transcriber
 from cohere_lite.export.__main__ import export
+from cohere_lite.extras import selfcheck
 from cohere_lite.extras.masked import PaddedEncoder
 from cohere_lite.model import load_model
 
@@ -40,8 +41,8 @@ def standard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
-    """What sessions were opened, in order."""
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """What sessions were opened, in order, those of the self-check among them."""
     real, seen = ort.InferenceSession, list[Asked]()
 
     class Scripted(real):  # type: ignore[misc, valid-type]
@@ -60,6 +61,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     monkeypatch.setattr(ort, "get_available_providers", lambda: [TENSORRT, CUDA, COREML, CPU])
     monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
     return seen
+
+
+@pytest.fixture
+def asked(checked: list[Asked], monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """What sessions were opened, in order, without a self-check."""
+    monkeypatch.setattr(selfcheck, "check_model", lambda *how: None)
+    return checked
 
 
 def kept(cache: Path) -> Path:
@@ -213,3 +221,14 @@ def test_a_folder_that_cannot_be_written(
         load_model(standard / "fp32", ["tensorrt"], cache=tmp_path / "file")
     assert "trt_engine_cache_path" not in asked[0].providers[0][1]
     assert [record.getMessage() for record in caplog.records if "is kept in" in record.getMessage()]
+
+
+@pytest.mark.parametrize(("provider", "precision"), [("tensorrt", "fp16"), ("coreml", "fp32")])
+def test_the_self_check(standard: Path, checked: list[Asked], provider: str, precision: str) -> None:
+    """The golden model's encoder is made of standard operators, too, and runs where the user's does."""
+    load_model(standard / precision, [provider], cache="off")
+    ran = [(asked.graph, asked.providers[0][0]) for asked in checked]
+    encoder, decoder = {"tensorrt": (TENSORRT, CUDA), "coreml": (COREML, CPU)}[provider]
+    assert (f"encoder.{precision}.standard.onnx", encoder) in ran
+    assert ran.count((f"decoder.{precision}.onnx", decoder)) == 2
+    assert {runs for graph, runs in ran if graph.startswith("encoder")} == {encoder}
