@@ -103,19 +103,16 @@ def load_model(
         decoder = open_session(files.graphs.decoder, opener, decoder_options, cache)
         max_chunk_s = _max_chunk_s(encoder)
         contract_type = files.graphs.contract
-        if opener:
+        if checked := opener or self_check:
             try:
                 from .extras.on_device import on_device
-            except ImportError:
-                raise ProviderError("providers other than ['cpu'] need cohere_lite/extras/on_device.py") from None
-            contract_type = on_device(contract_type, decoder)
-        turn.contract = contract = contract_type(encoder, decoder, files.config)
-        if opener or self_check:
-            try:
                 from .extras.selfcheck import check_model
             except ImportError:
-                needed = "cohere_lite/extras/selfcheck.py, which is not in this copy"
-                raise ProviderError(f"the self-check needs {needed}") from None
+                needed = "cohere_lite/extras/on_device.py and selfcheck.py, which are not in this copy"
+                raise ProviderError(f"providers other than ['cpu'], and the self-check, need {needed}") from None
+            contract_type = on_device(contract_type, decoder)
+        turn.contract = contract = contract_type(encoder, decoder, files.config)
+        if checked:
             open_graph = partial(open_session, opener=opener, make_options=decoder_options, cache=cache)
             check_model(contract, files.precision, providers[0], opener is None, open_graph)
     if (known := contract.vocabulary_size) != len(files.vocabulary):

@@ -18,11 +18,12 @@ from ..contracts.fast import FastContract
 from ..errors import ModelError, ProviderError, logger
 from ..graphfile import GraphFile, read_graph_file
 from ..mel import SAMPLE_RATE
+from ..model import DEMO_FOLDER
 from ..session import Session, ort
 from .masked import MaskedEncoder, unmasked
 from .on_device import on_device
 
-GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"  # tools/golden_model makes it
+GOLDEN_FOLDER = DEMO_FOLDER.with_name("golden")  # tools/golden_model makes it
 GOLDEN_PRECISIONS = ("int8", "int4", "fp32", "fp16", "q8f16", "q4f16")
 GOLDEN_TOKENS = np.array([[18, 4, 5, 13, 40, 23, 31]])
 N_PROMPT = 3  # tokens that are fed at once; the others come one by one
