@@ -63,16 +63,17 @@ def load_model(
     spin: bool = True,
     cache: str | PathLike[str] | None = None,
     precision: str | None = None,
+    self_check: bool = False,
 ) -> Model:
     """Open the two graphs and the vocabulary of a folder, or of its subfolder onnx/ (None: the embedded demonstration
     model; "owner/name" or "owner/name:precision", where there is no such folder: a model on the Hugging Face hub).
 
     providers: see Transcriber;  threads: per session, None for the physical cores that
     this process may use;  spin: see session.session_options;  cache: see extras/prepared.py;  precision: see
-    extras/precisions.py.
+    extras/precisions.py;  self_check: on the CPU, too (extras/selfcheck.py).
 
     Raises ModelError or ModelFileNotFound for a folder that is not a complete model, OptionError for a provider,
-    precision or thread count that makes no sense, ProviderError if the first provider would not run.
+    precision or thread count that makes no sense, ProviderError if the first provider would not run, or not rightly.
     """
     path = (str, PathLike, type(None))
     check_kind("model", model, path, 'a folder, the "owner/name" of a model on the Hugging Face hub, or None')
@@ -93,16 +94,27 @@ def load_model(
     with turn.lock:
         turn.check()
         encoder = open_session(files.graphs.encoder, opener, encoder_options, cache)
+        if "mel_mask" in encoder.inputs:
+            try:
+                from .extras.masked import unmasked
+            except ImportError:
+                raise ModelError(f"{encoder.path} takes a mask, which needs cohere_lite/extras/masked.py") from None
+            encoder = unmasked(encoder)
         decoder = open_session(files.graphs.decoder, opener, decoder_options, cache)
         max_chunk_s = _max_chunk_s(encoder)
         contract_type = files.graphs.contract
-        if opener:
+        if checked := opener or self_check:
             try:
                 from .extras.on_device import on_device
+                from .extras.selfcheck import check_model
             except ImportError:
-                raise ProviderError("providers other than ['cpu'] need cohere_lite/extras/on_device.py") from None
+                needed = "cohere_lite/extras/on_device.py and selfcheck.py, which are not in this copy"
+                raise ProviderError(f"providers other than ['cpu'], and the self-check, need {needed}") from None
             contract_type = on_device(contract_type, decoder)
         turn.contract = contract = contract_type(encoder, decoder, files.config)
+        if checked:
+            open_graph = partial(open_session, opener=opener, make_options=decoder_options, cache=cache)
+            check_model(contract, files.precision, providers[0], opener is None, open_graph)
     if (known := contract.vocabulary_size) != len(files.vocabulary):
         listed = f"{files.folder}: {files.vocabulary.name} lists {len(files.vocabulary)} tokens"
         raise ModelError(f"{listed}, the decoder knows {known}: files of different models")

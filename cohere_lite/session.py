@@ -180,8 +180,8 @@ def session_options(threads: int | None, spin: bool, stop: bool) -> ort.SessionO
 
 
 Options = Callable[[], ort.SessionOptions]  # new ones at each call
-Opener = Callable[[GraphFile, Options], Session]  # of graphs on other providers than the CPU
 Cache = str | PathLike[str] | None  # where prepared copies are kept: see extras/prepared.py
+Opener = Callable[[GraphFile, Options, Cache], Session]  # of graphs on other providers than the CPU
 
 
 def find_opener(providers: Sequence[str]) -> Opener | None:
@@ -191,7 +191,7 @@ def find_opener(providers: Sequence[str]) -> Opener | None:
     if tuple(providers) == ("cpu",):
         return None
     try:
-        from .extras.opening import opener_on
+        from .extras.engines import opener_on
     except ImportError:
         needed = "cohere_lite/extras/providers.py, which is not in this copy"
         raise ProviderError(f"providers other than ['cpu'] need {needed}") from None
@@ -201,7 +201,7 @@ def find_opener(providers: Sequence[str]) -> Opener | None:
 def open_session(graph: GraphFile, opener: Opener | None, make_options: Options, cache: Cache) -> Session:
     """Raises ModelError, ProviderError."""
     if opener:
-        return opener(graph, make_options)
+        return opener(graph, make_options, cache)
     try:  # prepared copies have weights packed for the CPU
         from .extras.prepared import open_prepared
     except ImportError:

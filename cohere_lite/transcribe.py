@@ -59,6 +59,7 @@ class Transcriber:
         cache: str | PathLike[str] | None = None,
         batch_size: int | None = None,
         precision: str | None = None,
+        self_check: bool = False,
     ) -> None:
         """model: a folder with an encoder and a decoder (.onnx) and tokens.txt; or, where there is none, the
         "owner/name" of a model on the Hugging Face hub (needs huggingface_hub); None for the embedded demonstration
@@ -75,13 +76,15 @@ class Transcriber:
         size. None: 4 where the model allows it, which are exports of the "fast" contract, on the CPU.
         precision: which of several models in a folder or on the hub: "int8", "q4", "q4f16", "fp16", "fp32", ...; None
         for the best one for the provider (on a CPU int8, then q4).
+        self_check: test caches and kernels at load on the CPU, too, as on every other provider (extras/selfcheck.py).
 
         Raises ModelError, ModelFileNotFound, OptionError, ProviderError.
         """
         if batch_size is not None:
             batch_size = number("batch_size", batch_size, "1 or more", least=1, whole=True)
-        check_kind("spin", spin, _FLAG, "True or False")
-        self._model = load_model(model, providers, threads, spin, cache, precision)
+        for name, flag in (("spin", spin), ("self_check", self_check)):
+            check_kind(name, flag, _FLAG, "True or False")
+        self._model = load_model(model, providers, threads, spin, cache, precision, bool(self_check))
         takes_batches = self._model.contract.takes_batches
         if (batch_size or 1) > 1 and not takes_batches:
             raise OptionError(

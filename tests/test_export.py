@@ -188,7 +188,7 @@ def widened(path: Path, out: Path) -> Path:
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.i == TensorProto.BFLOAT16:
                 attribute.i = TensorProto.FLOAT
-    onnx.save(model, out / path.name)
+    onnx.save(model, out / path.name.replace("bf16", "fp32"))
     return out
 
 

@@ -33,6 +33,7 @@ LACKING = [
     (f"Transcriber('model').transcribe({ADPCM_WAV})", "extras/adpcm.py"),
     ("open_audio(b'', raw='8000:u8:1').__enter__()", "extras/raw.py"),
     ("Transcriber('model', providers=['cuda'])", "extras/providers.py"),
+    ("Transcriber('model', self_check=True)", "extras/selfcheck.py"),
 ]
 
 

@@ -485,20 +485,20 @@ def test_stdout_stays_empty_where_a_provider_is_not_installed() -> None:
 
 @pytest.mark.folder
 def test_stdout_stays_empty_where_a_provider_does_not_start() -> None:
-    """onnxruntime prints its own fallback to standard output. By record: onnxruntime-gpu 1.31 without TensorRT."""
+    """onnxruntime prints its own fallback to standard output. By record: onnxruntime-gpu 1.31 without its libraries."""
     program = f"""
 import sys
 import onnxruntime as ort
 def create(self, providers, *more):
-    raise RuntimeError("Please install TensorRT libraries")
+    raise RuntimeError("Please install CUDA libraries")
 ort.InferenceSession._create_inference_session = create
 ort.InferenceSession.get_input_memory_infos = None  # or onnxruntime 1.23 is refused before
 ort.get_available_providers = lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 from cohere_lite.cli.run import main
-sys.exit(main(["--provider", "tensorrt", {str(SAMPLE)!r}]))
+sys.exit(main(["--provider", "cuda", {str(SAMPLE)!r}]))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    expected = "error: tensorrt cannot open encoder.int8.onnx: Please install TensorRT libraries\n"
+    expected = "error: cuda cannot open encoder.int8.onnx: Please install CUDA libraries\n"
     assert (result.returncode, result.stdout, result.stderr) == (1, "", expected)
 
 

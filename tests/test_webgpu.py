@@ -50,8 +50,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def samples() -> np.ndarray:
+    """The sample twice, 62 encoder frames: MultiHeadAttention of onnxruntime-ep-webgpu 0.4.0 is wrong from 32 on."""
     with open_audio(SAMPLE) as audio:
-        return np.concatenate([block[:, 0] for block in audio.blocks]).astype(np.float32)
+        return np.tile(np.concatenate([block[:, 0] for block in audio.blocks]).astype(np.float32), 2)
 
 
 def decoded(model: Model, ends: list[int]) -> list:
@@ -78,14 +79,13 @@ def test_caches_are_those_of_the_cpu(folder: Callable[[str], Path], precision: s
             assert apart[:, :, :n_positions].max() < CACHES_APART[precision], name
             if end is None:  # nobody has written behind them
                 assert not cache.numpy()[:, :, n_positions:].any()
-    assert here.vocabulary.decode(decoded(there, [None])[0].tokens) == TEXT  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "q4f16"])
 def test_clips_side_by_side(folder: Callable[[str], Path], precision: str) -> None:
     """Of three lengths; each says what it says alone."""
     model = load_model(folder(precision), ["webgpu"])
-    ends = [39_000, 16_000, 32_000]
+    ends = [39_680, 16_000, 79_360]
     alone = [decoded(model, [end])[0] for end in ends]
     together = decoded(model, ends)
     assert [clip.tokens for clip in together] == [clip.tokens for clip in alone]

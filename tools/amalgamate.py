@@ -5,7 +5,7 @@
 Reads    cohere_lite/*.py and contracts/, which are the runtime; extras/ and cli/, unless --runtime; no other folder
 Writes   FOLDER/cohere_lite.py: the modules one after the other, in the order in which they use each other, with their
          comments; a module (`import cohere_lite`, `python -m cohere_lite`) and a script (`python cohere_lite.py`) at
-         once.  --demo: also FOLDER/demo, the demonstration model
+         once.  --demo: also FOLDER/demo, the demonstration model, and FOLDER/golden, the self-check's numbers
 Refuses  a package whose modules cannot share a namespace: the same name at the top of two of them, or relative imports
          that rename, import modules, or stand in functions that assign the same names
 """
@@ -31,14 +31,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.amalgamate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, help="where to write cohere_lite.py")
     parser.add_argument("--runtime", action="store_true", help="the runtime alone, without extras and command")
-    parser.add_argument("--demo", action="store_true", help="the demonstration model, too")
+    parser.add_argument("--demo", action="store_true", help="the demonstration model and the golden one, too")
     args = parser.parse_args(argv)
     args.folder.mkdir(parents=True, exist_ok=True)
     paths = module_paths(RUNTIME if args.runtime else RUNTIME + OPTIONAL)
     text = amalgamate({path: (PACKAGE / path).read_text(encoding="utf-8") for path in paths})
     (args.folder / "cohere_lite.py").write_text(text, encoding="utf-8", newline="\n")
     if args.demo:
-        shutil.copytree(PACKAGE / "demo", args.folder / "demo", dirs_exist_ok=True)
+        for name in ("demo", "golden"):
+            shutil.copytree(PACKAGE / name, args.folder / name, dirs_exist_ok=True)
     return 0
 
 

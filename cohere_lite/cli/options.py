@@ -165,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         help="cpu, cuda, tensorrt, directml, coreml, openvino, webgpu, mlx, qnn, nv_tensorrt_rtx (default: cpu); "
         "cuda:1 is the second device; NAME:KEY=VALUE,... and cuda:1,KEY=VALUE,... set the provider's own options",
     )
+    add("--self-check", action="store_true", help="test what the CPU computes, too, as any other provider is at load")
     add("--threads", type=int, metavar="N", help="CPU threads (default: the cores available)")
     add("--no-spin", action="store_true", help="threads sleep while they wait: for cores with other work")
     add("--batch-size", type=int, metavar="N", help="pieces of long audio decoded at once (default: 4)")

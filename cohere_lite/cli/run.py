@@ -157,6 +157,7 @@ def _load(args: argparse.Namespace) -> Transcriber:
         cache=args.cache,
         batch_size=args.batch_size,
         precision=args.precision,
+        self_check=args.self_check,
     )
     facts = ", ".join(f"{name} {value}" for name, value in transcriber.facts.items() if isinstance(value, str))
     logger.debug("%s, loaded in %.1f s", facts, time.monotonic() - began)

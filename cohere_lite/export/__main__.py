@@ -2,13 +2,15 @@
 
     python -m cohere_lite.export SOURCE OUT [--precision int8|int4] [--contract fast|static]
     python -m cohere_lite.export SOURCE OUT --precision fp16|bf16|fp32 [--weights 8|4]
+    python -m cohere_lite.export SOURCE OUT --precision fp16|fp32 --operators standard
 
 Reads   a checkpoint: config.json, model.safetensors (or its shards), and tokens.txt, tokenizer.json or tokenizer.model;
         or published graphs: an encoder and a decoder of any contract that cohere_lite runs, and their list of tokens
 Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, and tokens.txt (int4 is for the decoder:
         its encoder is INT8, since at many rows at once 4-bit products are several times slower than INT8).
         fp16 and bf16 are for GPUs: both graphs in float16 or bfloat16, with --weights the products' weights in blocks
-        of 8 or 4 bits (<precision> is then q8f16, q4f16, q8bf16 or q4bf16); fp32 is for other accelerators
+        of 8 or 4 bits (<precision> is then q8f16, q4f16, q8bf16 or q4bf16); fp32 is for other accelerators. For
+        TensorRT and CoreML, --operators standard keeps operators that only onnxruntime has out of the encoder
 Needs   pip install 'cohere-lite[export]'; no torch
 
 Weights that are quantised already are carried over, number by number, and only their scales rounded to the float type.
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 # onnx and safetensors are imported inside functions: --help needs neither, and main names the one that is missing.
 
 CONTRACTS = ("fast", "static")
+STANDARD_PRECISIONS = ("fp32", "fp16")
 MAX_AUDIO_S = 35.0
 # Said of a weight that is rounded for a second time.
 SLOW_BLOCKS = {"products in 4-bit blocks": ": 4 bits are slow for the encoder; --precision int4 keeps them"}
@@ -48,6 +51,7 @@ def export(
     max_audio_s: float | None = None,
     source_precision: str | None = None,
     weight_bits: int | None = None,
+    standard: bool = False,
 ) -> list[str]:
     """Write the two graphs and tokens.txt into `out`, all of them or none. Returns what there is to say about it.
 
@@ -58,7 +62,8 @@ def export(
     max_audio_s: longest clip the encoder takes, in seconds, by default 35, or what a published encoder says; the
     reference never feeds more than 35 s, and cohere_lite cuts at what the model says;
     source_precision: which of several published pairs in the folder;
-    weight_bits: 8 or 4 for weights in blocks, with fp16 and bf16.
+    weight_bits: 8 or 4 for weights in blocks, with fp16 and bf16;
+    standard: an encoder of ONNX's own operators, in fp32 or fp16, for TensorRT and CoreML; see standard.py.
 
     Raises ValueError or OSError for a source that is incomplete or not understood, or that float16 cannot hold,
     ImportError without the packages of the extra `export`.
@@ -79,6 +84,10 @@ def export(
         raise ValueError(f"the {contract} contract is written in int8, int4 and fp32; {precision} needs the fast one")
     if precision in FLOAT_TYPES and pointwise is not None:
         raise ValueError(f"the precision of pointwise convolutions is for int8, int4 and fp32, not for {precision}")
+    if standard and (precision not in STANDARD_PRECISIONS or contract != "fast" or weight_bits is not None):
+        raise ValueError(
+            f"standard operators are for {' and '.join(STANDARD_PRECISIONS)} in the fast contract, without --weights"
+        )
     min_audio_s = 2 * SEARCH_S  # or long audio could not be cut at quiet points
     if max_audio_s is not None and not min_audio_s <= max_audio_s < float("inf"):
         raise ValueError(
@@ -112,7 +121,7 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with TemporaryDirectory(dir=out) as folder:  # an export that fails half-way must not look like a model
-            plan = _plan(weights, precision, weight_bits, contract)
+            plan = _plan(weights, precision, weight_bits, contract)._replace(standard=standard)
             moved, said = _write_files(weights, Path(folder), plan, contract, pointwise, max_audio_s or MAX_AUDIO_S)
             if published is not None:
                 most_apart = rounding(weights, plan.decoder.name)
@@ -135,11 +144,12 @@ class _Precision(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """Of both graphs. keep_blocks: see graph.py."""
+    """Of both graphs. keep_blocks: see graph.py;  standard: whether the encoder's operators are ONNX's own."""
 
     encoder: _Precision
     decoder: _Precision
     keep_blocks: bool = False
+    standard: bool = False
 
 
 def _name(precision: str, weight_bits: int | None) -> str:
@@ -180,15 +190,15 @@ def _write_files(
     dims = source.dimensions
     metadata = {"model_type": MODEL_TYPE, "contract": contract}
     source.write_tokens(out / "tokens.txt")
-    name, *precision = plan.encoder
+    name, product, float_type = plan.encoder
     max_encoder_frames = -int(-max_audio_s * 100 // 2**dims.subsampling_layers)  # 100 mel frames a second
-    with Graph(out / f"encoder.{name}.onnx", *precision) as encoder:
+    with Graph(out / f"encoder.{name}.onnx", product, float_type, plan.standard) as encoder:
         encoder.keep_blocks = plan.keep_blocks
         of_pointwise = {"fp32": "float", "int8": "int8", None: encoder.product}[pointwise]
         write_encoder(encoder, source, max_encoder_frames, of_pointwise, contract)
         encoder.save(metadata | {"precision": name, "max_audio_s": str(max_audio_s)})
-    name, *precision = plan.decoder
-    with Graph(out / f"decoder.{name}.onnx", *precision) as decoder:
+    name, product, float_type = plan.decoder
+    with Graph(out / f"decoder.{name}.onnx", product, float_type) as decoder:
         write_decoder(decoder, source, contract)
         decoder.save(metadata | {"precision": name})
     source.finish()
@@ -264,6 +274,13 @@ def main(argv: list[str] | None = None) -> int:
         help="inputs and outputs of the graphs: fast for cohere_lite, static for sherpa-onnx, too (default: fast)",
     )
     parser.add_argument(
+        "--operators",
+        choices=["onnxruntime", "standard"],
+        default="onnxruntime",
+        help="of the encoder: onnxruntime's own among them, or standard ones alone, for TensorRT and CoreML, in fp16 "
+        "or fp32 (default: onnxruntime)",
+    )
+    parser.add_argument(
         "--pointwise", choices=["int8", "fp32"], help="of the pointwise convolutions (default: as the encoder)"
     )
     parser.add_argument("--max-audio-s", type=float, help="longest clip in seconds (default: 35)")
@@ -281,6 +298,7 @@ def main(argv: list[str] | None = None) -> int:
             args.max_audio_s,
             args.source_precision,
             args.weight_bits,
+            args.operators == "standard",
         )
     except ImportError as error:
         print(f"error: {error}; the export needs: pip install 'cohere-lite[export]'", file=sys.stderr)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..audio import open_audio
 from ..contracts import Contract
+from ..extras.masked import unmasked
 from ..model import DEMO_FOLDER, ModelFiles
 from ..session import Session, ort
 from .pages import forgetting_pages
@@ -108,7 +109,7 @@ class _Graphs:
     def __init__(self, files: ModelFiles) -> None:
         graphs = files.graphs.encoder, files.graphs.decoder
         encoder, decoder = (Session(_open(graph.path), graph.path) for graph in graphs)
-        self.contract: Contract = files.graphs.contract(encoder, decoder, files.config)
+        self.contract: Contract = files.graphs.contract(unmasked(encoder), decoder, files.config)
         self.weights = [graph.path.parent / name for graph in graphs for name in graph.external_bytes]
 
     def answer(

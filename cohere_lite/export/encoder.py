@@ -1,8 +1,9 @@
 """The Conformer encoder as a graph: log-mel -> what the decoder's cross-attention reads.
 
 Written for one clip at a time, its valid frames only: that equals the reference's masked run bit for bit and needs no
-mask. Folded at export: BatchNorm into the depthwise convolution, the attention scale and both content biases into
-Q/K/V's one product, the factor 1/2 of each feed-forward into its second product.
+mask; with standard operators clips may be padded and masked (standard.py). Folded at export: BatchNorm into the
+depthwise convolution, the attention scale and both content biases into Q/K/V's one product, the factor 1/2 of each
+feed-forward into its second product.
 """
 
 from typing import Any
@@ -14,6 +15,7 @@ from .graph import CONTRIB, Graph
 from .matrix import dense, scaled, side_by_side
 from .norms import add_and_norm, layer_norm
 from .source import Source
+from .standard import Padding, attention_of_standard_operators, by_distance
 
 BATCH_NORM_EPSILON = 1e-5  # torch.nn.BatchNorm1d's default, which the reference keeps
 
@@ -25,7 +27,8 @@ def write_encoder(graph: Graph, checkpoint: Source, max_encoder_frames: int, poi
     0.62 s."""
     dims = checkpoint.dimensions
     mel = graph.input("mel", "float32", ["batch", dims.n_mels, "mel_frames"])
-    x = _subsample(graph, checkpoint, mel)
+    padding = Padding(graph, dims.subsampling_layers) if graph.standard else None
+    x = _subsample(graph, checkpoint, mel, padding)
     heads, _ = checkpoint.shape("encoder.layers.0.self_attn.bias_u")
     positions = _Positions(graph, x, max_encoder_frames, dims.encoder_width, heads)
     for i in range(dims.encoder_layers):
@@ -33,16 +36,16 @@ def write_encoder(graph: Graph, checkpoint: Source, max_encoder_frames: int, poi
         sum_, x = x, layer_norm(graph, checkpoint, f"{layer}.norm_feed_forward1", x)
         branch = _feed_forward(graph, checkpoint, f"{layer}.feed_forward1", x)
         sum_, x = add_and_norm(graph, checkpoint, f"{layer}.norm_self_att", sum_, branch)
-        branch = _attention(graph, checkpoint, f"{layer}.self_attn", x, positions)
+        branch = _attention(graph, checkpoint, f"{layer}.self_attn", x, positions, padding)
         sum_, x = add_and_norm(graph, checkpoint, f"{layer}.norm_conv", sum_, branch)
-        branch = _convolution(graph, checkpoint, f"{layer}.conv", x, pointwise)
+        branch = _convolution(graph, checkpoint, f"{layer}.conv", x, pointwise, padding)
         sum_, x = add_and_norm(graph, checkpoint, f"{layer}.norm_feed_forward2", sum_, branch)
         branch = _feed_forward(graph, checkpoint, f"{layer}.feed_forward2", x)
         sum_, x = add_and_norm(graph, checkpoint, f"{layer}.norm_out", sum_, branch)
     _cross_attention_inputs(graph, checkpoint, x, contract)
 
 
-def _subsample(graph: Graph, checkpoint: Source, mel: str) -> str:
+def _subsample(graph: Graph, checkpoint: Source, mel: str, padding: Padding | None) -> str:
     """mel (B, n_mels, T) -> (B, ceil(T / 8), width). The reference convolves (time, mel); here the kernels are
     transposed instead of the input. The convolutions stay float: few, and sensitive."""
     dims = checkpoint.dimensions
@@ -62,6 +65,8 @@ def _subsample(graph: Graph, checkpoint: Source, mel: str) -> str:
     halving: dict[str, Any] = {"strides": [2, 2], "pads": [(kernel - 1) // 2] * 4}
     x = graph.node("Relu", conv(x, 0, **halving))
     for i in range(1, dims.subsampling_layers):
+        if padding:
+            x = padding.clear(x, i)
         x = conv(x, 3 * i - 1, group=channels, **halving)
         x = graph.node("Relu", conv(x, 3 * i))
     x = graph.cast(x, graph.conv_type, graph.float_type)
@@ -87,11 +92,9 @@ class _Positions:
         middle = graph.constant([max_frames])
         self.start = graph.node("Sub", middle, frames)
         self.end = graph.node("Add", middle, frames)
-        keys = graph.node("Range", graph.constant(0), graph.node("Squeeze", frames), graph.constant(1))
-        columns = graph.node("Sub", graph.node("Add", keys, frames), graph.node("Unsqueeze", keys, graph.constant([1])))
-        columns = graph.node("Cast", columns, to=TensorProto.INT32)
-        scores = graph.node("Concat", batch, graph.constant([heads]), frames, frames, axis=0)
-        self.columns = graph.node("Expand", columns, scores)  # (B, heads, T, T)
+        self.frames = frames
+        if not graph.standard:
+            self.columns = self._index(graph, batch, frames, heads)
         # as ParakeetEncoderRelPositionalEncoding: sine and cosine interleaved, in float64 here
         position = np.arange(max_frames, -max_frames, -1)[:, None]
         angle = position / 10000.0 ** (np.arange(0, width, 2) / width)
@@ -99,8 +102,19 @@ class _Positions:
             np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(2 * max_frames, width).astype(np.float32)
         )
 
+    @staticmethod
+    def _index(graph: Graph, batch: str, frames: str, heads: int) -> str:
+        """The column of query i's key j, (B, heads, T, T)."""
+        keys = graph.node("Range", graph.constant(0), graph.node("Squeeze", frames), graph.constant(1))
+        columns = graph.node("Sub", graph.node("Add", keys, frames), graph.node("Unsqueeze", keys, graph.constant([1])))
+        columns = graph.node("Cast", columns, to=TensorProto.INT32)
+        scores = graph.node("Concat", batch, graph.constant([heads]), frames, frames, axis=0)
+        return graph.node("Expand", columns, scores)
 
-def _attention(graph: Graph, checkpoint: Source, name: str, x: str, positions: _Positions) -> str:
+
+def _attention(
+    graph: Graph, checkpoint: Source, name: str, x: str, positions: _Positions, padding: Padding | None
+) -> str:
     heads, head_dim = checkpoint.shape(f"{name}.bias_u")
     scale = np.float32(checkpoint.scale(f"{name}.q_proj"))
     (q, q_bias), (k, k_bias), (v, v_bias) = (checkpoint.linear(f"{name}.{p}_proj") for p in "qkv")
@@ -120,9 +134,17 @@ def _attention(graph: Graph, checkpoint: Source, name: str, x: str, positions: _
         position_query = graph.node("Mul", position_query, key_scale)
     position_query = graph.node("Reshape", position_query, graph.constant([0, 0, heads, head_dim]))
     by_column = graph.node("MatMul", graph.node("Transpose", position_query, perm=[0, 2, 1, 3]), keys)
-    position_scores = graph.node("GatherElements", by_column, positions.columns, axis=3)
-    inputs = [query, key, value, "", "", position_scores]
-    mixed = graph.node("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=heads, scale=1.0)
+    if padding:
+        scores = graph.node("Add", by_distance(graph, by_column, positions.frames), padding.unseen)
+    else:
+        scores = graph.node("GatherElements", by_column, positions.columns, axis=3)
+    if graph.for_devices:
+        # WebGPU's MultiHeadAttention (onnxruntime-ep-webgpu 0.4.0) is 10 to 30 % off from 32 rows on, on Vulkan in
+        # software, and TensorRT and CoreML have none
+        mixed = attention_of_standard_operators(graph, query, key, value, scores, (heads, head_dim))
+    else:
+        inputs = [query, key, value, "", "", scores]
+        mixed = graph.node("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=heads, scale=1.0)
     return graph.linear(f"{name}.o_proj", mixed, *checkpoint.linear(f"{name}.o_proj"))
 
 
@@ -146,7 +168,7 @@ def _position_keys(graph: Graph, checkpoint: Source, name: str, positions: _Posi
     return graph.node("Reshape", keys, graph.constant([heads, head_dim, -1])), scale
 
 
-def _convolution(graph: Graph, checkpoint: Source, name: str, x: str, pointwise: str) -> str:
+def _convolution(graph: Graph, checkpoint: Source, name: str, x: str, pointwise: str, padding: Padding | None) -> str:
     width = checkpoint.dimensions.encoder_width
     x = graph.linear(f"{name}.pointwise_conv1", x, *checkpoint.linear(f"{name}.pointwise_conv1"), product=pointwise)
     value, gate = graph.nodes("Split", x, graph.constant([width] * 2), axis=2, out=2)
@@ -158,6 +180,8 @@ def _convolution(graph: Graph, checkpoint: Source, name: str, x: str, pointwise:
     row = graph.constant([1])
     x = graph.cast(x, graph.float_type, graph.conv_type)
     x = graph.node("Transpose", graph.node("Unsqueeze", x, row), perm=[0, 3, 1, 2])
+    if padding:
+        x = padding.clear(x)
     x = graph.node(
         "Conv",
         x,
@@ -221,4 +245,6 @@ def _cross_attention_inputs(graph: Graph, checkpoint: Source, x: str, contract: 
 
 
 def _silu(graph: Graph, x: str) -> str:
+    if graph.standard:
+        return graph.node("Mul", x, graph.node("Sigmoid", x))
     return graph.node("QuickGelu", x, domain=CONTRIB, alpha=1.0)  # x sigmoid(alpha x), in one pass over memory

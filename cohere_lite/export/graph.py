@@ -55,10 +55,12 @@ class Graph:
     """Add inputs, nodes and weights in order, then `save`. Values are referred to by name.
 
     float_type: of weights and of what is computed with them: "float32", "float16" or "bfloat16". Where it is not
-    float32, or products are those of floats, operators are chosen that CUDA, DirectML and WebGPU have kernels for."""
+    float32, or products are those of floats, operators are chosen that CUDA, DirectML and WebGPU have kernels for.
+    standard: only ONNX's own operators are wanted, and not onnxruntime's."""
 
-    def __init__(self, path: Path, product: str, float_type: str = "float32") -> None:
+    def __init__(self, path: Path, product: str, float_type: str = "float32", standard: bool = False) -> None:
         self.product = product
+        self.standard = standard
         self.float_type = float_type
         # Conv has no bfloat16 before opset 22
         self.conv_type = "float32" if float_type == "bfloat16" else float_type
@@ -218,7 +220,7 @@ class Graph:
         """Write the .onnx file, with `metadata` in it; the weights are in the data file already."""
         self._data.close()
         graph = helper.make_graph(self._nodes, self._path.stem, self._inputs, self._outputs, self._initializers)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        opsets = [helper.make_opsetid("", OPSET)] + [helper.make_opsetid(CONTRIB, 1)] * (not self.standard)
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="cohere_lite")
         helper.set_model_props(model, metadata)
         self._path.write_bytes(model.SerializeToString())

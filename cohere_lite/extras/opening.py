@@ -3,17 +3,16 @@
 import ctypes
 import mmap
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ModelError, ProviderError
 from ..graphfile import MODEL_GRAPH, GraphFile, fields
-from ..session import CPU, Opener, Options, OrtValue, Session, ort
-from .providers import PROVIDERS, Plan, find_plans, quiet_log, reason
+from ..session import CPU, Options, OrtValue, Session, ort
+from .providers import PROVIDERS, Plan, quiet_log, reason
 
 _GRAPH_NODES, _NODE_INPUT, _NODE_OP_TYPE = 1, 1, 4  # field numbers: onnx/onnx.proto
 _KEY_PADDING_MASK = 4  # which input of MultiHeadAttention it is
@@ -21,12 +20,6 @@ _GRAPH_ERRORS = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")  # 
 
 # Operators that OpenVINO names among its 25 lines of errors, and what of them it cannot read; INT8 has both.
 _UNREAD = {"DynamicQuantizeMatMul": "DynamicQuantizeMatMul", "QuickGelu": "QuickGelu in float16"}
-
-
-def opener_on(providers: Sequence[str]) -> Opener | None:
-    """Arguments and errors: see find_plans."""
-    plans = find_plans(providers)
-    return partial(open_on, plans) if plans else None
 
 
 def open_on(plans: list[Plan], graph: GraphFile, make_options: Options) -> Session:

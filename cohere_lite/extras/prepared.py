@@ -109,6 +109,27 @@ def prepared_graph(graph: GraphFile, options: ort.SessionOptions, disabled: list
         return None
 
 
+def engine_folder(graph: GraphFile, provider: str, choice: str | PathLike[str] | None) -> Path | None:
+    """Where a provider may keep what it has compiled of this state of `graph`; None: nowhere. What it kept of other
+    states is removed: providers would take it for this one's.  choice: see cache_folder"""
+    cache = cache_folder(choice)
+    if cache is None:
+        return None
+    try:
+        folder = cache / _entry_name(graph, [provider])
+        cache.mkdir(parents=True, exist_ok=True)
+        with _lock(cache) as locked:
+            if locked and not folder.is_dir():
+                _remove_leftovers(folder)
+        folder.mkdir(exist_ok=True)
+        with suppress(OSError):
+            os.utime(folder)  # the time of the last start, for _remove_leftovers
+        return folder
+    except OSError as error:
+        logger.warning("nothing compiled of %s is kept in %s: %s", graph.path.name, cache, error)
+        return None
+
+
 def discard(prepared: Path, error: Exception) -> None:
     """Remove the entry of `prepared`, which did not load because of `error`, if it is damaged.
 

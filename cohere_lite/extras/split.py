@@ -26,6 +26,8 @@ def tell_split(contract: Contract, provider: str, precision: str) -> dict[str, A
         return {}
     facts: dict[str, Any] = {"nodes": {}, "on_cpu": {}}
     for role, session in (("encoder", contract.encoder), ("decoder", contract.decoder)):
+        if (name, role) == ("coreml", "decoder"):
+            continue  # it was meant for the CPU: see engines.py
         nodes = _operators(session)
         facts["nodes"][role] = {runs: counts.total() for runs, counts in nodes.items()}
         on_cpu = nodes.get("cpu", Counter())

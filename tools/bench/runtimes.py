@@ -148,9 +148,9 @@ class OnnxAsr:
 
 
 class Transformers:
-    """The reference implementation, `dtype` "float32" or "bfloat16"."""
+    """The reference implementation, `dtype` "float32" or "bfloat16"; `device`: "cpu" or "cuda"."""
 
-    def __init__(self, models: Models, dtype: str) -> None:
+    def __init__(self, models: Models, dtype: str, device: str = "cpu") -> None:
         try:
             import torch
             import transformers
@@ -163,23 +163,28 @@ class Transformers:
         self.model = transformers.CohereAsrForConditionalGeneration.from_pretrained(
             models.checkpoint, dtype=getattr(torch, dtype)
         ).eval()
+        self.model.to(device)
         self.prompt = read_tokens(models.checkpoint / "tokens.txt").prompt("en")
 
     def features(self, samples: np.ndarray) -> Any:
         found = self.extractor(samples, sampling_rate=RATE, return_tensors="pt")["input_features"]
-        return found[:, : len(samples) // 160].to(self.model.dtype)
+        return found[:, : len(samples) // 160].to(self.model.device, self.model.dtype)
 
     def encode(self, mel: Any) -> None:
         self.encoded = self.model.get_encoder()(mel)
         self.past = None
 
     def step(self, tokens: list[int]) -> None:
-        ids = self.torch.tensor([tokens])
+        self.choose([tokens])
+
+    def choose(self, tokens: list[list[int]]) -> list[int]:
+        """The likeliest next token of each clip."""
+        ids = self.torch.tensor(tokens, device=self.model.device)
         output = self.model(
             decoder_input_ids=ids, encoder_outputs=self.encoded, past_key_values=self.past, use_cache=True
         )
         self.past = output.past_key_values
-        output.logits[0, -1].argmax().item()
+        return output.logits[:, -1].argmax(-1).tolist()
 
 
 class Sherpa:
