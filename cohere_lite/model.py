@@ -108,7 +108,7 @@ def load_model(
                 from .extras.on_device import on_device
                 from .extras.selfcheck import check_model
             except ImportError:
-                needed = "cohere_lite/extras/on_device.py and selfcheck.py, which are not in this copy"
+                needed = "extras/on_device.py and cohere_lite/extras/selfcheck.py, which is not in this copy"
                 raise ProviderError(f"providers other than ['cpu'], and the self-check, need {needed}") from None
             contract_type = on_device(contract_type, decoder)
         turn.contract = contract = contract_type(encoder, decoder, files.config)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohere_lite import Transcriber
+from cohere_lite import ProviderError, Transcriber
 from cohere_lite.audio import open_audio
 from cohere_lite.cli.run import main
 from cohere_lite.contracts.fast import FastContract
@@ -17,14 +17,18 @@ from cohere_lite.export.__main__ import export
 from cohere_lite.extras import providers
 from cohere_lite.model import DEMO_FOLDER, Model, load_model
 
-try:
-    PLAN = providers.find_plans(["openvino"])[0]
-except providers.ProviderError as error:
-    pytest.skip(str(error), allow_module_level=True)
-
 CHECKPOINT = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint"
 SAMPLE = DEMO_FOLDER / "sample.wav"
 TEXT = "Turn on the light in the living room."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plan() -> providers.Plan:
+    """Here, and not at import: the gate's runs that allow no skipping leave these tests out."""
+    try:
+        return providers.find_plans(["openvino"])[0]
+    except ProviderError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,7 @@ def test_caches_are_those_of_the_cpu(fp32: Path) -> None:
         assert tokens == decoded(here, end)
         n_positions = len(there.vocabulary.prompt("en")) + len(tokens)
         for name, cache in there.contract._past.items():
-            apart = np.abs(cache - here.contract._past[name])[:, :, :n_positions]
+            apart = np.abs(cache[0] - here.contract._past[name][0])[:, :n_positions]  # rows of more clips may be there
             # up to 4.7; 2e-6 was seen, 0.01 with the plugin, which computes in bfloat16 where the processor does
             assert apart.max() < 0.05, name
     assert there.vocabulary.decode(decoded(there, None)) == TEXT
@@ -68,12 +72,12 @@ def test_text_twice(fp32: Path, caplog: pytest.LogCaptureFixture) -> None:
         assert transcriber.facts["nodes"][role]["openvino"] > 50
 
 
-def test_int8(capfd: pytest.CaptureFixture[str]) -> None:
+def test_int8(plan: providers.Plan, capfd: pytest.CaptureFixture[str]) -> None:
     """The demonstration model. What is built in takes its products, and cannot read them; the plugin leaves them to
     the CPU."""
     code = main(["--provider", "openvino", str(SAMPLE)])
     said = capfd.readouterr()
-    if PLAN.devices:
+    if plan.devices:
         assert (code, said.out) == (0, TEXT + "\n")
         assert "51 DynamicQuantizeMatMul run on the CPU: export with --precision fp32" in said.err
     else:
