@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohere_lite import ModelError, ProviderError, Transcriber
+from cohere_lite import ModelError, ProviderError, Transcriber, session
 from cohere_lite.audio import open_audio
 from cohere_lite.cli.run import main
 from cohere_lite.decode import decode
@@ -104,6 +104,14 @@ def test_nothing_heavy_runs_on_the_cpu(folder: Callable[[str], Path], caplog: py
         for operator in model.facts["on_cpu"][role]
         if "MatMul" in operator or "Conv" in operator or "Attention" in operator
     } == set()
+
+
+def test_caches_in_the_wrong_memory(folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By construction: in the CPU's, from where they are copied to the device when they are bound, once a clip, and back
+    when a step has run. It says wrong words without an error, unless the self-check refuses it."""
+    monkeypatch.setattr(session, "_device", lambda info: CPU)
+    with pytest.raises(ProviderError, match="caches"):
+        load_model(folder("fp32"), ["webgpu"])
 
 
 def test_the_command(folder: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
