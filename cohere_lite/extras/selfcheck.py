@@ -95,8 +95,8 @@ def check_kernels(precision: str, on_cpu: bool, open_graph: Callable[[GraphFile]
     allowed = MAX_OFF_INT8 if name in ("int8", "int4") else MAX_OFF  # int4's encoder is INT8
     if not (off := _apart(found, np.load(GOLDEN_FOLDER / "logits.npy"))) <= allowed:  # NaN, too
         raise ModelError(
-            f"logits of a small {name} model are {off:.0%} off their golden numbers ({allowed:.0%} allowed): kernels "
-            f"that onnxruntime {ort.__version__} chooses on this machine compute garbage"
+            f"logits of a small {name} model are {off:.1%} off their golden numbers ({allowed:.1%} allowed): kernels "
+            f"that onnxruntime {ort.__version__} chooses on this machine compute wrong numbers"
         )
 
 
