@@ -30,9 +30,10 @@ N_PROMPT = 3  # tokens that are fed at once; the others come one by one
 
 # How far logits may be apart, as a part of their spread (_apart). By measurement:
 # - Caches, one by one against all at once: float32 4e-6, float16 and blocks of 4 bits 0.008, our INT8 0.012. Published
-#   INT8 decoders have one scale for all that is fed, which moves with the number of tokens: 0.067. With caches of the
-#   embedded model in the wrong memory 0.73, on WebGPU 0.62.
-MAX_APART, MAX_APART_INT8 = 0.03, 0.2
+#   INT8 decoders have one scale for all that is fed, which moves with the number of tokens: 0.067. At full size, with
+#   random weights: float16 4e-4, 4 bits 0.019, INT8 0.016, published INT8 0.039. With caches of the embedded model in
+#   the wrong memory 0.73, on WebGPU 0.62.
+MAX_APART, MAX_APART_INT8 = 0.05, 0.2
 # - Golden numbers: float32 5e-7, float16 and weights in blocks 0.0031, OpenVINO's bfloat16 0.0073, INT8 0.025 (x86 with
 #   VNNI, with AVX2, with SSE alone; ARM with dot products and with i8mm). With the output of one operator halved 0.06
 #   and more; of SME's INT8 kernels under an emulator 0.58.
@@ -98,8 +99,8 @@ def check_kernels(
     allowed = MAX_OFF_INT8 if name in ("int8", "int4") else MAX_OFF  # int4's encoder is INT8
     if not (off := _apart(found, np.load(GOLDEN_FOLDER / "logits.npy"))) <= allowed:  # NaN, too
         raise ModelError(
-            f"logits of a small {name} model are {off:.0%} off their golden numbers ({allowed:.0%} allowed): kernels "
-            f"that onnxruntime {ort.__version__} chooses on this machine compute garbage"
+            f"logits of a small {name} model are {off:.1%} off their golden numbers ({allowed:.1%} allowed): kernels "
+            f"that onnxruntime {ort.__version__} chooses on this machine compute wrong numbers"
         )
 
 
