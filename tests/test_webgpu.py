@@ -107,8 +107,8 @@ def test_nothing_heavy_runs_on_the_cpu(folder: Callable[[str], Path], caplog: py
 
 
 def test_caches_in_the_wrong_memory(folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """By construction: in the CPU's, from where they are copied to the device when they are bound, once a clip, and back
-    when a step has run. It says wrong words without an error, unless the self-check refuses it."""
+    """By construction: in the CPU's, from where they are copied to the device when they are bound, once a clip, and
+    back when a step has run. That says wrong words without an error, unless the self-check refuses it."""
     monkeypatch.setattr(session, "_device", lambda info: CPU)
     with pytest.raises(ProviderError, match="caches"):
         load_model(folder("fp32"), ["webgpu"])
