@@ -211,7 +211,7 @@ def test_a_published_decoder_decides_about_the_precision(folders, tmp_path: Path
     ):
         options = ["--precision", "fp16", "--weights", str(bits)]
         assert main([str(folders("static", precision)), str(tmp_path / "out"), *options]) == 1
-        assert capsys.readouterr().err == f"error: the {message}\n"
+        assert capsys.readouterr().err == f"error: {message}\n"
     assert not (tmp_path / "out").exists()
 
 
