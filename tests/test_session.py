@@ -1,5 +1,6 @@
 """Sessions: what stays bound, in which memory; providers, threads, cores."""
 
+import ctypes
 import gc
 import weakref
 from pathlib import Path
@@ -143,3 +144,12 @@ def test_threads_reach_both_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "session_options", counted)
     model.load_model(threads=3)
     assert set(seen) == {3}
+
+
+@pytest.mark.parametrize("name", ["float", "float16", "bfloat16"])
+def test_zeros_of_each_type(name: str) -> None:
+    """By their bytes: NumPy has no bfloat16 to look at."""
+    dtype = session.DTYPES[f"tensor({name})"]
+    value = session.Value((2, "n"), dtype, session.CPU).zeros((2, 30_000))
+    assert (value.data_type(), value.shape()) == (f"tensor({name})", [2, 30_000])
+    assert not any(ctypes.string_at(value.data_ptr(), 60_000 * dtype.itemsize))
