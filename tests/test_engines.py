@@ -16,6 +16,10 @@ from cohere_lite.extras import selfcheck
 from cohere_lite.extras.masked import PaddedEncoder
 from cohere_lite.model import load_model
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(ort.InferenceSession, "get_input_memory_infos"), reason="onnxruntime before 1.24 is refused"
+)
+
 CHECKPOINT = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint"
 CPU, CUDA, TENSORRT, COREML = (
     f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt", "CoreML")
