@@ -231,7 +231,9 @@ def test_types_and_operators_of_device_graphs(for_devices, name: str) -> None:
         try:  # onnxruntime knows the types of its own operators, and looks at all of them before it looks for kernels
             ort.InferenceSession(for_devices(name) / f"{role}.{name}.onnx")
         except Exception as error:
-            assert (precision, "NOT_IMPLEMENTED" in str(error)) == ("bf16", True), error  # noqa: PT017
+            knows_types = ort.__version__ >= "1.24" or role == "encoder"  # MultiHeadAttention in bfloat16: 1.24
+            expected = "NOT_IMPLEMENTED" if knows_types else "INVALID_GRAPH"
+            assert (precision, expected in str(error)) == ("bf16", True), error  # noqa: PT017
         assert {entry.key: entry.value for entry in model.metadata_props}["precision"] == name
         graph = model.graph
         types = {value.name: value.type.tensor_type.elem_type for value in [*graph.input, *graph.output]}
