@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from cohere_lite.contracts.contract import Contract
@@ -278,7 +279,9 @@ def test_caches_in_the_wrong_memory_are_found() -> None:
 
 def test_what_a_gpu_lacks_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu.missing("cpu", tmp_path, quick=True) is None
-    assert "pip install 'onnxruntime-gpu" in str(gpu.missing("cuda", tmp_path, quick=True))
+    old = not hasattr(ort.InferenceSession, "get_input_memory_infos")  # before 1.24
+    needed = "pip install -U onnxruntime" if old else "pip install 'onnxruntime-gpu"
+    assert needed in str(gpu.missing("cuda", tmp_path, quick=True))
     monkeypatch.setattr(gpu.shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(int(3e9)))
     assert "has 3 GB free, models take 24" in str(gpu.missing("cpu", tmp_path, quick=False))
     monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: None if name == "onnx" else name)
