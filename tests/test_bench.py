@@ -14,7 +14,6 @@ import pytest
 from cohere_lite.contracts.contract import Contract
 from cohere_lite.export.__main__ import export
 from cohere_lite.model import DEMO_FOLDER
-from cohere_lite.session import ort
 from tools.bench import device, front, gpu
 from tools.bench.__main__ import cell, child, print_report, summary
 from tools.bench.copies import onnxruntime_copies, torch_copies
