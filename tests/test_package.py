@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from conftest import CHECKOUT
+from scripted import END, A, write_model
 from test_transcribe import SAMPLE, SAMPLE_TEXT
 
 import cohere_lite
@@ -255,6 +256,14 @@ def test_the_runtime_alone_reads_no_json_vocabulary(runtime: Path, tmp_path: Pat
     said = run(f"{ALONE}{call}", runtime)
     missing = "cohere_lite/extras/tokenizer.py, which is not in this copy"
     assert said == f"{tmp_path / 'model' / 'vocab.json'} needs {missing}\n"
+
+
+def test_the_runtime_alone_leaves_misfits_to_onnxruntime(runtime: Path, tmp_path: Path) -> None:
+    """An encoder and a decoder of different widths: extras/misfits.py would say so."""
+    folder = write_model(tmp_path / "model", [A, END], max_positions=16, decoder_width=3)
+    call = f"Transcriber({str(folder)!r}).transcribe({str(SAMPLE)!r})"
+    said = run(f"{ALONE}try: {call}\nexcept CohereLiteError as error: print(type(error).__name__, error)", runtime)
+    assert re.match(r"ModelError onnxruntime \S+ failed to run decoder\.onnx: .* Got: 2 Expected: 3", said), said
 
 
 def test_the_runtime_alone_has_names_that_need_more(runtime: Path) -> None:

@@ -4,7 +4,6 @@ one, with one class, that overrides what is not as here: the encoder takes `mel`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ModelError
-from ..mel import N_MELS, SAMPLE_RATE, log_mel
-from ..session import BFLOAT16, CPU, OrtValue, Session
+from ..mel import SAMPLE_RATE, log_mel
+from ..session import CPU, OrtValue, Session
 
 MAX_POSITIONS = 1024  # of Cohere Transcribe 03-2026, where neither graph nor config.json tells
 
@@ -53,23 +52,12 @@ class Contract:
         self.encoder = encoder
         self.decoder = decoder
         self._decoder_names = {self.renamed.get(name, name): name for name in encoder.outputs}  # -> the encoder's
-        of_decoder = self.decoder_graph[0] | self.also_fed | {*self._decoder_names}
-        for session, known in ((encoder, self.encoder_graph[0]), (decoder, of_decoder)):
-            if more := [name for name in session.inputs if not {name, re.sub(r"\d+", "0", name)} & known]:
-                raise ModelError(f"{session.path} takes {', '.join(more)}, too: not the {self.name!r} contract's")
-        fed = encoder.inputs[self.encoder_input]
-        if fed.dtype.kind != "f":
-            kind = "bfloat16" if fed.dtype == BFLOAT16 else fed.dtype
-            raise ModelError(f"{encoder.path} takes {kind}, and not float32 or float16")
-        n_mels = fed.shape[self.mel_axis] if len(fed.shape) == 3 else N_MELS
-        if isinstance(n_mels, int) and n_mels != N_MELS:
-            shape = f"{self.encoder_input} {[*fed.shape]}"
-            raise ModelError(f"{encoder.path} takes {shape}, another model's: Cohere Transcribe has {N_MELS} mel bins")
-        for name in decoder.inputs.keys() & self._decoder_names.keys():
-            given, taken = encoder.outputs[self._decoder_names[name]].shape, decoder.inputs[name].shape
-            if given[-1:] != taken[-1:] and {type(size) for size in (*given[-1:], *taken[-1:])} == {int}:
-                found = f"{encoder.path.name} gives {self._decoder_names[name]} {[*given]}"
-                raise ModelError(f"{found}, {decoder.path.name} takes {[*taken]}: files of different models")
+        try:
+            from ..extras.misfits import refuse_misfits
+        except ImportError:
+            pass  # onnxruntime then says that it cannot run them
+        else:
+            refuse_misfits(self, self._decoder_names, config)
         self.vocabulary_size = fixed_size(decoder, "logits", -1)
         if self.max_positions_key:
             said = config.get(self.max_positions_key, MAX_POSITIONS)

@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ModelError
-from ..mel import N_MELS
 from ..session import Session
 from .caches import Caches
 from .contract import Contract, fixed_size
@@ -39,8 +37,6 @@ class MemsContract(Contract):
 
     def __init__(self, encoder: Session, decoder: Session, config: Mapping[str, Any]) -> None:
         super().__init__(encoder, decoder, config)
-        if (n_mels := config.get("features_size", N_MELS)) != N_MELS:
-            raise ModelError(f"config.json says features_size {n_mels!r}; Cohere Transcribe has {N_MELS} mel bins")
         layers, width = (fixed_size(decoder, "decoder_mems", axis) for axis in (0, 3))
         names = {"decoder_mems": "decoder_hidden_states"}
         self._caches = Caches(decoder, names, (layers, 1, self.max_positions, width), axis=2)

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ModelError
 from ..session import OrtValue, Session
 from .caches import Caches, noise, try_in_place
 from .contract import Clip, Contract, fixed_size
@@ -37,10 +36,6 @@ class StaticContract(Contract):
 
     def __init__(self, encoder: Session, decoder: Session, config: Mapping[str, Any]) -> None:
         super().__init__(encoder, decoder, config)
-        if len(cache := decoder.inputs["in_n_layer_self_k_cache"].shape) != 5:
-            raise ModelError(
-                f"{decoder.path} takes caches {[*cache]}, and not one by head: another model's (Whisper's?)"
-            )
         layers, heads, self.max_positions, head_dim = (
             fixed_size(decoder, "in_n_layer_self_k_cache", axis) for axis in (0, 2, 3, 4)
         )
