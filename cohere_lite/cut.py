@@ -6,7 +6,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OptionError
 from .mel import SAMPLE_RATE
 
 # Defaults of CohereAsrFeatureExtractor, with the names they have there.
@@ -21,9 +20,7 @@ class Chunks:
     audio, every chunk but the last has max_chunk_s - 5 .. max_chunk_s - 0.2 seconds, and the last more than 0.2."""
 
     def __init__(self, max_chunk_s: float = MAX_CHUNK_S) -> None:
-        """Raises OptionError for less than MIN_CHUNK_S."""
-        if not MIN_CHUNK_S <= max_chunk_s < float("inf"):
-            raise OptionError(f"max_chunk_s is {max_chunk_s}; it must be {MIN_CHUNK_S} or more")
+        """max_chunk_s: MIN_CHUNK_S or more."""
         self._chunk = round(max_chunk_s * SAMPLE_RATE)
         self._held = Held()
 

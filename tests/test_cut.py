@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohere_lite.cut import MAX_CHUNK_S, Chunks
-from cohere_lite.errors import OptionError
 from cohere_lite.transcript import join
 
 SECOND = 16_000
@@ -80,9 +79,6 @@ def test_the_last_chunk_may_be_short():
 def test_max_chunk_s():
     """By hand: the rule with 10 s: search from 5 s on, ties to the first, the last chunk may have all 10 s."""
     assert split(np.zeros(20 * SECOND, np.float32), 10) == [(0, 80_000), (80_000, 160_000), (160_000, 320_000)]
-    for bad in (5.0, 9.99, -1.0, float("nan"), float("inf")):
-        with pytest.raises(OptionError, match="max_chunk_s"):
-            split(noise(SECOND), bad)
 
 
 LONG = noise(60 * SECOND, seed=1)
