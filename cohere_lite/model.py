@@ -65,16 +65,9 @@ def load_model(
     precision: str | None = None,
     self_check: bool = False,
 ) -> Model:
-    """Open the two graphs and the vocabulary of a folder, or of its subfolder onnx/ (None: the embedded demonstration
-    model; "owner/name" or "owner/name:precision", where there is no such folder: a model on the Hugging Face hub).
-
-    providers: see Transcriber;  threads: per session, None for the physical cores that
-    this process may use;  spin: see session.session_options;  cache: see extras/prepared.py;  precision: see
-    extras/precisions.py;  self_check: on the CPU, too (extras/selfcheck.py).
-
-    Raises ModelError or ModelFileNotFound for a folder that is not a complete model, OptionError for a provider,
-    precision or thread count that makes no sense, ProviderError if the first provider would not run, or not rightly.
-    """
+    """Open the two graphs and the vocabulary of a folder, or of its subfolder onnx/, or of a model on the Hugging Face
+    hub ("owner/name" or "owner/name:precision", where there is no such folder). Arguments and errors: see Transcriber;
+    ProviderError also for a provider that runs the model, but not rightly."""
     path = (str, PathLike, type(None))
     check_kind("model", model, path, 'a folder, the "owner/name" of a model on the Hugging Face hub, or None')
     check_kind("cache", cache, path, 'a folder, "off" or None')
@@ -122,7 +115,7 @@ def load_model(
 
 
 def find_model(model: str | PathLike[str] | None, precision: str | None = None, on_cpu: bool = True) -> ModelFiles:
-    """The files of a model, complete. Arguments and errors: see load_model."""
+    """The files of a model, complete. Arguments and errors: see Transcriber;  on_cpu: what will run it."""
     folder, paths, precision = _locate(model, precision, on_cpu)
     found = find_graphs(folder, paths, precision)
     try:
