@@ -5,9 +5,8 @@ A recording that was cut short, or whose header was never completed, gives the s
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
@@ -22,7 +21,7 @@ from .reader import Reader, bytes_left
 _GUID_TAIL = (0x0000, 0x0010, b"\x80\0\0\xaa\0\x38\x9b\x71")  # KSDATAFORMAT_SUBTYPE_*, ksmedia.h
 
 
-class _Container(NamedTuple):
+class Container(NamedTuple):
     """How a kind of WAV file frames its chunks: header, body, zeros up to a multiple of 2 or 8 bytes."""
 
     byte_order: str  # of all numbers, samples included: < or >
@@ -34,45 +33,36 @@ class _Container(NamedTuple):
 
 # Writers that cannot seek back put a placeholder into the data chunk's size: ffmpeg 0xFFFFFFFF (Wave64: 2**63 - 1),
 # arecord about 0x80000000, sox 0x7FFFF000, recorders that were killed often 0.
-_NO_FILE_IS_LONGER = 1 << 62
+NO_FILE_IS_LONGER = 1 << 62
 _UNKNOWN_32_BIT = (range(0x7FFF0000, 0x80010000), range(0xFFFF0000, 1 << 32))  # near them: less a header's length
-_RIFF = _Container("<", struct.Struct("<4sI"), 0, 12, _UNKNOWN_32_BIT)
-_CONTAINERS = {
+_RIFF = Container("<", struct.Struct("<4sI"), 0, 12, _UNKNOWN_32_BIT)
+CONTAINERS = {
     b"RIFF": _RIFF,
     b"RF64": _RIFF,  # EBU Tech 3306; the size is in the ds64 chunk
     b"BW64": _RIFF,  # ITU-R BS.2088; likewise
     b"RIFX": _RIFF._replace(byte_order=">", header=struct.Struct(">4sI")),
-    b"riff": _Container("<", struct.Struct("<4s12xQ"), 24, 40, ()),  # Sony Wave64: GUIDs as ids
+    b"riff": Container("<", struct.Struct("<4s12xQ"), 24, 40, ()),  # Sony Wave64: GUIDs as ids
 }
 
-_READ_BYTES = 1 << 18  # read and converted at once; bounds the working memory
+READ_BYTES = 1 << 18  # read and converted at once; bounds the working memory
 _PAYLOAD_BYTES = 1 << 17  # of the samples are looked at: two bursts of the longest kind (extras/payload.py)
 _MOST_ZEROS = 1 << 16  # bytes between chunks before the first sample
-_MOST_PADDING = 16  # bytes after a recording that are no chunk: some writers leave so many
-# How files begin, in so many bytes that samples never hold them by chance. WAVE first: what a search of 100 MB looks
-# for, 0.1 s; the alternatives first took 2 s.
-_HEADER_BYTES = 16
-_HEADERS = (
-    (re.compile(rb"WAVE(?:fmt |ds64|bext|LIST|JUNK|junk|PAD |FLLR)(?<=(?:RIF[FX]|RF64|BW64).{12})", re.DOTALL), 8),
-    (re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"), 0),
-)
 # With a size of 0, one of these next says that the recording really is empty.
-_TRAILING_CHUNKS = b"LIST ID3 BEXT CUE FACT SMPL PEAK IXML JUNK PAD ACID AXML CHNA DISP INST _PMX APET".split()
+TRAILING_CHUNKS = b"LIST ID3 BEXT CUE FACT SMPL PEAK IXML JUNK PAD ACID AXML CHNA DISP INST _PMX APET".split()
 
 
-class _Data(NamedTuple):
+class Data(NamedTuple):
     """A data chunk. size: bytes that its header promises, 0 where that does not know; None: there is no header, and all
     that follows are samples."""
 
-    container: _Container
+    container: Container
     coding: Coding
     rate: int
     size: int | None
 
-    @property
-    def format(self) -> str:
-        n_channels = self.coding.decode(b"").shape[1]
-        return f"{n_channels} channel{'' if n_channels == 1 else 's'} at {self.rate} Hz"
+
+ReadParts = Callable[[Reader, int | None], Iterator[bytes | None]]
+PassOver = Callable[[Reader, int], None]
 
 
 @dataclass(frozen=True)
@@ -108,29 +98,29 @@ def open_wav(file: BinaryIO) -> Audio:
     if not start:
         raise AudioError("empty (0 bytes)")
     if not container:
-        if start[:4] in _CONTAINERS and len(start) < _CONTAINERS[start[:4]].start:
+        if start[:4] in CONTAINERS and len(start) < CONTAINERS[start[:4]].start:
             raise AudioError(f"a WAV file that ends after {len(start)} bytes")
         start += reader.exactly(64 - len(start))
         raise NotWav(f"not a WAV file (first bytes: {start[:12].hex(' ')})", start)
-    if not (data := _find_data(reader, container, None, [])):
+    if not (data := find_data(reader, container)):
         raise AudioError("a WAV file with no data chunk: it was cut short, or never written")
     return _open(reader, data)
 
 
 def open_pcm(file: BinaryIO, coding: Coding, rate: int) -> Audio:
     """Samples without a header, from here to the end."""
-    return _open(Reader(file), _Data(_RIFF, coding, rate, None))
+    return _open(Reader(file), Data(_RIFF, coding, rate, None))
 
 
-def _open(reader: Reader, data: _Data) -> Audio:
+def _open(reader: Reader, data: Data) -> Audio:
     n_left = bytes_left(reader.file)  # nothing is put back yet
-    expected = min(data.size or _NO_FILE_IS_LONGER, _NO_FILE_IS_LONGER if n_left is None else n_left)
+    expected = min(data.size or NO_FILE_IS_LONGER, NO_FILE_IS_LONGER if n_left is None else n_left)
     seconds = expected / (data.coding.block_bytes * data.rate / data.coding.block_frames)
-    duration = seconds if 0 < expected < _NO_FILE_IS_LONGER else None  # a device has 0 bytes, too
+    duration = seconds if 0 < expected < NO_FILE_IS_LONGER else None  # a device has 0 bytes, too
     missing: list[str] = []
     if n_left and data.size is not None:  # of a pipe, when it comes
         _refuse_payload(reader.peek(min(data.size or n_left, _PAYLOAD_BYTES)), data.coding, reader.file)
-    return Audio(data.rate, duration, _chained(reader, data, missing), live=not n_left, missing=missing)
+    return Audio(data.rate, duration, _frames(reader, data, missing), live=not n_left, missing=missing)
 
 
 def _refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None = None) -> None:
@@ -142,37 +132,33 @@ def _refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None = None) -
     refuse_payload(head, coding, file)
 
 
-def _read_start(reader: Reader) -> tuple[_Container | None, bytes]:
+def _read_start(reader: Reader) -> tuple[Container | None, bytes]:
     """The container that begins with the next bytes, if one does; all that was read of it."""
     start = reader.exactly(12)
-    if container := _CONTAINERS.get(start[:4]):
+    if container := CONTAINERS.get(start[:4]):
         start += reader.exactly(container.start - len(start))
         if start[container.header.size :][:4].upper() == b"WAVE":
             return container, start
     return None, start
 
 
-def _find_header(data: bytes, start: int = 0) -> tuple[int, bool]:
-    """Where the first WAV header begins, True; or where one may, in the last bytes, or else their end, False."""
-    if found := [match.start() - n for pattern, n in _HEADERS if (match := pattern.search(data, start))]:
-        return min(found), True
-    for i in range(max(start, len(data) - _HEADER_BYTES + 1), len(data)):
-        if any(name.startswith(data[i : i + 4]) for name in _CONTAINERS):
-            return i, False
-    return len(data), False
+def _pass_over(reader: Reader, count: int) -> None:
+    while count > 0 and (part := reader.exactly(min(count, READ_BYTES))):
+        count -= len(part)
 
 
-def _find_data(reader: Reader, container: _Container, before: _Data | None, missing: list[str]) -> _Data | None:
-    """Reads on to the next data chunk, of the same recording or of one that follows it: up to its first sample; None
-    where there is no more. before: the one that was read;  missing: for what follows it and is no recording. Raises
-    AudioError for a damaged header."""
+def find_data(
+    reader: Reader, container: Container, before: Data | None = None, pass_over: PassOver = _pass_over
+) -> Data | None:
+    """Reads on to the next data chunk, up to its first sample; None where there is no more. before: the data chunk that
+    was read before, of the same recording or of one that this one follows. Raises AudioError for a damaged header."""
     coding, rate = before[1:3] if before else (None, 0)
     ds64_size = 0
     while _skip_zeros(reader, before is None):
         header = reader.peek(container.header.size)
         if len(header) < container.header.size:
             return None
-        if before and header[:4] in (*_CONTAINERS, b"fLaC", b"OggS"):
+        if before and header[:4] in (*CONTAINERS, b"fLaC", b"OggS"):
             found, _ = _read_start(reader)
             if not found:
                 raise AudioError("it is no WAV file")
@@ -185,49 +171,26 @@ def _find_data(reader: Reader, container: _Container, before: _Data | None, miss
                 raise AudioError("a WAV file without a fmt chunk before its data chunk: a damaged header")
             reader.exactly(len(header))
             size = ds64_size if any(size in sizes for sizes in container.unknown) else size
-            return _Data(container, coding, rate, size if size < _NO_FILE_IS_LONGER else 0)
+            return Data(container, coding, rate, size if size < NO_FILE_IS_LONGER else 0)
         body = reader.peek(len(header) + min(size, 40))[len(header) :]
         if chunk_id == b"fmt ":
             coding, rate = _parse_format(body, container.byte_order)
         elif chunk_id == b"ds64" and len(body) >= 16:
             (ds64_size,) = struct.unpack_from("<Q", body, 8)
-        _pass_over(reader, len(header) + size, missing if before else None)
+        pass_over(reader, len(header) + size)
     return None
 
 
 def _skip_zeros(reader: Reader, is_start: bool) -> bool:
     """Up to the next byte that is not zero, if there is one: some writers leave out the zeros that fill up a chunk,
     others write more of them. Before the first sample not so many: of a device there may be no end of them."""
-    n_at_once, n_left = (4, _MOST_ZEROS) if is_start else (_READ_BYTES, _NO_FILE_IS_LONGER)
+    n_at_once, n_left = (4, _MOST_ZEROS) if is_start else (READ_BYTES, NO_FILE_IS_LONGER)
     while n_left >= 0 and (part := reader.some(n_at_once)) != b"":
         n_left -= len(part or b"")
         if rest := (part or b"").lstrip(b"\0"):
             reader.put_back(rest)
             return True
     return False
-
-
-def _pass_over(reader: Reader, count: int, missing: list[str] | None) -> None:
-    """Passes over a chunk of `count` bytes. After the first sample (missing is not None): over a tag, too, or what is
-    neither, to the next WAV header or the end; and tells of bytes that may have been sound."""
-    start = reader.peek(10)
-    is_text = start[:4].upper().rstrip(b" ") in _TRAILING_CHUNKS or start[:1] == b"<"
-    if missing is not None and re.match(rb"TAG|ID3[\2-\4]", start):
-        count = 128 if start[:1] == b"T" else 10 + sum(byte << 7 * i for i, byte in enumerate(start[:5:-1]))
-        is_text = True
-    elif missing is not None and not re.match(rb"[ -~]{4}", start):
-        count = _NO_FILE_IS_LONGER
-    n_passed = n_zeros = 0
-    is_header = False
-    while not is_header and (part := reader.exactly(min(count - n_passed, _READ_BYTES))):
-        end, is_header = _find_header(part) if missing is not None else (len(part), False)
-        if not is_header and len(part) < _READ_BYTES:
-            end = len(part)
-        reader.put_back(part[end:])
-        n_passed += end
-        n_zeros += part.count(0, 0, end)
-    if missing is not None and not is_text and n_passed < count and n_passed - n_zeros > _MOST_PADDING:
-        missing.append(f"{n_passed} bytes follow the recording that are no part of it, and are left out")
 
 
 def _parse_format(body: bytes, byte_order: str) -> tuple[Coding, int]:
@@ -244,31 +207,38 @@ def _parse_format(body: bytes, byte_order: str) -> tuple[Coding, int]:
     return find_coding(format_tag, bits, channels, block_align, byte_order), rate
 
 
-def _chained(reader: Reader, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
-    """The frames of a data chunk, float64 (n, channels), and of all that follow it: more of the same recording, or
-    recordings that were laid end to end."""
-    following: _Data | None = data
-    is_first = True
-    while following:
+def _frames(reader: Reader, data: Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
+    """The frames of a data chunk, float64 (n, channels), and of what follows it."""
+    if data.size is not None:
         try:
-            yield from _decode(reader, following, missing)
-            is_first = False
-            if not reader.ahead and (not following.size or reader.is_socket):  # whoever sent it may wait for an answer
-                return
-            while (start := reader.some(1, pauses=True)) is None:
-                yield data.coding.decode(b"")
-            reader.put_back(start)
-            following = _find_data(reader, following.container, following, missing)
-            if following and following.format != data.format:
-                raise AudioError(f"it has {following.format}, the first one {data.format}")
-        except AudioError as error:
-            if is_first:
-                raise
-            missing.append(f"another recording follows, which is left out: {error}")
+            from .extras.chained import chained
+        except ImportError:
+            pass  # what follows is then told, and not read
+        else:
+            yield from chained(reader, data, missing)
             return
+    yield from decode_data(reader, data, missing)
+    if data.size and not reader.is_socket:  # whoever sent it may wait for an answer
+        try:
+            follows: object = find_data(reader, data.container, data)
+        except AudioError as error:
+            follows = error
+        if follows:
+            needed = "cohere_lite/extras/chained.py, which is not in this copy"
+            missing.append(f"another recording follows, which is left out: it needs {needed}")
 
 
-def _decode(reader: Reader, data: _Data, missing: list[str]) -> Generator[NDArray[np.float64], None, None]:
+def read_parts(reader: Reader, size: int | None) -> Iterator[bytes | None]:
+    """The bytes of a data chunk, as they come; None for a pause that passes by the clock."""
+    n_left = size or NO_FILE_IS_LONGER
+    while n_left > 0 and (part := reader.some(min(n_left, READ_BYTES), pauses=True)) != b"":
+        n_left -= len(part or b"")
+        yield part
+
+
+def decode_data(
+    reader: Reader, data: Data, missing: list[str], read: ReadParts = read_parts
+) -> Iterator[NDArray[np.float64]]:
     """The data chunk's whole frames.
 
     Samples that only fill up an ADPCM file's last block are given, too, as by libsndfile: the fact chunk, which should
@@ -277,38 +247,24 @@ def _decode(reader: Reader, data: _Data, missing: list[str]) -> Generator[NDArra
     size, (block_bytes, block_frames, decode) = data.size, data.coding
     bytes_per_second = block_bytes * data.rate / block_frames
     decode = np.errstate(invalid="ignore")(decode)  # that a NaN is a signalling one does not matter
-    read_bytes = max(1, _READ_BYTES // block_bytes) * block_bytes
-    if size == 0 and reader.peek(4).upper().rstrip(b" ") in _TRAILING_CHUNKS:
+    if size == 0 and reader.peek(4).upper().rstrip(b" ") in TRAILING_CHUNKS:
         return
     pending = head = b""
-    n_read = n_examined = begin = 0  # begin: where in the data the next header begins, or may begin
-    end = size or _NO_FILE_IS_LONGER
-    while begin < end and (n_read < end or not reader.is_socket):
-        n_beyond = 0 if reader.is_socket else _HEADER_BYTES
-        raw = reader.some(min(end - n_read + n_beyond, read_bytes), pauses=True)
-        if raw == b"":
-            break
-        if raw is None:  # a pause that passes by the clock
+    n_read = n_examined = 0
+    for part in read(reader, size):
+        if part is None:
             yield decode(b"")
             continue
         if size is not None and len(head) < _PAYLOAD_BYTES:
-            head += raw[: end - n_read]
+            head += part
             if len(head) >= 2 * n_examined:  # a pipe may give a few bytes at a time
                 n_examined = len(head)
                 _refuse_payload(head, data.coding)
-        searched = max(0, len(pending) - _HEADER_BYTES + 1)
-        pending += raw
-        n_read += len(raw)
-        found, is_header = (len(pending), False) if size is None else _find_header(pending, searched)
-        begin = n_read - len(pending) + found
-        whole = min(found, found + end - begin)
-        end = min(begin, end) if is_header else end
-        whole -= whole % block_bytes
+        n_read += len(part)
+        pending += part
+        whole = len(pending) - len(pending) % block_bytes
         yield decode(pending[:whole])
         pending = pending[whole:]
-    if n_read > end:  # of what follows
-        reader.put_back(pending[end - n_read :])
-        pending, n_read = pending[: end - n_read], end
     if pending:
         yield decode(pending)  # an ADPCM block that was cut short, or the whole of a very short file
 

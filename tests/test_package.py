@@ -258,6 +258,15 @@ def test_the_runtime_alone_reads_no_json_vocabulary(runtime: Path, tmp_path: Pat
     assert said == f"{tmp_path / 'model' / 'vocab.json'} needs {missing}\n"
 
 
+@pytest.mark.parametrize(("rest", "told"), [("data", True), ("b'LIST' + bytes(4) + data", True), ("b'LIST'", False)])
+def test_the_runtime_alone_tells_what_follows_a_recording(runtime: Path, rest: str, told: bool) -> None:
+    """Another recording, behind a chunk, too; and a chunk."""
+    code = f"{ALONE}data = open({str(SAMPLE)!r}, 'rb').read()\nt = Transcriber('model').transcribe(data + {rest})\n"
+    missing = "another recording follows, which is left out: it needs cohere_lite/extras/chained.py, which is not in "
+    warnings = (f"{missing}this copy",) if told else ()
+    assert run(f"{code}print((t.text, t.complete, t.warnings))", runtime) == f"{(SAMPLE_TEXT, not told, warnings)}\n"
+
+
 def test_the_runtime_alone_leaves_misfits_to_onnxruntime(runtime: Path, tmp_path: Path) -> None:
     """An encoder and a decoder of different widths: extras/misfits.py would say so."""
     folder = write_model(tmp_path / "model", [A, END], max_positions=16, decoder_width=3)
