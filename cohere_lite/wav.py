@@ -45,7 +45,6 @@ CONTAINERS = {
 }
 
 READ_BYTES = 1 << 18  # read and converted at once; bounds the working memory
-_PAYLOAD_BYTES = 1 << 17  # of the samples are looked at: two bursts of the longest kind (extras/payload.py)
 _MOST_ZEROS = 1 << 16  # bytes between chunks before the first sample
 # With a size of 0, one of these next says that the recording really is empty.
 TRAILING_CHUNKS = b"LIST ID3 BEXT CUE FACT SMPL PEAK IXML JUNK PAD ACID AXML CHNA DISP INST _PMX APET".split()
@@ -61,7 +60,7 @@ class Data(NamedTuple):
     size: int | None
 
 
-ReadParts = Callable[[Reader, int | None], Iterator[bytes | None]]
+ReadParts = Callable[[Reader, Data], Iterator[bytes | None]]
 PassOver = Callable[[Reader, int], None]
 
 
@@ -119,17 +118,13 @@ def _open(reader: Reader, data: Data) -> Audio:
     duration = seconds if 0 < expected < NO_FILE_IS_LONGER else None  # a device has 0 bytes, too
     missing: list[str] = []
     if n_left and data.size is not None:  # of a pipe, when it comes
-        _refuse_payload(reader.peek(min(data.size or n_left, _PAYLOAD_BYTES)), data.coding, reader.file)
+        try:
+            from .extras.payload import PAYLOAD_BYTES, refuse_payload
+        except ImportError:
+            pass  # compressed sound under a PCM header is then noise
+        else:
+            refuse_payload(reader.peek(min(data.size or n_left, PAYLOAD_BYTES)), data.coding, reader.file)
     return Audio(data.rate, duration, _frames(reader, data, missing), live=not n_left, missing=missing)
-
-
-def _refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None = None) -> None:
-    """Raises NotWav if the first bytes of the samples are compressed sound under a PCM header."""
-    try:
-        from .extras.payload import refuse_payload
-    except ImportError:  # in a copy without it
-        return
-    refuse_payload(head, coding, file)
 
 
 def _read_start(reader: Reader) -> tuple[Container | None, bytes]:
@@ -228,9 +223,9 @@ def _frames(reader: Reader, data: Data, missing: list[str]) -> Generator[NDArray
             missing.append(f"another recording follows, which is left out: it needs {needed}")
 
 
-def read_parts(reader: Reader, size: int | None) -> Iterator[bytes | None]:
+def read_parts(reader: Reader, data: Data) -> Iterator[bytes | None]:
     """The bytes of a data chunk, as they come; None for a pause that passes by the clock."""
-    n_left = size or NO_FILE_IS_LONGER
+    n_left = data.size or NO_FILE_IS_LONGER
     while n_left > 0 and (part := reader.some(min(n_left, READ_BYTES), pauses=True)) != b"":
         n_left -= len(part or b"")
         yield part
@@ -249,17 +244,11 @@ def decode_data(
     decode = np.errstate(invalid="ignore")(decode)  # that a NaN is a signalling one does not matter
     if size == 0 and reader.peek(4).upper().rstrip(b" ") in TRAILING_CHUNKS:
         return
-    pending = head = b""
-    n_read = n_examined = 0
-    for part in read(reader, size):
+    pending, n_read = b"", 0
+    for part in read(reader, data):
         if part is None:
             yield decode(b"")
             continue
-        if size is not None and len(head) < _PAYLOAD_BYTES:
-            head += part
-            if len(head) >= 2 * n_examined:  # a pipe may give a few bytes at a time
-                n_examined = len(head)
-                _refuse_payload(head, data.coding)
         n_read += len(part)
         pending += part
         whole = len(pending) - len(pending) % block_bytes

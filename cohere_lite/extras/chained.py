@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..errors import AudioError
 from ..reader import Reader
 from ..wav import CONTAINERS, NO_FILE_IS_LONGER, READ_BYTES, TRAILING_CHUNKS, Data, decode_data, find_data
+from .payload import PAYLOAD_BYTES, refuse_payload
 
 _MOST_PADDING = 16  # bytes after a recording that are no chunk: some writers leave so many
 # How files begin, in so many bytes that samples never hold them by chance. WAVE first: what a search of 100 MB looks
@@ -50,12 +51,14 @@ def _described(data: Data) -> str:
     return f"{n_channels} channel{'' if n_channels == 1 else 's'} at {data.rate} Hz"
 
 
-def _until_header(reader: Reader, size: int | None) -> Iterator[bytes | None]:
-    """The bytes of a data chunk, as they come, up to the header of another recording; None for a pause."""
-    end = size or NO_FILE_IS_LONGER
+def _until_header(reader: Reader, data: Data) -> Iterator[bytes | None]:
+    """The bytes of a data chunk, as they come, up to the header of another recording; None for a pause. Raises NotWav
+    if they begin with compressed sound."""
+    end = data.size or NO_FILE_IS_LONGER
     n_beyond = 0 if reader.is_socket else _HEADER_BYTES
     pending = b""  # may begin a header, or lies beyond the end
-    n_given = 0
+    head = b""
+    n_given = n_examined = 0
     is_header, raw = False, None
     while n_given < end and not is_header and raw != b"":
         raw = reader.some(min(end + n_beyond - n_given - len(pending), READ_BYTES), pauses=True)
@@ -67,6 +70,11 @@ def _until_header(reader: Reader, size: int | None) -> Iterator[bytes | None]:
         part = pending[: min(found, end - n_given)]
         pending = pending[len(part) :]
         n_given += len(part)
+        if len(head) < PAYLOAD_BYTES:
+            head += part
+            if len(head) >= 2 * n_examined:  # a pipe may give a few bytes at a time
+                n_examined = len(head)
+                refuse_payload(head, data.coding)
         if raw or part:
             yield part  # none of it, as long as it may begin a header
     reader.put_back(pending)

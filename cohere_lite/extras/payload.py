@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..codings import Coding
 from ..errors import NotWav
 
+PAYLOAD_BYTES = 1 << 17  # of the samples are looked at: two bursts of the longest kind
 # How files of other kinds begin, in as many bytes as samples never hold there by chance.
 _FILES = {
     rb"wvpk.{5}\x04": "WavPack",
@@ -32,7 +33,7 @@ _BURSTS = (
 _LEAST_WORDS = 256  # from one frame to the next
 
 
-def refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None) -> None:
+def refuse_payload(head: bytes, coding: Coding, file: BinaryIO | None = None) -> None:
     """Raises NotWav if the data chunk begins with another file, or with frames of compressed sound.
 
     head: its first bytes, up to some 100 KiB;  file: stands behind them; None for a pipe
