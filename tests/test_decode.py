@@ -86,7 +86,7 @@ def test_caches_are_shared_only_where_the_graph_allows_it(tmp_path: Path, caches
     """By construction (see scripted.py): a graph that is bound wrongly answers "c" all the time. Two clips, since the
     second finds what the first left."""
     loaded = decoder(write_model(tmp_path, [C, A, B, A, END], max_positions=6, caches=caches))
-    assert loaded.contract.in_place == in_place
+    assert loaded.contract._caches.in_place == in_place
     for _ in range(2):
         assert loaded.decode([MEL], PROMPT)[0].tokens == (A, B, A)
 
@@ -131,7 +131,7 @@ def test_fast_caches_are_written_in_place(random_models: Path) -> None:
 
 def test_static_exports_allow_sharing(random_models: Path) -> None:
     """By construction: exported so that rows are written at positions >= offset and read only below."""
-    assert decoder(random_models / "static").contract.in_place
+    assert decoder(random_models / "static").contract._caches.in_place
 
 
 BATCH_PROMPT = [18, 4, 5, 12, 13, 13, 6, 9, 10, 11]

@@ -25,7 +25,7 @@ from .contract import Clip, Contract, fixed_size
 
 
 class StaticContract(Contract):
-    """in_place: one buffer is input and output."""
+    """The caches are fed whole."""
 
     name = "static"
     encoder_graph = {"mel"}, {"n_layer_cross_k", "n_layer_cross_v"}
@@ -45,7 +45,6 @@ class StaticContract(Contract):
         values = {name: cross.astype(decoder.inputs[name].dtype) for name in ("n_layer_cross_k", "n_layer_cross_v")}
         clip = Clip(0.64, {name: OrtValue.ortvalue_from_numpy(value) for name, value in values.items()})
         try_in_place(self, self._caches, clip)
-        self.in_place = self._caches.in_place
 
     def start(self, clips: Sequence[Clip]) -> None:
         """Begin with a new clip, the only one."""
