@@ -39,14 +39,6 @@ class Value(NamedTuple):
     dtype: np.dtype
     device: Device
 
-    def zeros(self, shape: tuple[int, ...]) -> OrtValue:
-        """A value of this type, in this memory."""
-        if self.dtype == BFLOAT16:
-            made = OrtValue.ortvalue_from_shape_and_type(shape, 16, *self.device)  # TensorProto.BFLOAT16 of onnx.proto
-            made.update_inplace(np.zeros(shape, np.uint16))
-            return made
-        return OrtValue.ortvalue_from_numpy(np.zeros(shape, self.dtype), *self.device)
-
 
 class Session:
     """A graph that is open, and what is bound to it: a value stays bound, and alive, until another takes its place. For

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cohere_lite import ProviderError, model, session
 from cohere_lite.extras import cores
+from cohere_lite.extras.on_device import zeros
 from cohere_lite.graphfile import read_graph_file
 from cohere_lite.model import DEMO_FOLDER
 
@@ -150,6 +151,6 @@ def test_threads_reach_both_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_zeros_of_each_type(name: str) -> None:
     """By their bytes: NumPy has no bfloat16 to look at."""
     dtype = session.DTYPES[f"tensor({name})"]
-    value = session.Value((2, "n"), dtype, session.CPU).zeros((2, 30_000))
+    value = zeros(session.Value((2, "n"), dtype, session.CPU), (2, 30_000))
     assert (value.data_type(), value.shape()) == (f"tensor({name})", [2, 30_000])
     assert not any(ctypes.string_at(value.data_ptr(), 60_000 * dtype.itemsize))

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..contracts.contract import Clip, Contract
 from ..contracts.fast import FastContract
-from ..session import CPU, OrtValue, Session
+from ..session import BFLOAT16, CPU, OrtValue, Session, Value
 from .side_by_side import SideBySide
 
 
@@ -74,4 +74,13 @@ class DeviceContract(FastContract):
     def _allocate(self, n_rows: int) -> None:
         shape = (n_rows, self._heads, self.max_positions, self._head_dim)
         self._allocated, self._caches = n_rows, dict[str, OrtValue]()  # those of another number of rows go first
-        self._caches = {name: self._past_type.zeros(shape) for name in self._past_names}
+        self._caches = {name: zeros(self._past_type, shape) for name in self._past_names}
+
+
+def zeros(value: Value, shape: tuple[int, ...]) -> OrtValue:
+    """Of this type, in this memory."""
+    if value.dtype == BFLOAT16:
+        made = OrtValue.ortvalue_from_shape_and_type(shape, 16, *value.device)  # TensorProto.BFLOAT16 of onnx.proto
+        made.update_inplace(np.zeros(shape, np.uint16))
+        return made
+    return OrtValue.ortvalue_from_numpy(np.zeros(shape, value.dtype), *value.device)
