@@ -14,6 +14,7 @@ from onnx import TensorProto
 from cohere_lite.export.__main__ import export
 from cohere_lite.export.graph import OPSET
 from cohere_lite.extras import providers
+from cohere_lite.extras.side_by_side import graph_bytes
 from cohere_lite.model import DEMO_FOLDER
 
 CHECKPOINT = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint"
@@ -127,6 +128,18 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def test_a_kernel_for_every_node(exported: Callable[[str], Path], provider: str, name: str) -> None:
     for role in ("encoder", "decoder"):
         assert on_the_cpu(provider, exported(name) / f"{role}.{name}.onnx") == {}
+
+
+@pytest.mark.parametrize(
+    ("provider", "kind"),
+    [
+        ("cuda", "bfloat16"),
+        *((provider, kind) for provider in ("cuda", "directml", "webgpu") for kind in ("float", "float16")),
+    ],
+)
+def test_a_kernel_for_what_lays_clips_side_by_side(tmp_path: Path, provider: str, kind: str) -> None:
+    (tmp_path / "graph.onnx").write_bytes(graph_bytes(2, TensorProto.DataType.Value(kind.upper())))
+    assert on_the_cpu(provider, tmp_path / "graph.onnx") == {}
 
 
 def test_cuda_has_no_float32_cache(exported: Callable[[str], Path]) -> None:

@@ -1,6 +1,7 @@
 """Decoding with caches in a GPU's memory (extras/on_device.py), here in the CPU's with the same calls: what comes out
 is what the ordinary contract gives. tests/test_webgpu.py has a memory that NumPy cannot reach."""
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,21 @@ def test_side_by_side(model: Model, dtype: type) -> None:
         for row, array in zip(found, arrays, strict=False):
             np.testing.assert_array_equal(row[:, : array.shape[2]], array[0])
             assert not row[:, array.shape[2] :].any()
+
+
+def test_side_by_side_in_bfloat16(model: Model) -> None:
+    """By NumPy; bfloat16 is the upper half of float32. The CPU, as CUDA, cannot pad it."""
+    values = []
+    for n in (3, 1):
+        value = OrtValue.ortvalue_from_shape_and_type((1, 2, n, 4), TensorProto.BFLOAT16)
+        value.update_inplace(np.full((1, 2, n, 4), 0x3F80 + n, np.uint16))
+        values.append(value)
+    found = SideBySide(model.contract.decoder)("cross_key_0", values)
+    assert (found.element_type(), found.shape()) == (TensorProto.BFLOAT16, [2, 2, 3, 4])
+    held = np.frombuffer(ctypes.string_at(found.data_ptr(), 96), np.uint16).reshape(2, 2, 3, 4)
+    assert (held[0] == 0x3F83).all()
+    assert (held[1, :, :1] == 0x3F81).all()
+    assert not held[1, :, 1:].any()
 
 
 def test_the_graph_written_by_hand_is_what_onnx_writes() -> None:

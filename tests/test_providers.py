@@ -55,6 +55,7 @@ def options() -> ort.SessionOptions:
         ("cuda", ("cuda", None, {})),
         ("cuda:1", ("cuda", 1, {})),
         ("CUDAExecutionProvider:1", ("cuda", 1, {})),
+        ("webgpuexecutionprovider", ("webgpu", None, {})),  # as the command's option has it
         ("tensorrt:trt_fp16_enable=1,trt_engine_cache_enable=1", "trt_fp16_enable trt_engine_cache_enable"),
         ("cuda:1,arena_extend_strategy=kSame", ("cuda", 1, {"arena_extend_strategy": "kSame"})),
         ("webgpu:ep.webgpu.x=a=b:c/d e", ("webgpu", None, {"ep.webgpu.x": "a=b:c/d e"})),
@@ -369,6 +370,32 @@ def test_openvino_reads_fp32_alone(operators: str, held: str, monkeypatch: pytes
     said = RuntimeError(f"Errors during ONNX translation:\nCheck 'false' failed\nWhile validating '{operators}'")
     error = failure(Plan("openvino", EPS["openvino"], {}, []), monkeypatch, said)
     assert str(error) == f"encoder.int8.onnx holds {held}, which OpenVINO cannot read: export with --precision fp32"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "!node_provider_type.empty() was false. Provider type for MatMul node with name '' is not set.",
+        "Could not find an implementation for MatMul(13) node with name ''",
+    ],
+)
+def test_a_type_without_kernels(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By record: onnxruntime 1.32 with our bf16 export, the WebGPU plugin 0.4.0 and the CPU."""
+    error = failure(Plan("webgpu", EPS["webgpu"], {}, []), monkeypatch, RuntimeError(said))
+    assert isinstance(error, ModelError)
+    assert str(error).startswith(
+        "encoder.int8.onnx holds MatMul in a type for which neither webgpu nor the CPU has a k"
+    )
+    assert str(error).endswith("export with --precision fp16")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate provider")
+def test_a_graph_beside_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the first one: an error of ours. Here the CPU's provider stands for another."""
+    monkeypatch.setattr(opening, "Session", lambda *of: SimpleNamespace(inputs={}, outputs={}))
+    opened = open_on([Plan("webgpu", EPS["cpu"], {}, [])], ENCODER, options)
+    with pytest.raises(ModelError, match=r"encoder\.int8\.onnx: .*[Pp]rotobuf"):
+        opened.beside(b"damaged")
 
 
 def test_webgpu_has_no_padding_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ _GRAPH_ERRORS = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")  # 
 
 # Operators that OpenVINO names among its 25 lines of errors, and what of them it cannot read; INT8 has both.
 _UNREAD = {"DynamicQuantizeMatMul": "DynamicQuantizeMatMul", "QuickGelu": "QuickGelu in float16"}
+# onnxruntime says so of a node that no provider takes; the first where a plugin is asked.
+_NO_KERNEL = re.compile(r"Provider type for (\w+) node|Could not find an implementation for (\w+)\(")
 
 
 def open_on(plans: list[Plan], graph: GraphFile, make_options: Options) -> Session:
@@ -35,7 +37,7 @@ def open_on(plans: list[Plan], graph: GraphFile, make_options: Options) -> Sessi
             "export with --precision fp16 or fp32"
         )
 
-    def opened_on(model: str | bytes) -> ort.InferenceSession:
+    def opened_on(model: str | bytes) -> Session:
         options = make_options()
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for split.py
         providers = None
@@ -44,18 +46,18 @@ def open_on(plans: list[Plan], graph: GraphFile, make_options: Options) -> Sessi
                 options.add_provider_for_devices(plan.devices, plan.options)
         else:
             providers = [*((plan.ep, plan.options) for plan in plans), PROVIDERS["cpu"][0]]
-        # its own fallback to other providers prints to standard output, where the text goes
-        return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        with quiet_log():
+            try:
+                # its own fallback to other providers prints to standard output, where the text goes
+                session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+            except Exception as error:  # onnxruntime's own classes share no base but this one
+                raise _failure(first, graph, error) from error
+        if session.get_providers()[0] != first.ep:  # it only warns, and runs on what is left
+            raise _failure(first, graph, None)
+        return Session(session, graph.path)
 
-    with quiet_log():
-        try:
-            session = opened_on(str(graph.path))
-        except Exception as error:  # onnxruntime's own classes share no base but this one
-            raise _failure(first, graph, error) from error
-    if session.get_providers()[0] != first.ep:  # it only warns, and runs on what is left
-        raise _failure(first, graph, None)
-    opened = Session(session, graph.path)
-    opened.beside = lambda model: Session(opened_on(model), graph.path)
+    opened = opened_on(str(graph.path))
+    opened.beside = opened_on
     _check_memory(first, opened)
     return opened
 
@@ -69,6 +71,12 @@ def _failure(plan: Plan, graph: GraphFile, error: Exception | None) -> Exception
     if unread := [held for operator, held in _UNREAD.items() if plan.name == "openvino" and operator in str(error)]:
         return ModelError(
             f"{graph.path.name} holds {unread[0]}, which OpenVINO cannot read: export with --precision fp32"
+        )
+    if found := _NO_KERNEL.search(str(error)):
+        operator = found[1] or found[2]
+        return ModelError(
+            f"{graph.path.name} holds {operator} in a type for which neither {plan.name} nor the CPU has a kernel "
+            "(bfloat16, unless the provider is cuda): export with --precision fp16"
         )
     said = reason(error) if error else "onnxruntime would run it on the CPU (no such device or driver on this machine?)"
     asked = "".join(f" with {key}={value}" for key, value in plan.options.items())

@@ -80,7 +80,7 @@ def parse_provider(text: str) -> tuple[str, int | None, dict[str, str]]:
     pairs = [item.partition("=")[::2] for item in items]
     if not re.fullmatch(r"\w+", name, re.ASCII) or not all(key and value for key, value in pairs):
         raise OptionError(f"provider {text!r} is not understood; it must be as cuda, cuda:1 or cuda:1,KEY=VALUE,...")
-    name = {ep: known for known, (ep, _) in PROVIDERS.items()}.get(name, name)
+    name = {ep.lower(): known for known, (ep, _) in PROVIDERS.items()}.get(name.lower(), name)
     if name not in PROVIDERS and _plugin(name) is None:
         known = [*PROVIDERS, *(name for name in _plugins() if name not in PROVIDERS)]
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)  # not cpu for gpu

@@ -7,7 +7,7 @@ from typing import Any
 from ..session import OrtValue, Session
 
 _IR_VERSION, _OPSET = 8, 17  # as our exporter's graphs
-_INT64 = 7  # of TensorProto.DataType
+_FLOAT, _INT64, _BFLOAT16 = 1, 7, 16  # of TensorProto.DataType
 
 
 class SideBySide:
@@ -33,10 +33,16 @@ class SideBySide:
 def graph_bytes(n_clips: int, element_type: int) -> bytes:
     """An ONNX model: clip_i, pads_i -> clips.  element_type: a number of TensorProto.DataType."""
     graph = b""
+    given, laid = "clip", "clips"
+    if element_type == _BFLOAT16:  # of which neither CUDA nor the CPU has a Pad; float32 holds its numbers
+        given, laid = "float", "floats"
+        for i in range(n_clips):
+            graph += _node("Cast", [f"clip_{i}"], f"float_{i}", to=_FLOAT)
     for i in range(n_clips):
-        graph += _message(1, _node("Pad", [f"clip_{i}", f"pads_{i}"], f"padded_{i}"))
-    axis = _message(1, b"axis") + _integer(3, 0) + _integer(20, 2)  # an attribute: name, integer, and that it is one
-    graph += _message(1, _node("Concat", [f"padded_{i}" for i in range(n_clips)], "clips") + _message(5, axis))
+        graph += _node("Pad", [f"{given}_{i}", f"pads_{i}"], f"padded_{i}")
+    graph += _node("Concat", [f"padded_{i}" for i in range(n_clips)], laid, axis=0)
+    if element_type == _BFLOAT16:
+        graph += _node("Cast", [laid], "clips", to=_BFLOAT16)
     graph += _message(2, b"side by side")
     for i in range(n_clips):
         graph += _message(11, _value(f"clip_{i}", element_type, 4))
@@ -45,9 +51,13 @@ def graph_bytes(n_clips: int, element_type: int) -> bytes:
     return _integer(1, _IR_VERSION) + _message(7, graph) + _message(8, _integer(2, _OPSET))
 
 
-def _node(op: str, inputs: Sequence[str], output: str) -> bytes:
-    taken = b"".join(_message(1, name.encode()) for name in inputs)
-    return taken + _message(2, output.encode()) + _message(4, op.encode())
+def _node(op: str, inputs: Sequence[str], output: str, **integers: int) -> bytes:
+    """Of a graph.  integers: its attributes"""
+    node = b"".join(_message(1, name.encode()) for name in inputs)
+    node += _message(2, output.encode()) + _message(4, op.encode())
+    for name, value in integers.items():
+        node += _message(5, _message(1, name.encode()) + _integer(3, value) + _integer(20, 2))  # 2: it is an integer
+    return _message(1, node)
 
 
 def _value(name: str, element_type: int, n_axes: int) -> bytes:
