@@ -83,7 +83,7 @@ def load_model(
         raise ModelError(
             f"{files.folder} is {files.precision}, which no CPU runs: use --provider cuda, or another export"
         )
-    turn = Turn(has_threads=n_threads != 1 or opener is not None)
+    turn = Turn(n_threads != 1 or opener is not None, providers)
     with turn.lock:
         turn.check()
         encoder = open_session(files.graphs.encoder, opener, encoder_options, cache)

@@ -1,9 +1,11 @@
 """Whose turn it is to use a model: one thread's at a time; nobody's in a forked child, which lacks onnxruntime's
-threads, or once the process ends: onnxruntime aborts where a daemon thread is at work then."""
+threads, or once the process ends: onnxruntime aborts where a daemon thread is at work then. Models on WebGPU share
+their turns: its sessions have one queue of commands in a process, and two threads in it crash (plugin 0.4.0)."""
 
 import atexit
 import ctypes
 import os
+from collections.abc import Sequence
 from threading import RLock, get_ident
 from weakref import ref
 
@@ -17,10 +19,13 @@ class Turn:
     taken;  contract: holds the sessions;  over: why nobody may use them any more"""
 
     ending: int | None = None  # the thread that ends the process
+    webgpu_lock = RLock()
 
-    def __init__(self, has_threads: bool) -> None:
-        """has_threads: whether onnxruntime has some, or a GPU's state, which a forked child has not."""
-        self.has_threads, self.lock, self.over = has_threads, RLock(), ""
+    def __init__(self, has_threads: bool, providers: Sequence[str] = ()) -> None:
+        """has_threads: whether onnxruntime has some, or a GPU's state, which a forked child has not;  providers: see
+        Transcriber"""
+        on_webgpu = any(name.lower().startswith("webgpu") for name in providers)
+        self.has_threads, self.lock, self.over = has_threads, Turn.webgpu_lock if on_webgpu else RLock(), ""
         self.contract: object = None
         _TURNS.add(ref(self, _TURNS.discard))
 
@@ -48,6 +53,7 @@ def _end_turns() -> None:
 def _inherit_turns() -> None:
     """In a forked child. To destroy a session waits for its threads, for ever, even at the child's end: it is kept for
     good. One that has no threads works, unless another thread, which is not here, was using it."""
+    Turn.webgpu_lock = RLock()  # nobody here releases the parent's
     for turn in filter(None, [reference() for reference in [*_TURNS]]):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(turn))
         if is_free := turn.lock.acquire(blocking=False):

@@ -319,6 +319,23 @@ def test_close_waits_for_the_piece_that_is_being_recognised(transcriber: Transcr
         turn.check()
 
 
+def test_models_on_webgpu_share_their_turns() -> None:
+    """Two threads crash onnxruntime-ep-webgpu 0.4.0, also with a session each."""
+    lock = Turn(True, ["webgpu:0", "cpu"]).lock
+    assert Turn(True, ["WebGpuExecutionProvider"]).lock is lock
+    assert Turn(True, ["cuda:1"]).lock is not Turn(True, ["cuda:1"]).lock
+
+
+@fork
+def test_a_forked_child_has_a_lock_of_its_own_for_webgpu() -> None:
+    """Whoever held the parent's."""
+    lock = Turn(True, ["webgpu"]).lock
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(Turn(True, ["webgpu"]).lock is lock))
+    assert os.waitpid(pid, 0)[1] == 0
+
+
 def test_a_turn_is_forgotten_with_its_model() -> None:
     turn = weakref.ref(Turn(False))
     until(lambda: turn() is None)

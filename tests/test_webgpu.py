@@ -3,6 +3,7 @@ gives is what is expected. The first run of a graph makes its shaders: minutes, 
 
 import json
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,22 @@ def test_caches_in_the_wrong_memory(folder: Callable[[str], Path], monkeypatch: 
     monkeypatch.setattr(session, "_device", lambda info: CPU)
     with pytest.raises(ProviderError, match="caches"):
         load_model(folder("fp32"), ["webgpu"])
+
+
+def test_two_models_in_two_threads(folder: Callable[[str], Path]) -> None:
+    """Without turns the process ends: "encoded dispatch count (16) plus deferred dispatch count (1) exceeds"."""
+    models = [Transcriber(folder("fp32"), providers=["webgpu"]) for _ in range(2)]
+    said: list[str] = []
+
+    def work(model: Transcriber) -> None:
+        said.extend(model.transcribe(SAMPLE).text for _ in range(4))
+
+    threads = [threading.Thread(target=work, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said == [TEXT] * 8
 
 
 def test_the_command(folder: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
