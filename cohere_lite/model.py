@@ -89,19 +89,19 @@ def load_model(
         encoder = open_session(files.graphs.encoder, opener, encoder_options, cache)
         if "mel_mask" in encoder.inputs:
             try:
-                from .extras.masked import unmasked
+                from .devices.masked import unmasked
             except ImportError:
-                raise ModelError(f"{encoder.path} takes a mask, which needs cohere_lite/extras/masked.py") from None
+                raise ModelError(f"{encoder.path} takes a mask, which needs cohere_lite/devices/masked.py") from None
             encoder = unmasked(encoder)
         decoder = open_session(files.graphs.decoder, opener, decoder_options, cache)
         max_chunk_s = _max_chunk_s(encoder)
         contract_type = files.graphs.contract
         if checked := opener or self_check:
             try:
-                from .extras.on_device import on_device
-                from .extras.selfcheck import check_model
+                from .devices.on_device import on_device
+                from .devices.selfcheck import check_model
             except ImportError:
-                needed = "extras/on_device.py and cohere_lite/extras/selfcheck.py, which is not in this copy"
+                needed = "devices/on_device.py and cohere_lite/devices/selfcheck.py, which is not in this copy"
                 raise ProviderError(f"providers other than ['cpu'], and the self-check, need {needed}") from None
             contract_type = on_device(contract_type, decoder)
         turn.contract = contract = contract_type(encoder, decoder, files.config)

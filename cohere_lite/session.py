@@ -50,7 +50,7 @@ class Session:
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         self.inputs = _values(session, path, session.get_inputs(), "get_input_memory_infos")
         self.outputs = _values(session, path, session.get_outputs(), "get_output_memory_infos")
-        self.beside: Callable[[bytes], Session] | None = None  # opens another graph on the same GPU: extras/opening.py
+        self.beside: Callable[[bytes], Session] | None = None  # opens another graph on the same GPU: devices/opening.py
         self._session = session
         self._binding = session.io_binding()
         # the binding alone does not keep the arrays behind the values alive (onnxruntime <= 1.23)
@@ -123,7 +123,7 @@ class Session:
 def _values(session: ort.InferenceSession, path: Path, arguments: list[ort.NodeArg], infos: str) -> dict[str, Value]:
     """infos: the method that tells which memory kernels use: bound in another, shared caches give wrong text."""
     devices = [CPU] * len(arguments)
-    if hasattr(session, infos):  # before onnxruntime 1.24, which extras/providers.py therefore refuses
+    if hasattr(session, infos):  # before onnxruntime 1.24, which devices/providers.py therefore refuses
         devices = [_device(info) for info in getattr(session, infos)()]
     found = {}
     for argument, device in zip(arguments, devices, strict=True):
@@ -183,9 +183,9 @@ def find_opener(providers: Sequence[str]) -> Opener | None:
     if tuple(providers) == ("cpu",):
         return None
     try:
-        from .extras.engines import opener_on
+        from .devices.engines import opener_on
     except ImportError:
-        needed = "cohere_lite/extras/providers.py, which is not in this copy"
+        needed = "cohere_lite/devices/providers.py, which is not in this copy"
         raise ProviderError(f"providers other than ['cpu'] need {needed}") from None
     return opener_on(providers)
 

@@ -76,7 +76,7 @@ class Transcriber:
         size. None: 4 where the model allows it, which are exports of the "fast" contract, on the CPU.
         precision: which of several models in a folder or on the hub: "int8", "q4", "q4f16", "fp16", "fp32", ...; None
         for the best one for the provider (on a CPU int8, then q4).
-        self_check: test caches and kernels at load on the CPU, too, as on every other provider (extras/selfcheck.py).
+        self_check: test caches and kernels at load on the CPU, too, as on every other provider (devices/selfcheck.py).
 
         Raises ModelError, ModelFileNotFound, OptionError, ProviderError.
         """
@@ -99,7 +99,7 @@ class Transcriber:
             "onnxruntime": ort.__version__,
         }  # what a record of a transcription should say of the model
         try:
-            from .extras.split import tell_split
+            from .devices.split import tell_split
         except ImportError:
             return  # a copy without it knows no provider but the CPU
         self.facts |= tell_split(self._model.contract, providers[0], self._model.precision)

@@ -34,7 +34,7 @@ from cohere_lite import OptionError, Pauses, Transcriber, __version__, recording
 from cohere_lite.cli.options import output_paths
 from cohere_lite.cli.run import DEMO_NOTICE, main
 from cohere_lite.cut import MAX_CHUNK_S, SEARCH_S
-from cohere_lite.extras.providers import PROVIDERS
+from cohere_lite.devices.providers import PROVIDERS
 from cohere_lite.extras.raw import RAW_FORMATS
 from cohere_lite.transcribe import BATCH_SIZE
 

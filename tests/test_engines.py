@@ -11,9 +11,9 @@ import pytest
 from test_transcribe import SAMPLE, SAMPLE_TEXT
 
 from cohere_lite import ModelError, Transcriber
+from cohere_lite.devices import selfcheck
+from cohere_lite.devices.masked import PaddedEncoder
 from cohere_lite.export.__main__ import export
-from cohere_lite.extras import selfcheck
-from cohere_lite.extras.masked import PaddedEncoder
 from cohere_lite.model import load_model
 
 pytestmark = pytest.mark.skipif(

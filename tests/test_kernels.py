@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from cohere_lite.devices import providers
+from cohere_lite.devices.side_by_side import graph_bytes
 from cohere_lite.export.__main__ import export
 from cohere_lite.export.graph import OPSET
-from cohere_lite.extras import providers
-from cohere_lite.extras.side_by_side import graph_bytes
 from cohere_lite.model import DEMO_FOLDER
 
 CHECKPOINT = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint"

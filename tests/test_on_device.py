@@ -1,4 +1,4 @@
-"""Decoding with caches in a GPU's memory (extras/on_device.py), here in the CPU's with the same calls: what comes out
+"""Decoding with caches in a GPU's memory (devices/on_device.py), here in the CPU's with the same calls: what comes out
 is what the ordinary contract gives. tests/test_webgpu.py has a memory that NumPy cannot reach."""
 
 import ctypes
@@ -12,9 +12,9 @@ from onnx import TensorProto, helper
 
 from cohere_lite.contracts.fast import FastContract
 from cohere_lite.decode import decode
+from cohere_lite.devices.on_device import DeviceContract, on_device
+from cohere_lite.devices.side_by_side import SideBySide, graph_bytes
 from cohere_lite.export.__main__ import export
-from cohere_lite.extras.on_device import DeviceContract, on_device
-from cohere_lite.extras.side_by_side import SideBySide, graph_bytes
 from cohere_lite.model import Model, load_model
 from cohere_lite.session import OrtValue, Session
 from tools.random_checkpoint import Shape, write_random_checkpoint

@@ -13,8 +13,8 @@ from cohere_lite.audio import open_audio
 from cohere_lite.cli.run import main
 from cohere_lite.contracts.fast import FastContract
 from cohere_lite.decode import decode
+from cohere_lite.devices import providers
 from cohere_lite.export.__main__ import export
-from cohere_lite.extras import providers
 from cohere_lite.model import DEMO_FOLDER, Model, load_model
 
 CHECKPOINT = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint"

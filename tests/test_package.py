@@ -33,8 +33,8 @@ LACKING = [
     ("Transcriber('model').transcribe(b'ID3' + bytes(1000))", "extras/convert.py"),
     (f"Transcriber('model').transcribe({ADPCM_WAV})", "extras/adpcm.py"),
     ("open_audio(b'', raw='8000:u8:1').__enter__()", "extras/raw.py"),
-    ("Transcriber('model', providers=['cuda'])", "extras/providers.py"),
-    ("Transcriber('model', self_check=True)", "extras/selfcheck.py"),
+    ("Transcriber('model', providers=['cuda'])", "devices/providers.py"),
+    ("Transcriber('model', self_check=True)", "devices/selfcheck.py"),
 ]
 
 

@@ -22,10 +22,10 @@ from test_transcribe import SAMPLE, SAMPLE_TEXT
 
 from cohere_lite import ModelError, OptionError, ProviderError, Transcriber
 from cohere_lite.cli.options import parse_arguments
+from cohere_lite.devices import opening, providers, split
+from cohere_lite.devices.opening import open_on
+from cohere_lite.devices.providers import PROVIDERS, Plan, find_plans, parse_provider
 from cohere_lite.export.__main__ import export
-from cohere_lite.extras import opening, providers, split
-from cohere_lite.extras.opening import open_on
-from cohere_lite.extras.providers import PROVIDERS, Plan, find_plans, parse_provider
 from cohere_lite.graphfile import read_graph_file
 from cohere_lite.model import DEMO_FOLDER
 from cohere_lite.session import session_options

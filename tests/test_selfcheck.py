@@ -22,8 +22,8 @@ from cohere_lite.contracts import CONTRACTS
 from cohere_lite.contracts.caches import Caches
 from cohere_lite.contracts.contract import Clip
 from cohere_lite.contracts.fast import FastContract
-from cohere_lite.extras import selfcheck
-from cohere_lite.extras.selfcheck import (
+from cohere_lite.devices import selfcheck
+from cohere_lite.devices.selfcheck import (
     GOLDEN_FOLDER,
     GOLDEN_PRECISIONS,
     check_caches,

@@ -14,8 +14,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cohere_lite import ProviderError, model, session
+from cohere_lite.devices.on_device import zeros
 from cohere_lite.extras import cores
-from cohere_lite.extras.on_device import zeros
 from cohere_lite.graphfile import read_graph_file
 from cohere_lite.model import DEMO_FOLDER
 

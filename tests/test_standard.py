@@ -16,10 +16,10 @@ from cohere_lite import ModelError
 from cohere_lite.contracts.contract import Clip
 from cohere_lite.contracts.fast import FastContract
 from cohere_lite.decode import decode
+from cohere_lite.devices.engines import at_length
+from cohere_lite.devices.masked import MaskedEncoder, PaddedEncoder
+from cohere_lite.devices.on_device import DeviceContract
 from cohere_lite.export.__main__ import export, main
-from cohere_lite.extras.engines import at_length
-from cohere_lite.extras.masked import MaskedEncoder, PaddedEncoder
-from cohere_lite.extras.on_device import DeviceContract
 from cohere_lite.graphfile import read_graph_file
 from cohere_lite.model import Model, load_model
 from cohere_lite.session import Session, open_session, session_options
@@ -157,8 +157,8 @@ def test_padded_equals_transformers(folder: Path, padding: dict[str, PaddedEncod
 
 @pytest.mark.folder
 def test_a_copy_without_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cohere_lite.extras.masked", None)
-    with pytest.raises(ModelError, match=r"fp32\.onnx takes a mask, which needs cohere_lite/extras/masked\.py$"):
+    monkeypatch.setitem(sys.modules, "cohere_lite.devices.masked", None)
+    with pytest.raises(ModelError, match=r"fp32\.onnx takes a mask, which needs cohere_lite/devices/masked\.py$"):
         load_model(folder / "fp32-standard")
 
 

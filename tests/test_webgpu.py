@@ -14,9 +14,9 @@ from cohere_lite import ModelError, ProviderError, Transcriber, session
 from cohere_lite.audio import open_audio
 from cohere_lite.cli.run import main
 from cohere_lite.decode import decode
+from cohere_lite.devices import providers
+from cohere_lite.devices.on_device import DeviceContract
 from cohere_lite.export.__main__ import export
-from cohere_lite.extras import providers
-from cohere_lite.extras.on_device import DeviceContract
 from cohere_lite.model import DEMO_FOLDER, Model, load_model
 from cohere_lite.session import CPU
 

@@ -2,7 +2,8 @@
 
     python -m tools.amalgamate FOLDER [--runtime] [--demo]
 
-Reads    cohere_lite/*.py and contracts/, which are the runtime; extras/ and cli/, unless --runtime; no other folder
+Reads    cohere_lite/*.py and contracts/, which are the runtime; extras/, devices/ and cli/, unless --runtime; no other
+         folder
 Writes   FOLDER/cohere_lite.py: the modules one after the other, in the order in which they use each other, with their
          comments; a module (`import cohere_lite`, `python -m cohere_lite`) and a script (`python cohere_lite.py`) at
          once.  --demo: also FOLDER/demo, the demonstration model, and FOLDER/golden, the self-check's numbers
@@ -21,7 +22,7 @@ from pathlib import Path, PurePosixPath
 
 PACKAGE = Path(__file__).parents[1] / "cohere_lite"
 RUNTIME = ("*.py", "contracts/*.py")
-OPTIONAL = ("extras/*.py", "cli/*.py")
+OPTIONAL = ("extras/*.py", "devices/*.py", "cli/*.py")
 HEAD, END = "__init__.py", "__main__.py"
 LAZY = ("__getattr__", "__dir__")
 WIDTH = 120

@@ -1,5 +1,5 @@
 """Make cohere_lite/golden/: a tiny random model and its logits, which kernels that compute garbage do not give
-(cohere_lite/extras/selfcheck.py).
+(cohere_lite/devices/selfcheck.py).
 
     python -m tools.golden_model [FOLDER]
 
@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from cohere_lite.devices.selfcheck import GOLDEN_FOLDER, GOLDEN_PRECISIONS, run_golden
 from cohere_lite.export.__main__ import export
-from cohere_lite.extras.selfcheck import GOLDEN_FOLDER, GOLDEN_PRECISIONS, run_golden
 from cohere_lite.session import open_session, session_options
 from tools.random_checkpoint import Shape, write_random_checkpoint
 

@@ -27,7 +27,7 @@ from .contract import Clip, Contract, fixed_size
 class FastContract(Contract):
     """One clip's cross-attention keys and values are read where the encoder wrote them; several clips' are laid side by
     side, padded to the longest, with their lengths to mask the padding. Here NumPy does that, in the CPU's memory; in a
-    GPU's, extras/on_device.py."""
+    GPU's, devices/on_device.py."""
 
     name = "fast"
     encoder_graph = {"mel"}, {"cross_key_0", "cross_value_0"}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..audio import open_audio
 from ..contracts import Contract
-from ..extras.masked import unmasked
+from ..devices.masked import unmasked
 from ..model import DEMO_FOLDER, ModelFiles
 from ..session import Session, ort
 from .pages import forgetting_pages

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from ..cut import MAX_CHUNK_S
 from ..errors import ModelError, logger
+from ..extras.prepared import engine_folder
 from ..graphfile import GraphFile, fields
 from ..mel import HOP_LENGTH, N_MELS, SAMPLE_RATE
 from ..session import Cache, Opener, Options, Session, open_session, ort
 from .masked import MEL, MEL_MASK, PaddedEncoder
 from .opening import open_on
-from .prepared import engine_folder
 from .providers import Plan, find_plans
 
 _COMPILERS = ("tensorrt", "coreml")
