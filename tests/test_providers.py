@@ -7,6 +7,7 @@ onnxruntime-ep-openvino, and for WebGPU on a CPU ORT_WEBGPU_EP_ALLOW_SOFTWARE_AD
 chromium's: VK_ICD_FILENAMES=/usr/lib/chromium/vk_swiftshader_icd.json."""
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -257,6 +258,26 @@ def test_a_plugin_and_one_built_in(plugin: Callable, gpu_package: list[str]) -> 
     plugin(1)
     with pytest.raises(OptionError, match="but abacus is a plugin, cuda is built in, and one session takes one kind"):
         find_plans(["abacus", "cuda"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_cannot_use_what_its_parent_used(plugin: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By record: with onnxruntime-ep-webgpu 0.4.0 the child waits for ever, and CUDA cannot be initialised. One that the
+    parent has not used can be."""
+    monkeypatch.setattr(providers, "_OPENED", {"cuda"})
+    plugin(1)
+    find_plans(["abacus"])
+    refused = {}
+    for name in ("abacus", "cuda", "qnn"):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                find_plans([name])
+            except ProviderError as error:
+                os._exit(1 if "was in use before this process was forked" in str(error) else 2)
+            os._exit(3)
+        refused[name] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert refused == {"abacus": 1, "cuda": 1, "qnn": 2}
 
 
 # -- opening

@@ -4,6 +4,7 @@ onnxruntime has some built in, depending on its package; others are packages of 
 
 import difflib
 import importlib
+import os
 import pkgutil
 import re
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,9 @@ _NVIDIA = ("cuda", "tensorrt")
 _NUMBERED = (*_NVIDIA, "directml")  # built in, they take an option device_id
 
 _LOADED: dict[str, str] = {}  # plugins: onnxruntime's name of each
+_OPENED: set[str] = set()  # in this process, or in one that it was forked from
+_INHERITED: set[str] = set()  # those: WebGPU waits in the child, for ever, for threads of the parent's
+getattr(os, "register_at_fork", lambda **_: None)(after_in_child=lambda: _INHERITED.update(_OPENED))  # POSIX
 
 
 class Plan(NamedTuple):
@@ -60,6 +64,11 @@ def find_plans(providers: Sequence[str]) -> list[Plan]:
             f"onnxruntime {ort.__version__} does not tell which memory {names[0]} uses: pip install -U onnxruntime "
             "(1.24.4 or newer)"
         )
+    if inherited := [name for name, _, _ in asked if name in _INHERITED]:
+        raise ProviderError(
+            f"{inherited[0]} was in use before this process was forked, and works in the parent alone: start processes "
+            'with "spawn" or "forkserver"'
+        )
     plans = []
     with quiet_log():
         for name, number, options in asked:
@@ -69,6 +78,7 @@ def find_plans(providers: Sequence[str]) -> list[Plan]:
     if len({bool(plan.devices) for plan in plans}) > 1:
         kinds = [f"{plan.name} is {'a plugin' if plan.devices else 'built in'}" for plan in plans]
         raise OptionError(f"providers is {providers!r}, but {', '.join(kinds)}, and one session takes one kind")
+    _OPENED.update(plan.name for plan in plans)
     return plans
 
 
