@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from cohere_lite.audio import mix, open_audio, stretch, usable_frames
 from cohere_lite.errors import AudioError, NotWav
+from cohere_lite.extras.payload import _file_in
 from cohere_lite.wav import open_wav
 
 PCM, MS_ADPCM, FLOAT, A_LAW, MU_LAW, IMA_ADPCM, EXTENSIBLE = 1, 2, 3, 6, 7, 0x11, 0xFFFE
@@ -811,7 +812,11 @@ def test_mutated_headers(build, coding, data, changes, cut):
     outcome(bytes(file[: len(file) - cut]))
 
 
-@given(st.sampled_from(BUILDERS), st.sampled_from(CODINGS), st.integers(1, 2), st.binary(max_size=300))
+# Hypothesis also tries constants that it finds in our sources, beginnings of other files among them, which are refused.
+SOUND = st.binary(max_size=400).filter(lambda data: _file_in(data) is None)
+
+
+@given(st.sampled_from(BUILDERS), st.sampled_from(CODINGS), st.integers(1, 2), SOUND)
 def test_any_integers_stay_within_one(build, coding, channels, data):
     """The mean of the channels of any data in an integer coding; floats can be anything that is finite."""
     if coding["tag"] != FLOAT:
@@ -824,7 +829,7 @@ def test_any_integers_stay_within_one(build, coding, channels, data):
     st.sampled_from(BUILDERS),
     st.sampled_from(CODINGS),
     st.integers(1, 2),
-    st.binary(max_size=400),
+    SOUND,
     st.sampled_from([None, 0, 200]),
     st.lists(st.integers(1, 100), min_size=1, max_size=5),
     st.booleans(),
