@@ -257,6 +257,23 @@ def test_a_copy_without_golden_numbers_says_so(
     assert caplog.messages == ["kernels were not compared with golden numbers: cohere_lite/golden is not in this copy"]
 
 
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs", None])
+@pytest.mark.parametrize("name", ["logits.npy", "encoder.int8.onnx"])
+def test_golden_files_that_are_damaged_or_missing(
+    content: bytes | None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Empty, a Git LFS pointer, and not there."""
+    shutil.copytree(GOLDEN_FOLDER, tmp_path / "golden")
+    monkeypatch.setattr(selfcheck, "GOLDEN_FOLDER", tmp_path / "golden")
+    (tmp_path / "golden" / name).unlink()
+    if content is not None:
+        (tmp_path / "golden" / name).write_bytes(content)
+    with pytest.raises(
+        ModelError, match=r"the small int8 model .* does not run: |golden, the self-check's own, is not c"
+    ):
+        check_kernels("int8", True, open_graph)
+
+
 def test_shipped_files_are_what_the_tool_makes(tmp_path: Path) -> None:
     """By construction: the same graphs, and the same weights but for the relative keys, which another BLAS may round
     otherwise."""
