@@ -100,7 +100,7 @@ def test_logits_that_are_not_numbers() -> None:
         def step(self, tokens):
             return super().step(tokens) * np.float32(np.nan)
 
-    with pytest.raises(ModelError, match="nan% off"):
+    with pytest.raises(ModelError, match=r"logits are not numbers: .* bf16 and fp32"):
         check_caches(demo(Nan), "int8")
 
 
@@ -322,7 +322,9 @@ def test_what_fails_is_said_of_the_provider() -> None:
     def check(provider: str, on_cpu: bool) -> None:
         check_model(demo(WrongMemory), "int8", provider, on_cpu, open_graph)
 
-    with pytest.raises(ProviderError, match=rf"^webgpu failed the self-check: .*{LOST}; --provider cpu works, .*$"):
+    with pytest.raises(
+        ProviderError, match=rf"^webgpu failed the self-check: .*{LOST}; --provider cpu, or .*$"
+    ):
         check("webgpu", False)
     with pytest.raises(ModelError, match=f"^tokens .*{LOST}$"):
         check("cpu", True)

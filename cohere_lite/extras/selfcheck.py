@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..contracts.contract import Clip, Contract
 from ..contracts.fast import FastContract
+from ..decode import NOT_NUMBERS
 from ..errors import ModelError, ProviderError, logger
 from ..graphfile import GraphFile, read_graph_file
 from ..mel import SAMPLE_RATE
@@ -54,7 +55,7 @@ def check_model(
         if on_cpu:
             raise
         raise ProviderError(
-            f"{provider} failed the self-check: {error}; --provider cpu works, another version of {provider} may"
+            f"{provider} failed the self-check: {error}; --provider cpu, or another version of {provider}, may work"
         ) from error
 
 
@@ -76,7 +77,9 @@ def check_caches(contract: Contract, precision: str) -> None:
     contract.release()
     allowed = MAX_APART_INT8 if "int8" in precision or precision == "unknown" else MAX_APART
     for how, logits in found.items():
-        if not (apart := _apart(logits, expected)) <= allowed:  # NaN, too
+        if not np.isfinite([logits, expected]).all():
+            raise ModelError(NOT_NUMBERS)
+        if not (apart := _apart(logits, expected)) <= allowed:
             raise ModelError(
                 f"tokens fed one by one {how} give logits that are {apart:.0%} off those of the same tokens fed at "
                 f"once ({allowed:.0%} allowed): the decoder does not find in its caches what it wrote there"
