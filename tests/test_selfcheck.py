@@ -322,9 +322,7 @@ def test_what_fails_is_said_of_the_provider() -> None:
     def check(provider: str, on_cpu: bool) -> None:
         check_model(demo(WrongMemory), "int8", provider, on_cpu, open_graph)
 
-    with pytest.raises(
-        ProviderError, match=rf"^webgpu failed the self-check: .*{LOST}; --provider cpu, or .*$"
-    ):
+    with pytest.raises(ProviderError, match=rf"^webgpu failed the self-check: .*{LOST}; --provider cpu, or .*$"):
         check("webgpu", False)
     with pytest.raises(ModelError, match=f"^tokens .*{LOST}$"):
         check("cpu", True)
