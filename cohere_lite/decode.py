@@ -13,6 +13,10 @@ from .errors import ModelError, OptionError
 # so often and over so many tokens. People do say "no no no no", and choruses come back: at their own pace.
 LOOP_TOKENS_PER_S, LOOP_TOKENS, LOOP_REPEATS = 10, 24, 4
 LOOP_NGRAM = 20  # tokens; the longest that is looked for
+NOT_NUMBERS = (
+    "the decoder's logits are not numbers: a damaged model, or one too large for its precision (numbers of float16 end "
+    "at 65504; those of bf16 and fp32 do not)"
+)
 
 
 class Decoded(NamedTuple):
@@ -43,10 +47,7 @@ def decode(contract: Contract, clips: Sequence[Clip], prompt: Sequence[int], end
     for _ in range(len(prompt), contract.max_positions + 1):
         best, highest_logprobs = contract.choose(tokens)
         if not np.isfinite(highest_logprobs).all():
-            raise ModelError(
-                "the decoder's logits are not numbers: a damaged model, or one too large for its precision (numbers of "
-                "float16 end at 65504; those of bf16 and fp32 do not)"
-            )
+            raise ModelError(NOT_NUMBERS)
         for clip, token, logprob in zip(rows, best, highest_logprobs, strict=True):
             logprobs[clip].append(float(logprob))
             if token == end_of_text:

@@ -100,8 +100,8 @@ def load_model(
             try:
                 from .devices.on_device import on_device
                 from .devices.selfcheck import check_model
-            except ImportError:
-                needed = "devices/on_device.py and cohere_lite/devices/selfcheck.py, which is not in this copy"
+            except ImportError as error:
+                needed = f"cohere_lite/devices/selfcheck.py, which is not in this copy, or not whole ({error})"
                 raise ProviderError(f"providers other than ['cpu'], and the self-check, need {needed}") from None
             contract_type = on_device(contract_type, decoder)
         turn.contract = contract = contract_type(encoder, decoder, files.config)

@@ -184,8 +184,8 @@ def find_opener(providers: Sequence[str]) -> Opener | None:
         return None
     try:
         from .devices.engines import opener_on
-    except ImportError:
-        needed = "cohere_lite/devices/providers.py, which is not in this copy"
+    except ImportError as error:
+        needed = f"cohere_lite/devices/providers.py, which is not in this copy, or not whole ({error})"
         raise ProviderError(f"providers other than ['cpu'] need {needed}") from None
     return opener_on(providers)
 

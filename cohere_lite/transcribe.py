@@ -73,7 +73,7 @@ class Transcriber:
         cache: folder for prepared copies of large models, or "off"; None for what COHERE_LITE_CACHE says, or the
         system's place for caches. A model's first start writes one, later ones load it in a fraction of the time.
         batch_size: pieces of a long recording that are decoded side by side, 1 or more; each takes 60 MB at the real
-        size. None: 4 where the model allows it, which are exports of the "fast" contract, on the CPU.
+        size. None: 4 where the model allows it, which are exports of the "fast" contract.
         precision: which of several models in a folder or on the hub: "int8", "q4", "q4f16", "fp16", "fp32", ...; None
         for the best one for the provider (on a CPU int8, then q4).
         self_check: test caches and kernels at load on the CPU, too, as on every other provider (devices/selfcheck.py).
@@ -87,9 +87,7 @@ class Transcriber:
         self._model = load_model(model, providers, threads, spin, cache, precision, bool(self_check))
         takes_batches = self._model.contract.takes_batches
         if (batch_size or 1) > 1 and not takes_batches:
-            raise OptionError(
-                f'batch_size is {batch_size}, but only exports of the "fast" contract take more than 1, on the CPU'
-            )
+            raise OptionError(f'batch_size is {batch_size}, but only exports of the "fast" contract take more than 1')
         self._batch_size = batch_size or (BATCH_SIZE if takes_batches else 1)
         self.facts: dict[str, Any] = {
             "name": "demonstration" if model is None else fspath(model),

@@ -93,4 +93,4 @@ def test_float16_is_refused_in_one_sentence(tmp_path: Path, capfd: pytest.Captur
     said = capfd.readouterr()
     assert said.out == ""
     assert said.err.strip().count("\n") == 0
-    assert "QuickGelu in float16, which OpenVINO cannot read: export with --precision fp32" in said.err
+    assert "QuickGelu in 16 bits, which OpenVINO cannot read: export with --precision fp32" in said.err

@@ -208,6 +208,22 @@ print(Transcriber().transcribe(DEMO_FOLDER / "sample.wav").text)
     assert run(code, tmp_path).strip() == SAMPLE_TEXT
 
 
+@pytest.mark.parametrize("missing", ["opening", "masked", "on_device", "side_by_side"])
+def test_the_file_that_a_provider_lacks_is_named(missing: str, tmp_path: Path) -> None:
+    """In a copy that has the others."""
+    copy = shutil.copytree(PACKAGE, vendored(tmp_path), ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "extras" / f"{missing}.py").unlink()
+    code = """
+from app.vendor.speech import ProviderError, Transcriber
+for options in {"providers": ["cuda"]}, {"self_check": True}:
+    try:
+        Transcriber(**options)
+    except ProviderError as error:
+        print(error)
+"""
+    assert f"app.vendor.speech.extras.{missing}'" in run(code, tmp_path)
+
+
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a project with a copy of the runtime alone, app/vendor/speech, and a model."""

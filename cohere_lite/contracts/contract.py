@@ -87,7 +87,8 @@ class Contract:
                 # INT8 products make numbers of NaN again, and the decoder words of these.
                 raise ModelError(
                     f"{self.encoder.path.name} gave NaN for {seconds:.2f} s of audio: a damaged model, or one whose "
-                    "front end or precision fails on such audio (seen: clips of one frame, a mel matrix in 4 bits)"
+                    "front end or precision fails on such audio (seen: clips of one frame, a mel matrix in 4 bits, "
+                    "numbers beyond float16's, which end at 65504: bf16 and fp32 have them)"
                 )
         return Clip(seconds, values)
 

@@ -19,7 +19,7 @@ _KEY_PADDING_MASK = 4  # which input of MultiHeadAttention it is
 _GRAPH_ERRORS = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")  # onnxruntime's, of the file alone
 
 # Operators that OpenVINO names among its 25 lines of errors, and what of them it cannot read; INT8 has both.
-_UNREAD = {"DynamicQuantizeMatMul": "DynamicQuantizeMatMul", "QuickGelu": "QuickGelu in float16"}
+_UNREAD = {"DynamicQuantizeMatMul": "DynamicQuantizeMatMul", "QuickGelu": "QuickGelu in 16 bits"}
 # onnxruntime says so of a node that no provider takes; the first where a plugin is asked.
 _NO_KERNEL = re.compile(r"Provider type for (\w+) node|Could not find an implementation for (\w+)\(")
 
@@ -76,7 +76,7 @@ def _failure(plan: Plan, graph: GraphFile, error: Exception | None) -> Exception
         operator = found[1] or found[2]
         return ModelError(
             f"{graph.path.name} holds {operator} in a type for which neither {plan.name} nor the CPU has a kernel "
-            "(bfloat16, unless the provider is cuda): export with --precision fp16"
+            "(bfloat16, unless the provider is cuda): export with --precision fp16 or fp32"
         )
     said = reason(error) if error else "onnxruntime would run it on the CPU (no such device or driver on this machine?)"
     asked = "".join(f" with {key}={value}" for key, value in plan.options.items())

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..contracts.contract import Clip, Contract
 from ..contracts.fast import FastContract
+from ..decode import NOT_NUMBERS
 from ..errors import ModelError, ProviderError, logger
 from ..graphfile import GraphFile, read_graph_file
 from ..mel import SAMPLE_RATE
@@ -54,7 +55,7 @@ def check_model(
         if on_cpu:
             raise
         raise ProviderError(
-            f"{provider} failed the self-check: {error}; --provider cpu works, another version of {provider} may"
+            f"{provider} failed the self-check: {error}; --provider cpu, or another version of {provider}, may work"
         ) from error
 
 
@@ -76,7 +77,9 @@ def check_caches(contract: Contract, precision: str) -> None:
     contract.release()
     allowed = MAX_APART_INT8 if "int8" in precision or precision == "unknown" else MAX_APART
     for how, logits in found.items():
-        if not (apart := _apart(logits, expected)) <= allowed:  # NaN, too
+        if not np.isfinite([logits, expected]).all():
+            raise ModelError(NOT_NUMBERS)
+        if not (apart := _apart(logits, expected)) <= allowed:
             raise ModelError(
                 f"tokens fed one by one {how} give logits that are {apart:.0%} off those of the same tokens fed at "
                 f"once ({allowed:.0%} allowed): the decoder does not find in its caches what it wrote there"
@@ -95,9 +98,15 @@ def check_kernels(
         logger.info("kernels were not compared with golden numbers: cohere_lite/golden is not in this copy")
         return
     name = golden_precision(precision, on_cpu)
-    found = run_golden(GOLDEN_FOLDER, name, open_graph, is_standard)
+    try:
+        expected = np.load(GOLDEN_FOLDER / "logits.npy")
+        found = run_golden(GOLDEN_FOLDER, name, open_graph, is_standard)
+    except ModelError as error:
+        raise ModelError(f"the small {name} model of the self-check does not run: {error}") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"{GOLDEN_FOLDER}, the self-check's own, is not complete: {error}") from error
     allowed = MAX_OFF_INT8 if name in ("int8", "int4") else MAX_OFF  # int4's encoder is INT8
-    if not (off := _apart(found, np.load(GOLDEN_FOLDER / "logits.npy"))) <= allowed:  # NaN, too
+    if not (off := _apart(found, expected)) <= allowed:  # NaN, too
         raise ModelError(
             f"logits of a small {name} model are {off:.1%} off their golden numbers ({allowed:.1%} allowed): kernels "
             f"that onnxruntime {ort.__version__} chooses on this machine compute wrong numbers"

@@ -107,7 +107,7 @@ def bandwidth(provider: str, work: Path, precision: str, sizes: Sizes) -> dict[s
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "copy.onnx"
-        with Graph(path, "fp32") as graph:
+        with Graph(path, "float") as graph:
             graph.input("x", "float32", ["n"])
             graph.output("y", "float32", ["n"])
             graph.output("last", "float32", [1])  # it reaches the host when the copy is done
