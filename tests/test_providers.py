@@ -603,12 +603,3 @@ def test_openvino(caplog: pytest.LogCaptureFixture) -> None:
     assert transcriber.transcribe(SAMPLE).text == SAMPLE_TEXT
     assert transcriber.facts["on_cpu"]["encoder"]["DynamicQuantizeMatMul"] == 6 * 8 + 3
     assert "51 DynamicQuantizeMatMul run on the CPU: export with --precision fp32" in caplog.text
-
-
-@webgpu
-def test_the_command_with_webgpu() -> None:
-    """One sentence on standard error, but for what the Vulkan driver writes there."""
-    result = subprocess.run([*COMMAND, "--provider", "webgpu", SAMPLE], capture_output=True, text=True)
-    said = [line for line in result.stderr.splitlines() if "XDG_RUNTIME_DIR" not in line]
-    assert (result.returncode, result.stdout, len(said)) == (1, "", 1)
-    assert said[0].startswith("error: decoder.int8.onnx gives MultiHeadAttention a key_padding_mask")
