@@ -212,7 +212,7 @@ print(Transcriber().transcribe(DEMO_FOLDER / "sample.wav").text)
 def test_the_file_that_a_provider_lacks_is_named(missing: str, tmp_path: Path) -> None:
     """In a copy that has the others."""
     copy = shutil.copytree(PACKAGE, vendored(tmp_path), ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "extras" / f"{missing}.py").unlink()
+    (copy / "devices" / f"{missing}.py").unlink()
     code = """
 from app.vendor.speech import ProviderError, Transcriber
 for options in {"providers": ["cuda"]}, {"self_check": True}:
@@ -221,7 +221,7 @@ for options in {"providers": ["cuda"]}, {"self_check": True}:
     except ProviderError as error:
         print(error)
 """
-    assert f"app.vendor.speech.extras.{missing}'" in run(code, tmp_path)
+    assert f"app.vendor.speech.devices.{missing}'" in run(code, tmp_path)
 
 
 @pytest.fixture(scope="module")
