@@ -176,11 +176,16 @@ def test_warnings_go_to_stderr(tmp_path: Path) -> None:
     assert split[0].endswith("cut.wav: [0] 0:00 to 0:01: the model reached its limit of tokens; words are missing")
 
 
+NO_DIRECTML = "error: directml is not installed; this onnxruntime"
+if not hasattr(onnxruntime.InferenceSession, "get_input_memory_infos"):  # before 1.24
+    NO_DIRECTML = f"error: onnxruntime {onnxruntime.__version__} does not tell which memory directml uses: pip install -U"
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["--model", "nowhere", "a.wav"], "error: nowhere does not exist; a model is a folder"),
-        (["--provider", "directml", "a.wav"], "error: directml is not installed; this onnxruntime"),
+        (["--provider", "directml", "a.wav"], NO_DIRECTML),
     ],
 )
 def test_a_model_that_cannot_be_used(args: list[str], message: str) -> None:
