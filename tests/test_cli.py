@@ -178,7 +178,7 @@ def test_warnings_go_to_stderr(tmp_path: Path) -> None:
 
 NO_DIRECTML = "error: directml is not installed; this onnxruntime"
 if not hasattr(onnxruntime.InferenceSession, "get_input_memory_infos"):  # before 1.24
-    NO_DIRECTML = f"error: onnxruntime {onnxruntime.__version__} does not tell which memory directml uses: pip install -U"
+    NO_DIRECTML = f"error: onnxruntime {onnxruntime.__version__} does not tell which memory directml uses: pip install"
 
 
 @pytest.mark.parametrize(
