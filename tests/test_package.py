@@ -333,3 +333,24 @@ def test_onnxruntime_is_imported_in_one_place() -> None:
     """Else its telemetry would be on (session.py)."""
     places = [path for path, source in SOURCES.items() if re.search(r"(import|from) onnxruntime", source)]
     assert places == ["session.py"]
+
+
+def test_the_export_without_devices(tmp_path: Path) -> None:
+    """Of a checkpoint it needs none of it; what needs a part of the package that is left out is not told to pip."""
+    pytest.importorskip("safetensors")
+    copy = shutil.copytree(PACKAGE, vendored(tmp_path), ignore=shutil.ignore_patterns("__pycache__", "devices"))
+    assert not (copy / "devices").exists()
+    code = """
+import sys
+from app.vendor.speech.export.__main__ import main
+print(main(["CHECKPOINT", "ordinary"]), main(["CHECKPOINT", "standard", "--contract", "static", "--precision", "fp32"]))
+sys.stderr = sys.stdout
+print(main(["CHECKPOINT", "masked", "--precision", "fp32", "--operators", "standard"]))
+print(main(["standard", "converted", "--precision", "fp32", "--operators", "standard"]))
+""".replace("CHECKPOINT", str(CHECKOUT / "tools" / "demo" / "checkpoint"))
+    assert run(code, tmp_path).splitlines() == [
+        "0 0",
+        "0",
+        "error: No module named 'app.vendor.speech.devices'; it is not in this copy",
+        "1",
+    ]

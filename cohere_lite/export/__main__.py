@@ -301,7 +301,10 @@ def main(argv: list[str] | None = None) -> int:
             args.operators == "standard",
         )
     except ImportError as error:
-        print(f"error: {error}; the export needs: pip install 'cohere-lite[export]'", file=sys.stderr)
+        package = (__package__ or "").rpartition(".")[0]
+        is_ours = (error.name or "").startswith(f"{package}.")
+        needed = "it is not in this copy" if is_ours else "the export needs: pip install 'cohere-lite[export]'"
+        print(f"error: {error}; {needed}", file=sys.stderr)
         return 1
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ..audio import open_audio
 from ..contracts import Contract
-from ..devices.masked import unmasked
 from ..model import DEMO_FOLDER, ModelFiles
 from ..session import Session, ort
 from .pages import forgetting_pages
@@ -109,7 +108,11 @@ class _Graphs:
     def __init__(self, files: ModelFiles) -> None:
         graphs = files.graphs.encoder, files.graphs.decoder
         encoder, decoder = (Session(_open(graph.path), graph.path) for graph in graphs)
-        self.contract: Contract = files.graphs.contract(unmasked(encoder), decoder, files.config)
+        if "mel_mask" in encoder.inputs:
+            from ..devices.masked import unmasked  # a copy for other exports works without
+
+            encoder = unmasked(encoder)
+        self.contract: Contract = files.graphs.contract(encoder, decoder, files.config)
         self.weights = [graph.path.parent / name for graph in graphs for name in graph.external_bytes]
 
     def answer(
