@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("model").add_argument
     add("-m", "--model", type=_named, metavar="FOLDER", help="encoder, decoder, tokens.txt; or OWNER/NAME on the hub")
-    add("--precision", metavar="NAME", help="of several: int8, q4, fp16, q8f16 ... (default: the best one for the provider)")
+    add("--precision", metavar="NAME", help="of several: int8, q4, fp16, ... (default: the best one for the provider)")
     add(
         "--provider",
         type=_provider,
