@@ -186,6 +186,7 @@ def _write_files(
     from .decoder import write_decoder
     from .encoder import write_encoder
     from .graph import Graph
+    from .step import write_step
 
     dims = source.dimensions
     metadata = {"model_type": MODEL_TYPE, "contract": contract}
@@ -201,6 +202,8 @@ def _write_files(
     with Graph(out / f"decoder.{name}.onnx", product, float_type) as decoder:
         write_decoder(decoder, source, contract)
         decoder.save(metadata | {"precision": name})
+    if contract == "fast" and decoder.for_devices:
+        write_step(out / f"decoder.{name}.onnx", max_encoder_frames)
     source.finish()
     moved = {**encoder.moved, **decoder.moved}
     said = [
