@@ -250,6 +250,8 @@ def test_the_graph_of_a_step_is_for_gpus(on_cpu: bool, expected: list[str]) -> N
     """By hand."""
     held = ["tokens.txt", "decoder.fp16.onnx", "encoder.fp16.onnx", "step.fp16.onnx", "step.fp32.onnx"]
     assert _choose_files("demo/tiny", held, None, on_cpu) == expected
+    capitals = ["ENCODER.onnx", "DECODER.onnx", "tokens.txt"]  # whose step would have the decoder's own name
+    assert _choose_files("demo/tiny", capitals, None, on_cpu) == capitals
 
 
 @pytest.mark.reference
