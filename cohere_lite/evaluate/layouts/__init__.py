@@ -1,0 +1,1 @@
+"""Data sets as people have them: one file per layout."""
