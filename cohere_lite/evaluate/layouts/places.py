@@ -2,7 +2,7 @@
 fetched than is read."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -27,7 +27,7 @@ class Place(Protocol):
         """A file to read and seek in. Raises OSError."""
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file. A repository on the hub is not asked: its lists are believed."""
+        """Whether there is such a file."""
 
     def audio(self, path: str) -> Callable[[], bytes | Path]:
         """What gives a recording: its path, or its bytes."""
@@ -70,8 +70,9 @@ class Folder:
 class Repository:
     """A data set of the Hugging Face hub, at one commit."""
 
-    def __init__(self, name: str, revision: str, files: list[str]) -> None:
-        self.name, self._revision, self.files = name, revision, files
+    def __init__(self, name: str, revision: str, paths: Iterable[str]) -> None:
+        self.name, self._revision, self._paths = name, revision, frozenset(paths)
+        self.files = sorted(path for path in self._paths if path.endswith(_DESCRIBING))
 
     def open(self, path: str) -> BinaryIO:
         """See Place."""
@@ -81,7 +82,7 @@ class Repository:
 
     def exists(self, path: str) -> bool:
         """See Place."""
-        return True
+        return path in self._paths
 
     def audio(self, path: str) -> Callable[[], bytes | Path]:
         """See Place."""
@@ -117,10 +118,10 @@ def find_repository(name: str) -> Place:
         reason, cause = f"the Hugging Face hub does not answer ({one_line(error)})", error
     for revision in (_PARQUET_REVISION, "main"):
         try:
-            folder = Folder(
-                Path(snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True))
-            )
-        except Exception:
+            # Without patterns, the whole repository would have to be in the cache.
+            options = {"repo_type": "dataset", "revision": revision, "local_files_only": True, "allow_patterns": []}
+            folder = Folder(Path(snapshot_download(name, **options)))
+        except Exception:  # there is none, which is said below
             continue
         if folder.files:
             folder.name = name
@@ -135,7 +136,7 @@ def _newest(name: str) -> Repository:
     def at(revision: str) -> Repository:
         commit = api.repo_info(name, repo_type="dataset", revision=revision, timeout=timeout).sha
         tree = api.list_repo_tree(name, recursive=True, revision=commit, repo_type="dataset")
-        return Repository(name, commit or revision, sorted(item.path for item in tree if item.path.endswith(_DESCRIBING)))
+        return Repository(name, commit or revision, [item.path for item in tree])
 
     api, timeout = HfApi(), constants.HF_HUB_ETAG_TIMEOUT
     main = at("main")
