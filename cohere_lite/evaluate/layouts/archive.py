@@ -37,7 +37,7 @@ class Archive:
     def _open(self) -> BinaryIO:
         file = self._place.open(self._path)
         if self._path.endswith("gz"):
-            unpacked = cast(BinaryIO, TemporaryFile())
+            unpacked = cast(BinaryIO, TemporaryFile())  # noqa: SIM115 - open as long as the archive
             with file, gzip.open(file) as packed:
                 shutil.copyfileobj(packed, unpacked, 1 << 20)
             file = unpacked

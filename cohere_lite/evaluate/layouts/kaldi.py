@@ -63,14 +63,10 @@ def _find(entry: str, folder: str, request: Request) -> Path | None:
     if entry.endswith("|"):
         command = shlex.split(entry[:-1])
         if command[:1] != ["flac"] or any(word.startswith("-") and word.strip("-cds") for word in command[1:]):
-            raise EvaluateError(
-                f"{request.spec}: wav.scp has a command, which is not run: {entry}; write files instead"
-            )
+            raise EvaluateError(f"{request.spec}: wav.scp has a command, which is not run: {entry}; name files there")
         entry = command[-1]
     if entry.rpartition(".ark:")[2].isdigit():
-        raise EvaluateError(
-            f"{request.spec}: wav.scp names an archive, {entry}, which is not read; write files instead"
-        )
+        raise EvaluateError(f"{request.spec}: wav.scp has an archive, which is not read: {entry}; name files there")
     if not isinstance(request.place, Folder):
         raise EvaluateError(f"{request.spec}: wav.scp is read from a folder of this machine")
     paths = request.place.root / folder / entry, request.place.root / entry, Path(entry)

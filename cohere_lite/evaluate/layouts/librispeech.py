@@ -17,12 +17,9 @@ def read_librispeech(request: Request) -> Iterator[Utterance] | None:
     lists = [path for path in request.place.files if path.endswith(".trans.txt")]
     if not lists:
         return None
-    # subset / speaker / chapter / list
-    subsets = {"/".join(path.split("/")[:-3]): path for path in lists}
-    chosen = choose([posixpath.join(subset, "trans.txt") for subset in subsets], request, "subsets")
-    return _read_lists(
-        [path for path in lists if posixpath.join("/".join(path.split("/")[:-3]), "trans.txt") in chosen], request
-    )
+    subset = {path: "/".join([*path.split("/")[:-3], "trans.txt"]) for path in lists}  # of subset/speaker/chapter/list
+    chosen = choose(sorted({*subset.values()}), request, "subsets")
+    return _read_lists([path for path in lists if subset[path] in chosen], request)
 
 
 def _read_lists(paths: list[str], request: Request) -> Iterator[Utterance]:

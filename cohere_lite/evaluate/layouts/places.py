@@ -3,6 +3,7 @@ fetched than is read."""
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -107,25 +108,25 @@ def find_repository(name: str) -> Place:
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
     except ImportError as error:
         raise EvaluateError(f"{name}: there is no such folder here, and for the hub: {needed(error)}") from error
-    page = f"https://huggingface.co/datasets/{name}"
     try:
         return _newest(name)
-    except GatedRepoError as error:  # which is a RepositoryNotFoundError, too
-        reason, cause = f"it is gated: accept its terms at {page}, then `hf auth login`, or set HF_TOKEN", error
-    except RepositoryNotFoundError as error:
-        reason, cause = "neither a folder here nor a data set of the Hugging Face hub has this name", error
-    except Exception as error:
+    except Exception as error:  # of httpx, httpx2 or requests, as huggingface_hub's version has it
         reason, cause = f"the Hugging Face hub does not answer ({one_line(error)})", error
+        if isinstance(error, GatedRepoError):  # which is a RepositoryNotFoundError, too
+            page = f"https://huggingface.co/datasets/{name}"
+            reason = f"it is gated: accept its terms at {page}, then `hf auth login`, or set HF_TOKEN"
+        elif isinstance(error, RepositoryNotFoundError):
+            reason = "there is no such folder here, and no such data set on the Hugging Face hub"
     for revision in (_PARQUET_REVISION, "main"):
-        try:
+        with suppress(Exception):  # there is no copy, which is said below
             # Without patterns, the whole repository would have to be in the cache.
-            options = {"repo_type": "dataset", "revision": revision, "local_files_only": True, "allow_patterns": []}
-            folder = Folder(Path(snapshot_download(name, **options)))
-        except Exception:  # there is none, which is said below
-            continue
-        if folder.files:
+            cached = snapshot_download(
+                name, repo_type="dataset", revision=revision, local_files_only=True, allow_patterns=[]
+            )
+            folder = Folder(Path(cached))
             folder.name = name
-            return folder
+            if folder.files:
+                return folder
     raise EvaluateError(f"{name}: {reason}; and {constants.HF_HUB_CACHE} has no copy of it") from cause
 
 

@@ -52,7 +52,7 @@ def _read_list(path: str, request: Request) -> Iterator[Utterance]:
         raise EvaluateError(f"{request.spec}: {path} is empty")
     find = _finder(path, request)
     columns = _find_columns(head, path, request, find)
-    for number, row in enumerate(chain(head, rows)):
+    for row in chain(head, rows):
         sound = find(str(row.get(columns.audio) or ""))
         if sound is None:
             request.left_out["a recording that is not there"] += 1
@@ -73,14 +73,14 @@ def read_rows(place: Place, path: str) -> Iterator[Row]:
             return
         delimiter = "\t" if path.endswith(".tsv") else max(",;|\t", key=start.count)
         # A quotation mark in a TSV file is a letter like others, but around a whole field.
-        quoting = csv.QUOTE_NONE if path.endswith(".tsv") else csv.QUOTE_MINIMAL
-        lines = csv.reader(chain([start], file), delimiter=delimiter, quoting=quoting)
-        first = next(lines, [])
-        names = _FLEURS if _is_fleurs(first) else first
-        for line in chain([first] if names is _FLEURS else [], lines):
-            fields = [_unquoted(field) for field in line] if quoting == csv.QUOTE_NONE else line
-            if fields:
-                yield dict(zip(names, fields, strict=False))
+        is_tsv = delimiter == "\t"
+        quoting = csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
+        lines: Iterator[list[str]] = csv.reader(chain([start], file), delimiter=delimiter, quoting=quoting)
+        names = next(lines, [])
+        if _is_fleurs(names):
+            names, lines = _FLEURS, chain([names], lines)
+        for fields in filter(None, lines):
+            yield dict(zip(names, map(_unquoted, fields) if is_tsv else fields, strict=False))
 
 
 def _read_json(start: str, file: io.TextIOWrapper) -> Iterator[Row]:
@@ -140,7 +140,7 @@ def _find_columns(head: list[Row], path: str, request: Request, find: Callable[[
     audio = request.columns.get("audio") or next(filter(holds_files, candidates), None)
     if audio is None and known:
         raise EvaluateError(
-            f"{request.spec}: none of the first recordings of {path} is there (column {known[0]}: {head[0][known[0]]!r})"
+            f"{request.spec}: the recordings of {path} are not there, {head[0].get(known[0])!r} for one"
         )
     sentences = [name for name in names if name != audio and any(" " in str(row.get(name, "")).strip() for row in head)]
     return find_columns(names, request, audio, sentences[0] if len(sentences) == 1 else None)
