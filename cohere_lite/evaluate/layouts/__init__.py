@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from ..errors import EvaluateError
+from .calls import read_calls
 from .folder import read_folder
 from .kaldi import read_kaldi
 from .layout import Request, Utterance
@@ -15,6 +16,7 @@ LAYOUTS: list[Callable[[Request], Iterator[Utterance] | None]] = [
     read_kaldi,
     read_parquet,
     read_librispeech,
+    read_calls,
     read_tables,
     read_folder,
 ]

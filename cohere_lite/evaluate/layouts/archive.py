@@ -6,6 +6,7 @@ import tarfile
 from tempfile import TemporaryFile
 from threading import Lock
 from typing import BinaryIO, cast
+from weakref import finalize
 
 from ..errors import EvaluateError
 from .places import Place, one_line
@@ -41,7 +42,8 @@ class Archive:
             with file, gzip.open(file) as packed:
                 shutil.copyfileobj(packed, unpacked, 1 << 20)
             file = unpacked
-        file.seek(0)
+            file.seek(0)
+        finalize(self, file.close)
         with tarfile.open(fileobj=file, mode="r:") as archive:
             self._members = {
                 member.name.rpartition("/")[2]: (member.offset_data, member.size)

@@ -47,8 +47,8 @@ class Columns(NamedTuple):
 
 
 def find_columns(names: Sequence[str], request: Request, audio: str | None = None, text: str | None = None) -> Columns:
-    """names: of all columns;  audio, text: what the columns' contents say that they are; text counts if no name is
-    known. Raises EvaluateError if there is no column with texts or none with recordings."""
+    """names: of all columns;  audio, text: what the columns' contents say, for audio rather than names, for text where
+    no name is known. Raises EvaluateError if there is no column with texts or none with recordings."""
     lower = {name.lower(): name for name in reversed(names)}
 
     def known(kind: str, published: Sequence[str]) -> list[str]:
@@ -61,7 +61,7 @@ def find_columns(names: Sequence[str], request: Request, audio: str | None = Non
     def first(kind: str, published: Sequence[str]) -> str | None:
         return next(iter(known(kind, published)), None)
 
-    audio = audio or first("audio", AUDIO)
+    audio = first("audio", []) or audio or first("audio", AUDIO)
     texts = [name for name in known("text", TEXT) if name != audio] or ([text] if text else [])
     if not audio or not texts:
         kind, holds = ("text", "texts") if audio else ("audio", "recordings")

@@ -61,7 +61,8 @@ class Request:
     def language_of(self, path: str, value: object = None) -> str:
         """The language of an utterance.  path: of the file that it comes from, whose folders may name it;
         value: what the data set says of the utterance itself"""
-        return known_language(value) or self.language or language_of(path) or "en"
+        named = language_of(posixpath.join(self.place.name, path))
+        return known_language(value) or self.language or named or "en"
 
 
 _LANGUAGE = re.compile(r"(?:(?:fleurs|mcv|mls)_)?([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,4}){0,2}")

@@ -38,4 +38,4 @@ def _read_lists(paths: list[str], request: Request) -> Iterator[Utterance]:
                 request.left_out["a recording that is not there"] += 1
                 continue
             language = request.language_of(path)
-            yield Utterance(name, text, language, request.place.audio(found), speaker, f"{speaker}-{chapter}")
+            yield Utterance(name, text, language, request.place.audio(found), speaker, chapter)

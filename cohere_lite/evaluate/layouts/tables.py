@@ -19,7 +19,7 @@ from .places import Folder, Place, one_line
 
 _SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json")
 _NO_TABLES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-_FLEURS = ["sentence", "file_name", "raw_transcription", "transcription", "characters", "num_samples", "gender"]
+_FLEURS = ["sentence_number", "file_name", "raw_transcription", "transcription", "characters", "num_samples", "gender"]
 _BESIDE = ("", "clips", "audio", "wavs", "wav")  # folders beside a list, where its recordings may be
 _HEAD = 20  # rows that tell which column is which
 
@@ -30,9 +30,14 @@ Sound = Callable[[], bytes | Path]
 def read_tables(request: Request) -> Iterator[Utterance] | None:
     """The utterances of a list in a folder or repository; None if there is none. Raises EvaluateError for a list
     without texts or recordings, and for one that cannot be read."""
-    paths = [path for path in request.place.files if path.endswith(_SUFFIXES)]
-    paths = [path for path in paths if posixpath.basename(path) not in _NO_TABLES]
+    paths = find_lists(request.place)
     return _read_lists(choose(paths, request, "lists"), request) if paths else None
+
+
+def find_lists(place: Place) -> list[str]:
+    """The files that may list recordings; of JSON files, only if there are no others."""
+    paths = [path for path in place.files if path.endswith(_SUFFIXES) and posixpath.basename(path) not in _NO_TABLES]
+    return [path for path in paths if not path.endswith(".json")] or paths
 
 
 def _read_lists(paths: list[str], request: Request) -> Iterator[Utterance]:
@@ -50,7 +55,7 @@ def _read_list(path: str, request: Request) -> Iterator[Utterance]:
     head = [*islice(rows, _HEAD)]
     if not head:
         raise EvaluateError(f"{request.spec}: {path} is empty")
-    find = _finder(path, request)
+    find = finder(path, request)
     columns = _find_columns(head, path, request, find)
     for row in chain(head, rows):
         sound = find(str(row.get(columns.audio) or ""))
@@ -58,7 +63,7 @@ def _read_list(path: str, request: Request) -> Iterator[Utterance]:
             request.left_out["a recording that is not there"] += 1
             continue
         start_s, end_s = _times(row, columns)
-        fields = described(row, columns, request, path, f"{row[columns.audio]}")
+        fields = described(row, columns, request, path, str(row.get(columns.audio)))
         if start_s is not None and not (columns.id and columns.id != (columns.audio,)):
             fields["id"] += f"-{start_s}"  # the file's name is that of its other parts, too
         yield Utterance(audio=sound, start_s=start_s, end_s=end_s, **fields)
@@ -74,8 +79,12 @@ def read_rows(place: Place, path: str) -> Iterator[Row]:
         delimiter = "\t" if path.endswith(".tsv") else max(",;|\t", key=start.count)
         # A quotation mark in a TSV file is a letter like others, but around a whole field.
         is_tsv = delimiter == "\t"
-        quoting = csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
-        lines: Iterator[list[str]] = csv.reader(chain([start], file), delimiter=delimiter, quoting=quoting)
+        source = chain([start], file)
+        lines: Iterator[list[str]] = (
+            csv.reader(source, delimiter="\t", quoting=csv.QUOTE_NONE)
+            if is_tsv
+            else csv.reader(source, delimiter=delimiter)
+        )
         names = next(lines, [])
         if _is_fleurs(names):
             names, lines = _FLEURS, chain([names], lines)
@@ -107,7 +116,7 @@ def _unquoted(field: str) -> str:
     return field[1:-1].replace('""', '"') if field[:1] == field[-1:] == '"' != field and '"' not in inner else field
 
 
-def _finder(path: str, request: Request) -> Callable[[str], Sound | None]:
+def finder(path: str, request: Request) -> Callable[[str], Sound | None]:
     """What finds a recording by the name that a list gives it. None: it is not there."""
     place, base, split = request.place, posixpath.dirname(path), labels(path)[-1:]
     archives = [posixpath.join(base, "audio", f"{name}.tar{suffix}") for name in split for suffix in (".gz", "")]
@@ -137,11 +146,10 @@ def _find_columns(head: list[Row], path: str, request: Request, find: Callable[[
     def holds_files(name: str) -> bool:
         return any(isinstance(row.get(name), str) and find(row[name]) for row in head)
 
-    audio = request.columns.get("audio") or next(filter(holds_files, candidates), None)
-    if audio is None and known:
-        raise EvaluateError(
-            f"{request.spec}: the recordings of {path} are not there, {head[0].get(known[0])!r} for one"
-        )
+    audio = next(filter(holds_files, candidates), None)
+    if audio is None and known and "audio" not in request.columns:
+        example = head[0].get(known[0])
+        raise EvaluateError(f"{request.spec}: the recordings of {path} are not there, {example!r} for one")
     sentences = [name for name in names if name != audio and any(" " in str(row.get(name, "")).strip() for row in head)]
     return find_columns(names, request, audio, sentences[0] if len(sentences) == 1 else None)
 
