@@ -80,9 +80,7 @@ def test_archives(hub: HubServer, tmp_path: Path) -> None:
     assert [(language, sound) for _, _, language, sound in rows] == [("fr", tone(hz).hex()) for hz in (800, 810)]
 
 
-FETCH = (
-    f"from huggingface_hub import snapshot_download as d; d('{}', repo_type='dataset', allow_patterns='{}')"
-)
+FETCH = "from huggingface_hub import snapshot_download as d; d('{}', repo_type='dataset', allow_patterns='{}')"
 
 
 def test_the_copy_in_the_cache(hub: HubServer, tmp_path: Path) -> None:
