@@ -31,6 +31,7 @@ from datasets_made import (
     write_parquet,
 )
 
+from cohere_lite.evaluate.layouts.layout import language_of
 from cohere_lite.evaluate.utterances import Data, EvaluateError, Utterance, open_data
 
 
@@ -107,6 +108,34 @@ def test_chinese_by_the_folder_s_name(tmp_path: Path) -> None:
     assert [(u.reference, u.language) for u in data.utterances] == [("of training", "zh")]
 
 
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("data/cmn_hans_cn/test.tsv", "zh"),
+        ("es_419/test/0000.parquet", "es"),
+        ("zh-CN/test-00000-of-00001.parquet", "zh"),
+        ("fleurs_de/test-00000-of-00001.parquet", "de"),
+        ("mls_fr/test.parquet", "fr"),
+        ("de/clips/x.txt", "de"),
+        ("clean/test/0000.parquet", None),
+        ("test_de/x.txt", None),  # might be anything
+        ("cv-corpus-20.0-2024-12-06/test.tsv", None),
+        ("ha_ng/test/0000.parquet", None),  # Hausa, which the model does not know
+        ("de.parquet", None),
+    ],
+)
+def test_languages_of_paths(path: str, code: str | None) -> None:
+    """By hand: the names of published configurations."""
+    assert language_of(path) == code
+
+
+def test_a_row_s_own_language_counts(tmp_path: Path) -> None:
+    """Rather than the one that is asked for. VoxPopuli's are numbers, whose names the file has."""
+    pytest.importorskip("pyarrow")
+    data = open_data(f"{voxpopuli(tmp_path)}:de", language="fr")
+    assert [u.language for u in data.utterances] == ["de"]
+
+
 def test_the_language_that_is_asked_for_chooses(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     assert told(open_data(str(fleurs_parquet(tmp_path)), language="de")) == FLEURS_ROWS
@@ -142,6 +171,7 @@ def test_calls_are_joined(tmp_path: Path) -> None:
     samples = struct.unpack("<1600f", sound[44:])
     expected = struct.unpack("<1600h", tone(1001)[44:] + tone(1000)[44:])  # the list has the second chunk first
     assert [sample * 32768 for sample in samples] == [*expected]
+    assert struct.unpack("<I", sound[4:8]) == (len(sound) - 8,)
     assert struct.unpack("<HHIIHH", sound[20:36]) == (3, 1, 16000, 64000, 4, 32)
 
 
@@ -162,9 +192,10 @@ LISTED = [("one.wav", "good morning", tone(300)), ("two.wav", "hello, you", tone
     ("name", "text"),
     [
         ("list.csv", 'audio,text,speaker\none.wav,good morning,anna\ntwo.wav,"hello, you",ben\n'),
-        ("list.csv", "\ufeffwav;sentence;speaker\none.wav;good morning;anna\ntwo.wav;hello, you;ben\n"),
+        ("list.csv", "\ufeffsentence;wav;speaker\ngood morning;one.wav;anna\nhello, you;two.wav;ben\n"),
         ("list.tsv", "said by\tsound\twhat\nanna\tone.wav\tgood morning\nben\ttwo.wav\thello, you\n"),
         ("list.csv", "path|transcript\none.wav|good morning\ntwo.wav|hello, you\n"),
+        ("list.csv", 'utterance,label\none.wav,good morning\ntwo.wav,"hello, you"\n'),
         ("list.jsonl", '{"audio_filepath": "one.wav", "text": "good morning", "duration": 0.05}\n\n'
                        '{"audio_filepath": "two.wav", "text": "hello, you", "duration": 0.05}'),
         ("list.json", '[{"file": "one.wav", "transcription": "good morning"},\n'
@@ -175,6 +206,8 @@ def test_lists(name: str, text: str, tmp_path: Path) -> None:
     for (sound, *_), (*_, samples) in zip(ROWS, LISTED, strict=True):
         write(tmp_path / sound, samples)
     path = write(tmp_path / name, text)
+    if not name.endswith(".json"):
+        write(tmp_path / "config.json", "{}")
     for spec in str(path), str(tmp_path):
         data = open_data(spec)
         assert [(u.id, u.reference, content(u)) for u in data.utterances] == LISTED
@@ -193,6 +226,23 @@ def test_columns_by_hand(tmp_path: Path) -> None:
         open_data(f"{spec}:text=e")
     with pytest.raises(EvaluateError, match="txt= is not known; known are text, audio, speaker"):
         open_data(f"{spec}:txt=c")
+
+
+def test_of_two_recordings_the_one_that_is_named(tmp_path: Path) -> None:
+    """With its whole path, of which the id has the file's name."""
+    write(tmp_path / "clean.wav", tone(300))
+    write(tmp_path / "noisy.wav", tone(310))
+    spec = write(tmp_path / "list.csv", f"audio,path,text\n{tmp_path}/clean.wav,{tmp_path}/noisy.wav,a b\n")
+    for column, hz in ("audio", 300), ("path", 310):
+        [found] = told(open_data(f"{spec}:audio={column}"))
+        assert found == ("noisy.wav", "a b", "en", None, None, tone(hz))
+
+
+def test_quotation_marks_in_tsv_files(tmp_path: Path) -> None:
+    write(tmp_path / "one.wav", tone(300))
+    lines = ["path\tsentence", 'one.wav\t"good', 'one.wav\t"good" morning "you"', 'one.wav\t"say ""no"""', 'one.wav\t"']
+    data = open_data(str(write(tmp_path / "list.tsv", "\n".join(lines))))
+    assert [u.reference for u in data.utterances] == ['"good', '"good" morning "you"', 'say "no"', '"']
 
 
 def test_parts_of_files(tmp_path: Path) -> None:
