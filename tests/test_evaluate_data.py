@@ -32,6 +32,7 @@ from datasets_made import (
 )
 
 from cohere_lite.evaluate.layouts.layout import language_of
+from cohere_lite.evaluate.layouts.places import Folder
 from cohere_lite.evaluate.utterances import Data, EvaluateError, Utterance, open_data
 
 
@@ -100,6 +101,28 @@ Maker = Callable[[Path], Path]
 def test_published_layouts(make: Maker, part: str, expected: list[tuple], tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     assert sorted(told(open_data(f"{make(tmp_path)}{part}"))) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "expected"),
+    [
+        ("openslr/librispeech_asr", librispeech, LIBRISPEECH_ROWS),
+        ("facebook/voxpopuli", voxpopuli, VOXPOPULI_ROWS),
+        ("edinburghcstr/ami", ami, AMI_ROWS),
+        ("MLCommons/peoples_speech", peoples_speech, PEOPLES_ROWS),
+        ("distil-whisper/earnings22", earnings22, EARNINGS_ROWS),
+    ],
+)
+def test_the_card_s_five(
+    name: str, make: Maker, expected: list[tuple], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their names alone. (The hub: test_evaluate_hub.py.)"""
+    pytest.importorskip("pyarrow")
+    place = Folder(make(tmp_path))
+    place.name = name
+    monkeypatch.setattr("cohere_lite.evaluate.utterances.find_repository", {name: place}.__getitem__)
+    data = open_data(name)
+    assert (data.name, told(data)) == (name, expected)
 
 
 def test_chinese_by_the_folder_s_name(tmp_path: Path) -> None:
@@ -236,6 +259,14 @@ def test_of_two_recordings_the_one_that_is_named(tmp_path: Path) -> None:
     for column, hz in ("audio", 300), ("path", 310):
         [found] = told(open_data(f"{spec}:audio={column}"))
         assert found == ("noisy.wav", "a b", "en", None, None, tone(hz))
+
+
+def test_long_texts(tmp_path: Path) -> None:
+    """Longer than a file's name can be, of which the system says so, where others are only not there."""
+    write(tmp_path / "one.wav", tone(300))
+    spec = write(tmp_path / "list.csv", f"what,sound\n{'long ' * 1000},one.wav\n")
+    [found] = open_data(str(spec)).utterances
+    assert found.reference == ("long " * 1000).strip()
 
 
 def test_quotation_marks_in_tsv_files(tmp_path: Path) -> None:
@@ -473,6 +504,22 @@ def test_a_table_that_is_damaged_where_the_recordings_are(tmp_path: Path) -> Non
     assert data.total == 3
     with pytest.raises(EvaluateError, match=r"data\.parquet, row 0: OSError"):
         data.utterances[0].audio()
+
+
+def test_a_recording_that_cannot_be_read_for_a_while(tmp_path: Path) -> None:
+    """The next call begins anew, also after a failure in the middle of a row group."""
+    pytest.importorskip("pyarrow")
+    rows = [{"id": f"{i}", "audio": {"bytes": os.urandom(300_000), "path": ""}, "text": "a"} for i in range(60)]
+    path = write_parquet(tmp_path / "data.parquet", rows, group=60, write_batch_size=1, use_dictionary=False)
+    whole = path.read_bytes()
+    utterances = open_data(str(path)).utterances
+    path.write_bytes(whole[:6_000_000] + b"\xff" * 9_000_000 + whole[15_000_000:])
+    assert utterances[0].audio() == rows[0]["audio"]["bytes"]
+    for _ in range(2):
+        with pytest.raises(EvaluateError, match="row 40: OSError"):
+            utterances[40].audio()
+    path.write_bytes(whole)
+    assert utterances[40].audio() == rows[40]["audio"]["bytes"]
 
 
 def test_names_that_are_nothing(tmp_path: Path) -> None:
