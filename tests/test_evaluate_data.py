@@ -215,7 +215,7 @@ LISTED = [("one.wav", "good morning", tone(300)), ("two.wav", "hello, you", tone
     ("name", "text"),
     [
         ("list.csv", 'audio,text,speaker\none.wav,good morning,anna\ntwo.wav,"hello, you",ben\n'),
-        ("list.csv", "\ufeffsentence;wav;speaker\ngood morning;one.wav;anna\nhello, you;two.wav;ben\n"),
+        ("list.csv", "\ufeffsentence;wav;speaker;note\ngood morning;one.wav;anna;a b\nhello, you;two.wav;ben;a b\n"),
         ("list.tsv", "said by\tsound\twhat\nanna\tone.wav\tgood morning\nben\ttwo.wav\thello, you\n"),
         ("list.csv", "path|transcript\none.wav|good morning\ntwo.wav|hello, you\n"),
         ("list.csv", 'utterance,label\none.wav,good morning\ntwo.wav,"hello, you"\n'),
@@ -264,7 +264,7 @@ def test_of_two_recordings_the_one_that_is_named(tmp_path: Path) -> None:
 def test_long_texts(tmp_path: Path) -> None:
     """Longer than a file's name can be, of which the system says so, where others are only not there."""
     write(tmp_path / "one.wav", tone(300))
-    spec = write(tmp_path / "list.csv", f"what,sound\n{'long ' * 1000},one.wav\n")
+    spec = write(tmp_path / "list.csv", f"what,which\n{'long ' * 1000},one.wav\n")
     [found] = open_data(str(spec)).utterances
     assert found.reference == ("long " * 1000).strip()
 
