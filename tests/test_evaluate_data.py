@@ -94,6 +94,7 @@ Maker = Callable[[Path], Path]
         (common_voice_parquet, ":de", COMMON_VOICE_ROWS),
         (common_voice_tsv, "", COMMON_VOICE_ROWS),
         (common_voice_tsv, "/cv-corpus-20.0-2024-12-06/de:validated", COMMON_VOICE_ROWS),
+        (common_voice_parquet, ":de:dev", COMMON_VOICE_ROWS),
         (kaldi, "", KALDI_ROWS),
         (kaldi, "/test", KALDI_ROWS),
     ],
@@ -295,6 +296,8 @@ def test_a_folder_with_texts(tmp_path: Path) -> None:
     write(tmp_path / "one.txt", " good\n morning")
     write(tmp_path / "lonely.mp3", b"")
     write(tmp_path / "README.txt", "no recording")
+    for name in "one", "two":
+        write(tmp_path / f"{name}.json", "{}")  # notes of other programs
     write(tmp_path / ".git" / "one.wav", b"")
     data = open_data(str(tmp_path), language="de")
     assert told(data) == [

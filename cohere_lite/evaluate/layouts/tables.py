@@ -36,9 +36,9 @@ def read_tables(request: Request) -> Iterator[Utterance] | None:
 
 
 def find_lists(place: Place) -> list[str]:
-    """The files that may list recordings; of JSON files, only if there are no others."""
+    """The files that may list recordings; a JSON file only if it is the one file of these kinds."""
     paths = [path for path in place.files if path.endswith(_SUFFIXES) and posixpath.basename(path) not in _NO_TABLES]
-    return [path for path in paths if not path.endswith(".json")] or paths
+    return [path for path in paths if not path.endswith(".json")] or (paths if len(paths) == 1 else [])
 
 
 def _read_lists(paths: list[str], request: Request) -> Iterator[Utterance]:
