@@ -433,6 +433,7 @@ def test_which_part(make: Maker, part: str, message: str, tmp_path: Path) -> Non
             "audio has array, sampling_rate, and no bytes",
         ),
         ({"audio": embedded(300, ""), "text": ""}, "holds no recordings with texts (an empty reference: 1)"),
+        ({"audio": embedded(300, ""), "text": "", "label": "happy"}, "with texts (an empty reference: 1)"),
         ({"audio": "gone.wav", "text": "a"}, "holds no recordings with texts (a recording that is not there: 1)"),
     ],
 )
