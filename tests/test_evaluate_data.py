@@ -16,6 +16,7 @@ from datasets_made import (
     ami,
     calls,
     common_voice_parquet,
+    common_voice_tar,
     common_voice_tsv,
     earnings22,
     embedded,
@@ -90,7 +91,10 @@ Maker = Callable[[Path], Path]
         (fleurs_parquet, ":de", FLEURS_ROWS),
         (fleurs_tsv, ":de_de", FLEURS_ROWS),
         (lambda folder: fleurs_tsv(folder, ".tar"), "/data/de_de", FLEURS_ROWS),
+        (lambda folder: fleurs_tsv(folder, where=""), ":de_de", FLEURS_ROWS),
+        (fleurs_tsv, "/data/de_de/test.tsv:language=de", FLEURS_ROWS),
         (lambda folder: fleurs_tsv(folder, ""), ":de_de:test", FLEURS_ROWS),
+        (common_voice_tar, ":de", COMMON_VOICE_ROWS),
         (common_voice_parquet, ":de", COMMON_VOICE_ROWS),
         (common_voice_tsv, "", COMMON_VOICE_ROWS),
         (common_voice_tsv, "/cv-corpus-20.0-2024-12-06/de:validated", COMMON_VOICE_ROWS),
@@ -524,6 +528,20 @@ def test_a_recording_that_cannot_be_read_for_a_while(tmp_path: Path) -> None:
             utterances[40].audio()
     path.write_bytes(whole)
     assert utterances[40].audio() == rows[40]["audio"]["bytes"]
+
+
+def test_archives_that_lack_a_recording(tmp_path: Path) -> None:
+    """Or that are damaged: it is an error of that recording, when it is read."""
+    folder = common_voice_tar(tmp_path)
+    first, second = sorted((folder / "audio" / "de" / "test").iterdir())
+    second.unlink()
+    found, gone = open_data(f"{folder}:de").utterances
+    assert content(found) == tone(COMMON_VOICE[0][-1])
+    with pytest.raises(EvaluateError, match=r"no common_voice_de_17922421\.mp3 in audio/de/test/de_test_0\.tar"):
+        gone.audio()
+    first.write_bytes(b"no archive")
+    with pytest.raises(EvaluateError, match=r"audio/de/test/de_test_0\.tar cannot be read: ReadError"):
+        open_data(f"{folder}:de").utterances[0].audio()
 
 
 def test_names_that_are_nothing(tmp_path: Path) -> None:
