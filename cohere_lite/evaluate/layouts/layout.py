@@ -1,8 +1,16 @@
-"""What every layout of a data set gives: its utterances, one after the other, without their sound."""
+"""What every layout of a data set is given, and what it gives: utterances, one after the other, without their sound."""
 
+import posixpath
+import re
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from ...extras.languages import language_code
+from ...tokens import TRAINED_LANGUAGES
+from ..errors import EvaluateError
+from .places import Place
 
 
 @dataclass(frozen=True)
@@ -12,10 +20,11 @@ class Utterance:
     id:           unique in its data set
     reference:    what is said, as the data set has it
     language:     its code, as the model knows it: "en"
+    audio:        gives the file, or its bytes; read when it is called, and not kept. Raises EvaluateError if the data
+                  set has none, OSError
     speaker:      the data set's name for who speaks; None: it does not say
     recording:    the call, meeting or chapter that this is a part of; None: it does not say
     start_s, end_s: the part of the audio, in seconds; None: from its beginning, to its end
-    audio:        gives the file, or its bytes; read when it is called, and not kept
     """
 
     id: str
@@ -26,3 +35,92 @@ class Utterance:
     recording: str | None = None
     start_s: float | None = None
     end_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    spec:     as the user wrote it, for messages
+    place:    the files
+    parts:    names of folders, configurations and splits that the files' paths must have: ("de", "test")
+    defaults: the same, where no part is named; those that no file has are passed over
+    columns:  "text", "audio", "speaker", "language" -> the column that the user says has it
+    language: of data that does not say its own; None: it must, or is taken for English
+    left_out: takes note of rows that cannot be used, by the reason
+    """
+
+    spec: str
+    place: Place
+    parts: tuple[str, ...] = ()
+    defaults: tuple[str, ...] = ()
+    columns: dict[str, str] = field(default_factory=dict)
+    language: str | None = None
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+_SPLITS = ("test", "eval", "dev", "validation", "valid", "train")  # the first that is there, where none is named
+_SHARD = re.compile(r"[-_.]?\d{4,}(-of-\d+)?(-[0-9a-f]+)?$")
+
+
+def labels(path: str) -> list[str]:
+    """The names that a file's path gives it: its folders, and the split that its own name says.
+    "de/partial-test/0000.parquet" -> de, test; "data/test-00000-of-00004.parquet" -> data, test"""
+    *folders, name = path.split("/")
+    split = _SHARD.sub("", re.sub(r"(\.\w{1,7}){1,2}$", "", name) if "." in name else name)
+    return [label.removeprefix("partial-") for label in (*folders, split) if label]
+
+
+def choose(paths: list[str], request: Request, what: str) -> list[str]:
+    """The files of the one part of a data set that is asked for.  what: they are, for messages. Raises EvaluateError if
+    there is none, or if there are several to choose from."""
+    chosen = paths
+    for part in request.parts:
+        found = [path for path in chosen if part in labels(path)]
+        if not found:
+            raise EvaluateError(f"{request.spec}: no {what} of {part!r} there; there are {_names(chosen)}")
+        chosen = found
+    if not request.parts:
+        for part in request.defaults:
+            chosen = [path for path in chosen if part in labels(path)] or chosen
+    if request.language and len({*map(_part_of, chosen)}) > 1:
+        chosen = [path for path in chosen if language_of(path) == request.language] or chosen
+    for split in _SPLITS:
+        if len({*map(_part_of, chosen)}) > 1:
+            chosen = [path for path in chosen if split in labels(path)] or chosen
+    if len({*map(_part_of, chosen)}) > 1:
+        raise EvaluateError(
+            f"{request.spec} has several parts: {_names(chosen)}; name one: {request.spec}:{labels(chosen[0])[-2]}"
+        )
+    return sorted(chosen)
+
+
+def language_of(path: str) -> str | None:
+    """The language that a path's labels name: "data/cmn_hans_cn/test.tsv" -> "zh", "fleurs_de/..." -> "de"."""
+    for label in reversed(labels(path)[:-1]):
+        for word in re.split("[-_. ]", label):
+            if (code := language_code(word)) in TRAINED_LANGUAGES:
+                return code
+    return None
+
+
+def known_language(value: object) -> str | None:
+    """A language as a data set names it ("German", "de-AT") -> its code, if the model knows it."""
+    code = language_code(value) if isinstance(value, str) else None
+    return code if code in TRAINED_LANGUAGES else None
+
+
+def _part_of(path: str) -> tuple[str, ...]:
+    return tuple(labels(path))
+
+
+def _names(paths: list[str]) -> str:
+    """What can be named to choose among these files."""
+    common = set.intersection(*(set(labels(path)) for path in paths))
+    names = sorted({label for path in paths for label in labels(path)} - common) or sorted(common)
+    return ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
+
+
+def stem(path: str) -> str:
+    """A file's name without its folders and suffix."""
+    return posixpath.splitext(posixpath.basename(path))[0]
