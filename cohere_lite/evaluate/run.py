@@ -5,6 +5,7 @@ take turns utterance by utterance, so that whatever else the machine does hurts 
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from .sound import Sound, mono, read_sound
 from .utterances import Data, Utterance
 
 Key = tuple[str, str, str, str]  # data, condition, utterance, model
-_TOLD = 10  # times in a run that progress is told where there is no terminal
+_TOLD_S = 60  # how often progress is told where there is no terminal
 
 
 class Plan(NamedTuple):
@@ -185,20 +186,24 @@ def _heard(condition: Condition, clean: Sound, utterance: Utterance, babble: Bab
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """Gives what is to be called when one more is done. The time that is left is told on stderr."""
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """Gives what is to be called when one more is done. The time that is left is told on stderr, where that is no
+    terminal in a line a minute."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     times = TextColumn("spent"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
     # twice a second: to draw it takes 2 ms
     bar = Progress(*columns, *times, console=console, refresh_per_second=2, disable=not console.is_terminal)
+    told_s = time.monotonic()
     with bar:
-        task = bar.tasks[bar.add_task("transcribing", total=total)]
+        bar.add_task("transcribing", total=total)
+        (task,) = bar.tasks
 
         def advance() -> None:
+            nonlocal told_s
             bar.advance(task.id)
-            step = max(1, total // _TOLD)
-            if not console.is_terminal and task.completed % step == 0 and task.time_remaining is not None:
-                print(f"{task.completed:.0f} of {total}, {clock(task.time_remaining)} left", file=console.file)
+            if not console.is_terminal and time.monotonic() > told_s + _TOLD_S and task.time_remaining is not None:
+                told_s = time.monotonic()
+                print(f"{task.completed:.0f} of {total}, {clock(task.time_remaining)} left", file=console.file, flush=True)
 
         yield advance

@@ -1,44 +1,67 @@
-"""Figures -> Markdown tables."""
+"""Figures -> tables, and these as Markdown."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from .anchors import anchor
 from .figures import ALL, Difference, Figures, Rate
 from .intervals import LEVEL, Interval
-from .texts import WAYS
+from .texts import BY_CHARACTERS, WAYS
+
+_P_TOLD = 0.001  # smaller ones are told to be smaller
+
+
+class Table(NamedTuple):
+    """Of texts; a row has a cell for each head."""
+
+    title: str
+    heads: list[str]
+    rows: list[list[str]]
 
 
 def markdown(figures: Figures) -> str:
-    """All tables: rates, differences, speed and size, data; and how they were made."""
-    parts = [_rates(figures), _differences(figures), _models(figures), _data(figures), _notes(figures)]
-    return "\n".join(filter(None, parts))
+    """All tables, and the notes below them."""
+    parts = [_markdown(table) for table in tables(figures)]
+    return "\n".join([*parts, "".join(f"- {note}\n" for note in notes(figures))])
 
 
-def _rates(figures: Figures) -> str:
-    rates = {(r.data, r.condition, r.model, r.way): r for r in figures.rates}
+def _markdown(table: Table) -> str:
+    lines = [table.heads, ["---"] * len(table.heads), *table.rows]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return f"**{table.title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def tables(figures: Figures) -> list[Table]:
+    """Rates, differences, speed and size, data: those that have rows."""
+    found = [_rates(figures), _differences(figures), _models(figures), _data(figures)]
+    return [table for table in found if table.rows]
+
+
+def _rates(figures: Figures) -> Table:
+    rates = {(rate.data, rate.condition, rate.model, rate.way): rate for rate in figures.rates}
     anchors = {about["name"]: anchor(f"{about['name']} {about['spec']}") for about in figures.data}
-    published = any(number is not None for found in anchors.values() for number in found)
-    heads = ["data", "noise", "model", "WER, card's rule", "WER, leaderboard's rule", "CER, leaderboard's rule"]
-    heads += ["words", "wrong / missing / added"] + (["published: card", "published: leaderboard"] if published else [])
     rows = []
     for data, condition, model in dict.fromkeys(key[:3] for key in rates):
-        card, leaderboard = (rates.get((data, condition, model, way)) for way in WAYS)
-        row = [data, condition, model, _rate(card), _rate(leaderboard)]
-        row += ["" if leaderboard is None else _share(leaderboard.cer, leaderboard.cer_interval)]
-        row += _errors(leaderboard or card)
-        if published:
-            row += [_percent(number) for number in anchors.get(data, (None, None))]
+        row = [data, condition, model]
+        for way, published in zip(WAYS, anchors.get(data, (None, None)), strict=True):
+            rate = rates.get((data, condition, model, way))
+            row += ["" if rate is None else _share(rate.wer, rate.wer_interval), _number(published, 2)]
+        row += _counts(rate)
         rows.append(row)
-    return _table("Words and characters wrong, in percent", heads, rows)
+    heads = ["data", "noise", "model"]
+    for way in WAYS:
+        heads += [f"WER, {way}'s rule", f"published, {way}"]
+    return _table("Words wrong, in percent", [*heads, "CER", "words", "wrong / missing / added"], rows)
 
 
-def _errors(rate: Rate | None) -> list[str]:
+def _counts(rate: Rate | None) -> list[str]:
     if rate is None:
-        return ["", ""]
-    return [str(rate.words), f"{rate.substitutions} / {rate.deletions} / {rate.insertions}"]
+        return [""] * 3
+    counts = f"{rate.substitutions} / {rate.deletions} / {rate.insertions}"
+    return [_share(rate.cer, rate.cer_interval), str(rate.words), counts]
 
 
-def _differences(figures: Figures) -> str:
+def _differences(figures: Figures) -> Table:
     found = {(d.data, d.condition, d.model, d.way): d for d in figures.differences}
     rows = []
     for data, condition, model in dict.fromkeys(key[:3] for key in found):
@@ -46,93 +69,79 @@ def _differences(figures: Figures) -> str:
         for way in WAYS:
             row += _difference(found.get((data, condition, model, way)))
         rows.append(row)
-    heads = ["data", "noise", "models", "card's rule", "p", "leaderboard's rule", "p"]
-    return _table("Differences, in points of percent", heads, rows)
+    heads = ["data", "noise", "models", "WER, card's rule", "p", "WER, leaderboard's rule", "p"]
+    return _table("Differences, in points", heads, rows)
 
 
 def _difference(found: Difference | None) -> list[str]:
     if found is None:
         return ["", ""]
-    p = "" if found.p is None else "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
-    return [_share(found.wer, found.wer_interval, sign="+"), p]
+    told = "" if found.p is None else f"< {_P_TOLD}" if found.p < _P_TOLD else f"{found.p:.3f}"
+    return [_share(found.wer, found.wer_interval, sign="+"), told]
 
 
-def _models(figures: Figures) -> str:
+def _models(figures: Figures) -> Table:
     speeds = {speed.model: speed for speed in figures.speeds if speed.data == ALL or len(figures.data) == 1}
-    references = bool(figures.agreements)
     rows = []
     for about in figures.models:
-        speed = speeds.get(about["name"])
         row = [about["name"], about["precision"], _number(about["mb_on_disk"], 0)]
         row += [_number(about["load_s"], 2), _number(about["peak_mb"], 0)]
-        if speed is None:
-            row += [""] * 3
-        else:
+        if speed := speeds.get(about["name"]):
             row += [f"{speed.real_time_factor:.3f}", f"{speed.latency_median_s:.3f} / {speed.latency_95_s:.3f}"]
             parts = (speed.silent, speed.looped, speed.truncated)
             row += [" / ".join(f"{100 * n / max(1, speed.segments):.1f}" for n in parts)]
-        if references:
-            alike = [a for a in figures.agreements if a.model == about["name"]]
-            equal, of = sum(a.equal for a in alike), sum(a.utterances for a in alike)
-            row.append(f"{equal} of {of}" if alike else "")
-        rows.append(row)
-    heads = ["model", "precision", "on disk, MB", "load, s", "peak memory, MB", "work per second of sound, s"]
-    heads += ["utterance, s: median / 95 %", "segments silent / looped / truncated, %"]
-    return _table("Speed and size", heads + (["tokens equal to the reference's"] if references else []), rows)
+        else:
+            row += [""] * 3
+        alike = [agreement for agreement in figures.agreements if agreement.model == about["name"]]
+        equal, of = sum(agreement.equal for agreement in alike), sum(agreement.utterances for agreement in alike)
+        rows.append([*row, f"{equal} of {of}" if alike else ""])
+    heads = ["model", "precision", "on disk, MB", "load, s", "peak memory, MB", "work for a second of sound, s"]
+    heads += ["utterance, s: median / 95 %", "segments silent / looped / truncated, %", "the reference's tokens"]
+    return _table("Speed and size", heads, rows)
 
 
-def _data(figures: Figures) -> str:
+def _data(figures: Figures) -> Table:
     rows = []
     for about in figures.data:
-        minutes = f"{about['audio_s'] / 60:.1f}"
-        row = [about["name"], f"{about['utterances']} of {about['total']}", _number(about["speakers"], 0), minutes]
-        row += [str(about["failed"]), str(about["cut_short"])]
+        row = [about["name"], f"{about['utterances']} of {about['total']}", _number(about["speakers"], 0)]
+        row += [f"{about['audio_s'] / 60:.1f}", str(about["failed"]), str(about["cut_short"])]
         row += [" / ".join(str(about["not_counted"][way]) for way in WAYS), f"by {about['intervals_by']}"]
         rows.append(row)
-    heads = ["data", "utterances", "speakers", "minutes", "failed", "damaged", "not counted, card / leaderboard", "intervals"]
-    return _table("Data", heads, rows)
+    heads = ["data", "utterances", "speakers", "minutes", "failed", "damaged", f"not counted, {' / '.join(WAYS)}"]
+    return _table("Data", [*heads, "intervals"], rows)
 
 
-def _notes(figures: Figures) -> str:
+def notes(figures: Figures) -> list[str]:
+    """How the tables were made, and what they leave out: a sentence each."""
     machine, settings = figures.machine, figures.settings
-    said = [f"{way.capitalize()}'s rule: {rule}." for way, rule in WAYS.items()]
-    said.append(f"In parentheses: {LEVEL:.0%} bootstrap intervals; differences on the same draws (paired), with p.")
+    said = [f"{way.capitalize()}'s rule: {rule}; errors of all utterances by words of all." for way, rule in WAYS.items()]
+    said.append(f"CER: in the {[*WAYS][-1]}'s texts. Of {', '.join(BY_CHARACTERS)}, WER counts characters, too.")
+    said.append(f"In parentheses: {LEVEL:.0%} bootstrap intervals; of differences on the same draws (paired), with p.")
     if any(rate.data == ALL for rate in figures.rates):
         said.append(f'"{ALL}": the mean of the rates of the data sets.')
     said.append(f"Drawn with seed {settings['seed']}; {'with' if settings['punctuation'] else 'without'} punctuation.")
     said += [
-        f"{about['name']}: {number} rows left out ({reason})."
+        f"{about['name']}: {number} left out: {reason}."
         for about in figures.data
         for reason, number in about["left_out"].items()
     ]
-    said += [f"{f['data']}, {f['condition']}, {f['id']}: failed ({f['error']})." for f in figures.failures]
+    said += [f"{f['data']}, {f['condition']}, {f['id']}: failed: {f['error']}." for f in figures.failures]
     versions = f"cohere_lite {machine['cohere_lite']}, onnxruntime {machine['onnxruntime']}, Python {machine['python']}"
-    said.append(f"{versions}, {machine['system']}, {machine['cores']} cores.")
-    return "\n".join(f"- {sentence}" for sentence in said) + "\n"
+    return [*said, f"{versions}, {machine['system']}, {machine['cores']} cores."]
 
 
-def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns that are empty in all rows are left out; nothing where there are no rows."""
+def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Without the columns that are empty in all rows."""
     rows = [*rows]
-    if not rows:
-        return ""
     kept = [i for i in range(len(heads)) if any(row[i] for row in rows)]
-    lines = [[heads[i] for i in kept], ["---"] * len(kept), *([row[i].replace("|", "\\|") for i in kept] for row in rows)]
-    return f"**{title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _rate(rate: Rate | None) -> str:
-    return "" if rate is None else _share(rate.wer, rate.wer_interval)
+    return Table(title, [heads[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def _share(share: float, interval: Interval, sign: str = "") -> str:
     """ "12.16 (8.01 to 16.98)"."""
-    ends = "" if interval.low is None or interval.high is None else f" ({100 * interval.low:{sign}.2f} to {100 * interval.high:{sign}.2f})"
-    return f"{100 * share:{sign}.2f}{ends}"
-
-
-def _percent(number: float | None) -> str:
-    return "" if number is None else f"{number:.2f}"
+    if interval.low is None or interval.high is None:
+        return f"{100 * share:{sign}.2f}"
+    return f"{100 * share:{sign}.2f} ({100 * interval.low:{sign}.2f} to {100 * interval.high:{sign}.2f})"
 
 
 def _number(number: float | None, digits: int) -> str:

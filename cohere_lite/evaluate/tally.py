@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .run import Plan, key_of, read_state
-from .texts import WAYS, Scored, characters, scored
+from .texts import BY_CHARACTERS, WAYS, Scored, characters, scored
 
 COUNTS = ("errors", "words", "substitutions", "deletions", "insertions", "character_errors", "characters")
 SEGMENTS = ("segments", "silent", "looped", "truncated")
@@ -61,10 +61,23 @@ class Tally:
 
 
 def compare(line: dict[str, Any]) -> dict[str, Scored | None]:
-    """The texts of a result, in each way."""
+    """The texts of a result, in each way; of languages without words between spaces, their characters."""
     if "error" in line:
         return {}
-    return {way: scored(line["reference"], line["hypothesis"], line["language"], way) for way in WAYS}
+    found = {way: scored(line["reference"], line["hypothesis"], line["language"], way) for way in WAYS}
+    if line["language"] in BY_CHARACTERS:
+        return {way: None if scores is None else _in_characters(scores, line["language"]) for way, scores in found.items()}
+    return found
+
+
+def _in_characters(found: Scored, language: str) -> Scored:
+    said, heard = (characters(text, language) for text in (found.reference, found.hypothesis))
+    apart = jiwer.process_characters(said, heard)
+    pairs = [
+        (said[chunk.ref_start_idx : chunk.ref_end_idx], heard[chunk.hyp_start_idx : chunk.hyp_end_idx])
+        for chunk in apart.alignments[0]
+    ]
+    return Scored(said, heard, pairs, len(said), apart.substitutions, apart.deletions, apart.insertions)
 
 
 def _counts(found: Scored, language: str) -> dict[str, int]:
