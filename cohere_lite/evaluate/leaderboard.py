@@ -1,4 +1,4 @@
-"""English as the Open ASR Leaderboard compares it: the whisper-normalizer package, with the leaderboard's changes to it.
+"""English as the Open ASR Leaderboard compares it: the package whisper-normalizer, changed as the leaderboard does.
 
 The changes, at LEADERBOARD_REVISION of huggingface/open_asr_leaderboard (normalizer/): more fillers; a few slang words
 stay as they are; 's is "is" only after a pronoun, here, or a question word; a list of compounds and one of first names;
@@ -13,7 +13,7 @@ LEADERBOARD_REVISION = "d1e99b25524814332d6868a5645e568670834cfb"  # of August 2
 
 
 def leaderboard_english(text: str) -> str:
-    """The words that the leaderboard counts, with a space between them. Raises ImportError without whisper-normalizer."""
+    """The words that the leaderboard counts, a space between them. Raises ImportError without whisper-normalizer."""
     return " ".join(_normalizer()(text).split())
 
 
@@ -22,7 +22,7 @@ def _normalizer() -> Callable[[str], str]:
     from whisper_normalizer.english import EnglishTextNormalizer
 
     normalizer = EnglishTextNormalizer()
-    normalizer.ignore_patterns = rf"\b({'|'.join(_FILLERS)})\b"
+    normalizer.ignore_patterns = rf"\b({_FILLERS})\b"
     normalizer.replacers = dict(map(_replacer, normalizer.replacers.items()))
     for word in _KEPT:
         del normalizer.replacers[rf"\b{word}\b"]
@@ -39,7 +39,7 @@ def _normalizer() -> Callable[[str], str]:
 def _replacer(replacer: tuple[str, str]) -> tuple[str, str]:
     """A pattern and its replacement, as the leaderboard has them: "John's" is none of "John is"."""
     if replacer[0] == r"'s\b":
-        return rf"\b({'|'.join(_BEFORE_IS)})'s\b", r"\1 is"
+        return rf"\b({_BEFORE_IS})'s\b", r"\1 is"
     return replacer
 
 
@@ -65,9 +65,9 @@ def _join_letters(words: list[str]) -> str:
     return " ".join(joined[:-1])
 
 
-_FILLERS = "hmm mm mhm mmm uh um ah aha ahh ahm eh ehehe em hm huh hum mhum uhm umm uhuh".split()
+_FILLERS = "hmm|mm|mhm|mmm|uh|um|ah|aha|ahh|ahm|eh|ehehe|em|hm|huh|hum|mhum|uhm|umm|uhuh"
 _KEPT = ["kinda", "sorta", "dunno", "cause"]
-_BEFORE_IS = "it he she what that who here there how when where why this".split()
+_BEFORE_IS = "it|he|she|what|that|who|here|there|how|when|where|why|this"
 _COMPOUNDS = {
     r"et\s+cetera": "etc",
     r"al\s+right": "alright",

@@ -23,8 +23,8 @@ WAYS = {
 # Their texts have no spaces between words, or (Korean) spaces that writers set as they like: characters are counted.
 BY_CHARACTERS = ("ja", "ko", "zh")
 _LEADERBOARD_LANGUAGES = ("de", "es", "fr", "it", "pt")  # beside English
-_IGNORED = "ignore time segment in scoring"  # TED-LIUM's word for what is not transcribed
-# Vowel signs that Arabic is usually written without (tanwin to sukun, the small alef), and the stroke that stretches it.
+IGNORED = "ignore time segment in scoring"  # TED-LIUM's word for what is not transcribed
+# Vowel signs that Arabic is usually written without (tanwin to sukun, small alef), and the stroke that stretches it.
 _HARAKAT = re.compile("[\u064b-\u0652\u0670\u0640]")
 
 
@@ -59,7 +59,7 @@ def scored(reference: str, hypothesis: str, language: str, way: str) -> Scored |
         # The model writes brackets, and what is between them was spoken: the rules would take it for a remark.
         heard = leaderboard_text(hypothesis.replace("(", " ").replace(")", " "), language)
         # English references are looked at once they are normalised, others as they are.
-        dropped = (said if language == "en" else reference.strip()) in ("", _IGNORED)
+        dropped = (said if language == "en" else reference.strip()) in ("", IGNORED)
         if language != "en":
             said, heard = _join_alike(said, heard)
     if dropped:
@@ -67,9 +67,7 @@ def scored(reference: str, hypothesis: str, language: str, way: str) -> Scored |
     pairs = align(said.split(), heard.split(), "", merge_compounds=way == "leaderboard")
     wrong = [pair for pair in pairs if pair[0].replace(" ", "") != pair[1].replace(" ", "")]
     deletions, insertions = sum(not b for _, b in wrong), sum(not a for a, _ in wrong)
-    return Scored(
-        said, heard, pairs, len(said.split()), len(wrong) - deletions - insertions, deletions, insertions
-    )
+    return Scored(said, heard, pairs, len(said.split()), len(wrong) - deletions - insertions, deletions, insertions)
 
 
 def card_text(text: str) -> str:
@@ -93,8 +91,8 @@ def leaderboard_text(text: str, language: str) -> str:
 
 
 def characters(text: str, language: str) -> str:
-    """A compared text as a character error rate sees it: without spaces in zh, ja and ko, without harakat in Arabic, and
-    each character in one form ("ｶﾞ", "ガ" of two characters and of one are the same)."""
+    """A compared text as a character error rate sees it: without spaces in zh, ja and ko, without harakat in Arabic,
+    each character in one form ("ガ" in one character, in two, and in half the width are the same)."""
     text = unicodedata.normalize("NFKC" if language in (*BY_CHARACTERS, "ar") else "NFC", text)
     if language == "ar":
         text = _HARAKAT.sub("", text)

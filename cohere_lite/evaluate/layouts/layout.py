@@ -58,8 +58,16 @@ class Request:
     language: str | None = None
     left_out: Counter[str] = field(default_factory=Counter)
 
+    def language_of(self, path: str, value: object = None) -> str:
+        """The language of an utterance.  path: of the file that it comes from, whose folders may name it;
+        value: what the data set says of the utterance itself"""
+        named = language_of(posixpath.join(self.place.name, path))
+        return known_language(value) or self.language or named or "en"
 
+
+_LANGUAGE = re.compile(r"(?:(?:fleurs|mcv|mls)_)?([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,4}){0,2}")
 _SPLITS = ("test", "eval", "dev", "validation", "valid", "train")  # the first that is there, where none is named
+_SUFFIX = re.compile(r"(\.tar)?\.\w+$")
 _SHARD = re.compile(r"[-_.]?\d{4,}(-of-\d+)?(-[0-9a-f]+)?$")
 
 
@@ -67,7 +75,7 @@ def labels(path: str) -> list[str]:
     """The names that a file's path gives it: its folders, and the split that its own name says.
     "de/partial-test/0000.parquet" -> de, test; "data/test-00000-of-00004.parquet" -> data, test"""
     *folders, name = path.split("/")
-    split = _SHARD.sub("", re.sub(r"(\.\w{1,7}){1,2}$", "", name) if "." in name else name)
+    split = _SHARD.sub("", _SUFFIX.sub("", name))
     return [label.removeprefix("partial-") for label in (*folders, split) if label]
 
 
@@ -77,6 +85,7 @@ def choose(paths: list[str], request: Request, what: str) -> list[str]:
     chosen = paths
     for part in request.parts:
         found = [path for path in chosen if part in labels(path)]
+        found = found or [path for path in chosen if part == language_of(path)]
         if not found:
             raise EvaluateError(f"{request.spec}: no {what} of {part!r} there; there are {_names(chosen)}")
         chosen = found
@@ -89,18 +98,15 @@ def choose(paths: list[str], request: Request, what: str) -> list[str]:
         if len({*map(_part_of, chosen)}) > 1:
             chosen = [path for path in chosen if split in labels(path)] or chosen
     if len({*map(_part_of, chosen)}) > 1:
-        raise EvaluateError(
-            f"{request.spec} has several parts: {_names(chosen)}; name one: {request.spec}:{labels(chosen[0])[-2]}"
-        )
+        raise EvaluateError(f"{request.spec} has several parts: {_names(chosen)}; name one, as {request.spec}:NAME")
     return sorted(chosen)
 
 
 def language_of(path: str) -> str | None:
-    """The language that a path's labels name: "data/cmn_hans_cn/test.tsv" -> "zh", "fleurs_de/..." -> "de"."""
+    """The language that a path's folders name: "data/cmn_hans_cn/test.tsv" -> "zh", "fleurs_de/..." -> "de"."""
     for label in reversed(labels(path)[:-1]):
-        for word in re.split("[-_. ]", label):
-            if (code := language_code(word)) in TRAINED_LANGUAGES:
-                return code
+        if (match := _LANGUAGE.fullmatch(label)) and (code := known_language(match[1])):
+            return code
     return None
 
 

@@ -2,7 +2,8 @@
 fetched than is read."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -27,7 +28,7 @@ class Place(Protocol):
         """A file to read and seek in. Raises OSError."""
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file. A repository on the hub is not asked: its lists are believed."""
+        """Whether there is such a file."""
 
     def audio(self, path: str) -> Callable[[], bytes | Path]:
         """What gives a recording: its path, or its bytes."""
@@ -70,8 +71,9 @@ class Folder:
 class Repository:
     """A data set of the Hugging Face hub, at one commit."""
 
-    def __init__(self, name: str, revision: str, files: list[str]) -> None:
-        self.name, self._revision, self.files = name, revision, files
+    def __init__(self, name: str, revision: str, paths: Iterable[str]) -> None:
+        self.name, self._revision, self._paths = name, revision, frozenset(paths)
+        self.files = sorted(path for path in self._paths if path.endswith(_DESCRIBING))
 
     def open(self, path: str) -> BinaryIO:
         """See Place."""
@@ -81,7 +83,7 @@ class Repository:
 
     def exists(self, path: str) -> bool:
         """See Place."""
-        return True
+        return path in self._paths
 
     def audio(self, path: str) -> Callable[[], bytes | Path]:
         """See Place."""
@@ -106,25 +108,25 @@ def find_repository(name: str) -> Place:
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
     except ImportError as error:
         raise EvaluateError(f"{name}: there is no such folder here, and for the hub: {needed(error)}") from error
-    page = f"https://huggingface.co/datasets/{name}"
     try:
         return _newest(name)
-    except GatedRepoError as error:  # which is a RepositoryNotFoundError, too
-        reason, cause = f"it is gated: accept its terms at {page}, then `hf auth login`, or set HF_TOKEN", error
-    except RepositoryNotFoundError as error:
-        reason, cause = "neither a folder here nor a data set of the Hugging Face hub has this name", error
-    except Exception as error:
+    except Exception as error:  # of httpx, httpx2 or requests, as huggingface_hub's version has it
         reason, cause = f"the Hugging Face hub does not answer ({one_line(error)})", error
+        if isinstance(error, GatedRepoError):  # which is a RepositoryNotFoundError, too
+            page = f"https://huggingface.co/datasets/{name}"
+            reason = f"it is gated: accept its terms at {page}, then `hf auth login`, or set HF_TOKEN"
+        elif isinstance(error, RepositoryNotFoundError):
+            reason = "there is no such folder here, and no such data set on the Hugging Face hub"
     for revision in (_PARQUET_REVISION, "main"):
-        try:
-            folder = Folder(
-                Path(snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True))
+        with suppress(Exception):  # there is no copy, which is said below
+            # Without patterns, the whole repository would have to be in the cache.
+            cached = snapshot_download(
+                name, repo_type="dataset", revision=revision, local_files_only=True, allow_patterns=[]
             )
-        except Exception:
-            continue
-        if folder.files:
+            folder = Folder(Path(cached))
             folder.name = name
-            return folder
+            if folder.files:
+                return folder
     raise EvaluateError(f"{name}: {reason}; and {constants.HF_HUB_CACHE} has no copy of it") from cause
 
 
@@ -135,7 +137,7 @@ def _newest(name: str) -> Repository:
     def at(revision: str) -> Repository:
         commit = api.repo_info(name, repo_type="dataset", revision=revision, timeout=timeout).sha
         tree = api.list_repo_tree(name, recursive=True, revision=commit, repo_type="dataset")
-        return Repository(name, commit or revision, sorted(item.path for item in tree if item.path.endswith(_DESCRIBING)))
+        return Repository(name, commit or revision, [item.path for item in tree])
 
     api, timeout = HfApi(), constants.HF_HUB_ETAG_TIMEOUT
     main = at("main")
