@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pyarrow import ChunkedArray, DataType, Schema
     from pyarrow.parquet import ParquetFile
 
-_ROWS_AT_ONCE = 16  # of recordings. What memory they take is the file's choice: a page, which has up to 1,024 rows, but
-# never more than a row group; the hub's have 100
-_READ_BYTES = 1 << 20
+# Of recordings. The file decides what memory they take: a page, which has 1,024 rows or the row group's; the hub's row
+# groups have 100.
+_ROWS_AT_ONCE = 16
 
 
 def read_parquet(request: Request) -> Iterator[Utterance] | None:
@@ -42,14 +42,16 @@ def read_parquet(request: Request) -> Iterator[Utterance] | None:
 def _check_complete(paths: list[str], request: Request) -> None:
     """A cache may hold some of a set's files only, and nobody would notice."""
     total = max((int(match[1]) for path in paths if (match := re.search(r"-of-(\d+)", path))), default=1)
-    if len(paths) < total and request.place.files != paths[:1]:  # one file may be asked for alone
+    is_alone = isinstance(request.place, Folder) and request.place.only
+    if len(paths) < total and not is_alone:
         raise EvaluateError(f"{request.spec} is not complete: {len(paths)} of its {total} parquet files are there")
 
 
 def _read_files(paths: list[str], request: Request) -> Iterator[Utterance]:
     for path in paths:
         try:
-            with _open(request.place, path) as table:
+            # The small columns of a row group are asked for together, and nothing of the large one between them.
+            with _open(request.place, path, read_ahead=1 << 16, pre_buffer=True) as table:
                 yield from _read_file(table, path, request)
         except EvaluateError:
             raise
@@ -109,14 +111,13 @@ def _fields(kind: "DataType") -> list[str]:
     return [kind.field(i).name for i in range(kind.num_fields)] if str(kind).startswith("struct") else []
 
 
-def _open(place: Place, path: str) -> "ParquetFile":
+def _open(place: Place, path: str, read_ahead: int, pre_buffer: bool) -> "ParquetFile":
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise EvaluateError(f"{path}: {needed(error)}") from error
-    source = place.root / path if isinstance(place, Folder) else place.open(path)
-    # Not mapped, and not read ahead: a column of recordings may be larger than the memory.
-    return ParquetFile(source, buffer_size=_READ_BYTES, pre_buffer=False)
+    source = place.root / path if isinstance(place, Folder) else place.open(path, read_ahead)
+    return ParquetFile(source, buffer_size=read_ahead, pre_buffer=pre_buffer)
 
 
 class _Recordings:
@@ -154,7 +155,7 @@ class _Recordings:
 
     def _begin(self, row: int) -> None:
         """At the first row of the row group that has this one."""
-        table = _open(self._place, self._path)
+        table = _open(self._place, self._path, read_ahead=1 << 20, pre_buffer=False)
         end = group = 0
         while (end := (start := end) + table.metadata.row_group(group).num_rows) <= row:
             group += 1

@@ -24,8 +24,9 @@ class Place(Protocol):
     def files(self) -> list[str]:
         """The files that describe the data set, sorted: tables, lists, archives; no recordings."""
 
-    def open(self, path: str) -> BinaryIO:
-        """A file to read and seek in. Raises OSError."""
+    def open(self, path: str, read_ahead: int = 1 << 20) -> BinaryIO:
+        """A file to read and seek in.  read_ahead: bytes that are asked for at once, of a file that is not of this
+        machine. Raises OSError."""
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
@@ -38,13 +39,13 @@ class Folder:
     """A folder of this machine, or one file in it.  only: this file alone describes the data set"""
 
     def __init__(self, root: Path, only: str | None = None) -> None:
-        self.root, self._only, self.name = root, only, (root / only).stem if only else root.resolve().name
+        self.root, self.only, self.name = root, only, (root / only).stem if only else root.resolve().name
 
     @cached_property
     def files(self) -> list[str]:
         """See Place."""
-        if self._only:
-            return [self._only]
+        if self.only:
+            return [self.only]
         found = []
         for folder, subfolders, names in os.walk(self.root):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -55,7 +56,7 @@ class Folder:
             ]
         return sorted(found)
 
-    def open(self, path: str) -> BinaryIO:
+    def open(self, path: str, read_ahead: int = 0) -> BinaryIO:
         """See Place."""
         return (self.root / path).open("rb")
 
@@ -75,11 +76,12 @@ class Repository:
         self.name, self._revision, self._paths = name, revision, frozenset(paths)
         self.files = sorted(path for path in self._paths if path.endswith(_DESCRIBING))
 
-    def open(self, path: str) -> BinaryIO:
+    def open(self, path: str, read_ahead: int = 1 << 20) -> BinaryIO:
         """See Place."""
         from huggingface_hub import HfFileSystem
 
-        return cast(BinaryIO, HfFileSystem().open(f"datasets/{self.name}@{self._revision}/{path}", "rb"))
+        file = f"datasets/{self.name}@{self._revision}/{path}"
+        return cast(BinaryIO, HfFileSystem().open(file, "rb", block_size=read_ahead))
 
     def exists(self, path: str) -> bool:
         """See Place."""
