@@ -1,6 +1,6 @@
 """Word and character error rates, speed and size of models over data sets.
 
-    python -m cohere_lite.evaluate MODEL [MODEL ...] --data DATA [DATA ...]
+python -m cohere_lite.evaluate MODEL [MODEL ...] --data DATA [DATA ...]
 """
 
 from __future__ import annotations
@@ -143,10 +143,14 @@ def _check(plan: Plan) -> None:
         for data in plan.data:
             if unknown := {utterance.language for utterance in data.utterances} - {*model.languages}:
                 asked = f"{data.name} is in {', '.join(sorted(unknown))}"
-                raise EvaluateError(f"{asked}; {model.name} knows {', '.join(model.languages)} (--language names another)")
+                raise EvaluateError(
+                    f"{asked}; {model.name} knows {', '.join(model.languages)} (--language names another)"
+                )
     if any(condition.kind == "babble" for condition in plan.conditions):
         if alone := next((data for data in plan.data if len(data.utterances) < 2), None):
-            raise EvaluateError(f"babble is made of other utterances, and {alone.name} has only one: draw more --samples")
+            raise EvaluateError(
+                f"babble is made of other utterances, and {alone.name} has only one: draw more --samples"
+            )
 
 
 def _run() -> None:

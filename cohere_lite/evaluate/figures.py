@@ -6,18 +6,21 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..extras.cores import available_cores
 from ..session import ort
-from .intervals import Counts, Interval, drawn_rates, grouped, interval, p_value
+from .intervals import Interval, drawn_rates, grouped, interval, p_value
 from .noise import CLEAN
 from .run import Plan, State
-from .tally import Tally
+from .tally import COUNTS, SEGMENTS, Tally
 from .texts import WAYS
+from .utterances import Data
 
 ALL = "all"  # in place of a data set: the mean of their rates
 LENGTHS_S = (0, 2, 5, 10, 20, 35, math.inf)
@@ -173,46 +176,64 @@ def _machine() -> dict[str, Any]:
 
 
 def _add_rates(figures: Figures, plan: Plan, condition: str, way: str, tallies: dict[tuple[str, str], Tally]) -> None:
-    of_words: dict[str, Counts] = {}
-    of_characters: dict[str, Counts] = {}
-    totals: dict[str, dict[str, np.ndarray]] = {}  # (models,)
+    """Rates and differences, of each data set, and of the mean of them all."""
+    found = {}
     for data in plan.data:
         tally = tallies[data.spec, condition]
-        used = tally.used(way)
-        if used.any():
-            who, where = zip(*((u.speaker, u.recording) for u, use in zip(data.utterances, used, strict=True) if use), strict=True)
-            counts = {name: numbers[used] for name, numbers in tally.counts[way].items()}
-            of_words[data.name], _ = grouped(counts["errors"], counts["words"], who, where)
-            of_characters[data.name], _ = grouped(counts["character_errors"], counts["characters"], who, where)
-            totals[data.name] = {name: numbers.sum(axis=0) for name, numbers in counts.items()} | {"utterances": used.sum()}
-    names = {name: [name] for name in of_words} | ({ALL: [*of_words]} if len(of_words) > 1 else {})
-    for name, parts in names.items():
-        words, chars = (drawn_rates([counts[part] for part in parts]) for counts in (of_words, of_characters))
-        total = {key: np.sum([totals[part][key] for part in parts], axis=0) for key in totals[parts[0]]}
-        wers, cers = (
-            np.mean([totals[part][errors] / np.maximum(1, totals[part][of]) for part in parts], axis=0)
-            for errors, of in (("errors", "words"), ("character_errors", "characters"))
-        )
+        if (used := tally.used(way)).any():
+            found[data.name] = _Counted(data, used, {name: counts[used] for name, counts in tally.counts[way].items()})
+    for name, parts in {**{name: [part] for name, part in found.items()}, ALL: [*found.values()]}.items():
+        if name == ALL and len(parts) < 2:
+            continue
+        wers, drawn_wers = _wrong(parts, "errors", "words")
+        cers, drawn_cers = _wrong(parts, "character_errors", "characters")
         for i, model in enumerate(plan.models):
-            counted = {key: int(total[key][i]) for key in ("words", "substitutions", "deletions", "insertions", "characters")}
-            figures.rates.append(
-                Rate(
-                    *(name, condition, model.name, way, int(total["utterances"])),
-                    wer=float(wers[i]),
-                    wer_interval=interval(None if words is None else words[:, i]),
-                    cer=float(cers[i]),
-                    cer_interval=interval(None if chars is None else chars[:, i]),
-                    **counted,
-                )
+            totals = {key: sum(int(part.counts[key][:, i].sum()) for part in parts) for key in COUNTS}
+            rate = Rate(
+                *(name, condition, model.name, way),
+                utterances=sum(int(part.used.sum()) for part in parts),
+                words=totals["words"],
+                wer=float(wers[i]),
+                wer_interval=interval(_column(drawn_wers, i)),
+                substitutions=totals["substitutions"],
+                deletions=totals["deletions"],
+                insertions=totals["insertions"],
+                characters=totals["characters"],
+                cer=float(cers[i]),
+                cer_interval=interval(_column(drawn_cers, i)),
             )
+            figures.rates.append(rate)
             if i:
-                drawn = None if words is None else words[:, i] - words[:, 0]
+                drawn = None if drawn_wers is None else drawn_wers[:, i] - drawn_wers[:, 0]
                 of = name, condition, model.name, plan.models[0].name, way
                 figures.differences.append(Difference(*of, float(wers[i] - wers[0]), interval(drawn), p_value(drawn)))
 
 
+class _Counted(NamedTuple):
+    """used: which utterances (n,) count;  counts: by the names in COUNTS, of those alone (utterances, models)."""
+
+    data: Data
+    used: NDArray[np.bool_]
+    counts: dict[str, NDArray[np.int64]]
+
+
+def _wrong(parts: Sequence[_Counted], errors: str, of: str) -> tuple[NDArray, NDArray | None]:
+    """Rates (models,), the mean of the data sets' rates, and those of drawn sets."""
+    rates = [part.counts[errors].sum(axis=0) / np.maximum(1, part.counts[of].sum(axis=0)) for part in parts]
+    sets = []
+    for part in parts:
+        utterances = [u for u, is_used in zip(part.data.utterances, part.used, strict=True) if is_used]
+        who, where = [u.speaker for u in utterances], [u.recording for u in utterances]
+        sets.append(grouped(part.counts[errors], part.counts[of], who, where)[0])
+    return np.mean(rates, axis=0), drawn_rates(sets)
+
+
+def _column(drawn: NDArray | None, i: int) -> NDArray | None:
+    return None if drawn is None else drawn[:, i]
+
+
 def _add_lengths(figures: Figures, plan: Plan, way: str, tallies: Sequence[Tally]) -> None:
-    for low, high in zip(LENGTHS_S, LENGTHS_S[1:], strict=False):
+    for low, high in pairwise(LENGTHS_S):
         errors, words, n = np.zeros(len(plan.models)), np.zeros(len(plan.models)), 0
         for tally in tallies:
             seconds = tally.seconds.max(axis=1)
@@ -227,18 +248,16 @@ def _add_lengths(figures: Figures, plan: Plan, way: str, tallies: Sequence[Tally
 
 
 def _add_speeds(figures: Figures, plan: Plan, name: str, tallies: Sequence[Tally]) -> None:
+    done, seconds, time_s = (
+        np.concatenate([getattr(tally, of) for tally in tallies]) for of in ("done", "seconds", "time_s")
+    )
+    segments = [np.sum([tally.segments[of].sum(axis=0) for tally in tallies], axis=0) for of in SEGMENTS]
     for i, model in enumerate(plan.models):
-        done = [tally.done[:, i] for tally in tallies]
-        seconds, work = (
-            np.concatenate([array[use, i] for array, use in zip(arrays, done, strict=True)])
-            for arrays in ([tally.seconds for tally in tallies], [tally.time_s for tally in tallies])
-        )
+        sound, work = seconds[done[:, i], i], time_s[done[:, i], i]
         if len(work):
-            segments = {key: int(sum(tally.segments[key][:, i].sum() for tally in tallies)) for key in tallies[0].segments}
-            latency = np.quantile(work, [0.5, 0.95])
-            sums = float(seconds.sum()), float(work.sum())
-            of = name, model.name, len(work)
-            figures.speeds.append(Speed(*of, *sums, sums[1] / sums[0], *map(float, latency), **segments))
+            of = name, model.name, len(work), float(sound.sum()), float(work.sum()), float(work.sum() / sound.sum())
+            latencies = map(float, np.quantile(work, [0.5, 0.95]))
+            figures.speeds.append(Speed(*of, *latencies, *(int(counts[i]) for counts in segments)))
 
 
 def _add_agreements(figures: Figures, plan: Plan, name: str, condition: str, tally: Tally) -> None:

@@ -32,7 +32,10 @@ class Counts(NamedTuple):
 
 
 def grouped(
-    errors: NDArray[np.int64], words: NDArray[np.int64], speakers: Sequence[str | None], recordings: Sequence[str | None]
+    errors: NDArray[np.int64],
+    words: NDArray[np.int64],
+    speakers: Sequence[str | None],
+    recordings: Sequence[str | None],
 ) -> tuple[Counts, str]:
     """Counts of utterances, (utterances, models), summed over what is drawn as one: "speaker", "recording" or
     "utterance", the first that all utterances have and that there are enough of."""

@@ -21,6 +21,7 @@ from .errors import EvaluateError
 from .worker import Recognise, open_ours, open_reference, serve
 
 REFERENCE = "reference:"  # before the folder of a checkpoint
+_CLOSE_S = 2.0  # for a process that is idle to end by itself
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process, whatever it does."""
-        self._connection.close()
+        self._connection.close()  # which ends it
+        self._process.join(_CLOSE_S)
         self._process.kill()
         self._process.join()
 

@@ -21,7 +21,9 @@ from .sound import mono, read_sound
 Samples = NDArray[np.float32]
 
 _NOISES = ("white", "pink", "babble")
-_KNOWN = "white:DB, pink:DB, babble:DB (decibels of speech above noise), room:SECONDS (until an echo is gone), telephone"
+_KNOWN = (
+    "white:DB, pink:DB, babble:DB (decibels of speech above noise), room:SECONDS (until an echo is gone), telephone"
+)
 _TELEPHONE_HZ = (300, 3400)  # the public network's band: ITU-T G.712
 _ECHO = 0.65  # of a room: the echo's amplitude (root of its energy) beside the direct sound's 1
 _VOICES = 4  # that speak at once in babble
@@ -105,8 +107,8 @@ def hear(condition: Condition, samples: Samples, utterance: Utterance, babble: B
 
 def add_noise(samples: Samples, noise: Samples, snr_db: float) -> Samples:
     """The power of the whole recording, its pauses included, is snr_db above that of the noise."""
-    power = np.mean(np.square(samples, dtype=float)) / max(np.mean(np.square(noise, dtype=float)), 1e-12)
-    return samples + noise * np.float32(np.sqrt(power / 10 ** (snr_db / 10)))
+    power, of_noise = (float(np.mean(np.square(sound, dtype=float))) for sound in (samples, noise))
+    return samples + noise * np.float32(np.sqrt(power / max(of_noise, 1e-12) / 10 ** (snr_db / 10)))
 
 
 def pink(n: int, rng: np.random.Generator) -> Samples:

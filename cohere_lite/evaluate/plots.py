@@ -4,6 +4,8 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,7 +22,7 @@ _TEXT = "#010203"  # becomes the colour of the page's text
 # Okabe and Ito's, told apart by the colour-blind, too
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _MARKS = "osD^vPX"
-_STYLE = {
+_STYLE: Any = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _TEXT),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), "none"),
     "svg.fonttype": "none",
@@ -65,7 +67,7 @@ def _bars(rates: Sequence[Rate], models: Sequence[str]) -> str:
     axes.set_yticks(range(len(data)), data)
     axes.invert_yaxis()
     axes.set_xlabel("WER, %")
-    axes.set_xlim(left=0)
+    _from_zero(axes, "x")
     return _svg(figure, axes)
 
 
@@ -77,31 +79,31 @@ def _against_speed(figures: Figures, rates: Sequence[Rate], models: Sequence[str
     for i, model in enumerate(models):
         if model in of and model in speeds:
             wer = [100 * of[model].wer]
-            style = {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKS[i % len(_MARKS)]}
             ends = _around(wer, [of[model].wer_interval])
-            axes.errorbar([speeds[model].real_time_factor], wer, yerr=ends, capsize=2, linestyle="", label=model, **style)
+            axes.errorbar(
+                [speeds[model].real_time_factor], wer, yerr=ends, capsize=2, linestyle="", label=model, **_look(i)
+            )
     axes.set_xlabel("work for a second of sound, s (further left is faster)")
     axes.set_ylabel("WER, %")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    _from_zero(axes, "x")
+    _from_zero(axes, "y")
     return _svg(figure, axes)
 
 
 def _by_length(figures: Figures, models: Sequence[str], way: str) -> str:
     figure, axes = _figure(3.2)
-    names = [f"{low:g}–{high:g}" for low, high in zip(LENGTHS_S, LENGTHS_S[1:-1], strict=False)]
+    names = [f"{low:g}–{high:g}" for low, high in pairwise(LENGTHS_S[:-1])]
     names.append(f"over {LENGTHS_S[-2]:g}")
     shown = [low for low in LENGTHS_S if any(length.from_s == low for length in figures.lengths)]
     for i, model in enumerate(models):
         of = {length.from_s: length for length in figures.lengths if (length.model, length.way) == (model, way)}
         lows = [low for low in shown if low in of]
-        style = {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKS[i % len(_MARKS)]}
-        axes.plot([shown.index(low) for low in lows], [100 * of[low].wer for low in lows], label=model, **style)
+        axes.plot([shown.index(low) for low in lows], [100 * of[low].wer for low in lows], label=model, **_look(i))
     count = {length.from_s: length.utterances for length in figures.lengths if length.way == way}
     axes.set_xticks(range(len(shown)), [f"{names[LENGTHS_S.index(low)]} s\n({count.get(low, 0)})" for low in shown])
     axes.set_xlabel("length (utterances)")
     axes.set_ylabel("WER, %")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes, "y")
     return _svg(figure, axes)
 
 
@@ -113,13 +115,12 @@ def _by_noise(figures: Figures, rates: Sequence[Rate], models: Sequence[str]) ->
         places = np.array([k for k, name in enumerate(conditions) if name in of])
         found = [of[conditions[k]] for k in places]
         wers = [100 * rate.wer for rate in found]
-        style = {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKS[i % len(_MARKS)]}
         aside = (i - (len(models) - 1) / 2) * 0.12  # for the intervals not to lie on each other
         ends = _around(wers, [rate.wer_interval for rate in found])
-        axes.errorbar(places + aside, wers, yerr=ends, capsize=2, linestyle="", label=model, **style)
+        axes.errorbar(places + aside, wers, yerr=ends, capsize=2, linestyle="", label=model, **_look(i))
     axes.set_xticks(range(len(conditions)), [condition.replace(":", "\n") for condition in conditions])
     axes.set_ylabel("WER, %")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes, "y")
     return _svg(figure, axes)
 
 
@@ -129,13 +130,27 @@ def _overall(figures: Figures) -> str:
 
 def _around(values: Sequence[float], intervals: Sequence[Interval]) -> np.ndarray:
     """(2, n): how far the ends of the intervals, in percent, are from the values, which they may leave out."""
-    ends = [(v if i.low is None else 100 * i.low, v if i.high is None else 100 * i.high) for v, i in zip(values, intervals, strict=True)]
+    ends = [
+        (v if i.low is None else 100 * i.low, v if i.high is None else 100 * i.high)
+        for v, i in zip(values, intervals, strict=True)
+    ]
     return np.array([[max(0, v - low), max(0, high - v)] for v, (low, high) in zip(values, ends, strict=True)]).T
+
+
+def _look(i: int) -> Any:
+    """Of the i-th model."""
+    return {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKS[i % len(_MARKS)]}
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def _from_zero(axes: Axes, axis: str) -> None:
+    """With room for the marks at the other end."""
+    end = axes.dataLim.xmax if axis == "x" else axes.dataLim.ymax
+    axes.set(**{f"{axis}lim": (0, 1.1 * end or 1)})
 
 
 def _svg(figure: Figure, axes: Axes) -> str:

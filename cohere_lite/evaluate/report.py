@@ -1,4 +1,4 @@
-"""Figures -> one HTML page that needs nothing else: tables, plots, and the worst utterances to read and to listen to."""
+"""Figures -> one HTML page that needs nothing else: tables, plots, the worst utterances to read and to listen to."""
 
 import base64
 import io
@@ -29,8 +29,8 @@ body { font: 1rem/1.5 system-ui, sans-serif; max-width: 76rem; margin: auto; pad
   background: Canvas; color: CanvasText; }
 h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } h3 { font-size: 1rem; margin-bottom: .3rem }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; font-variant-numeric: tabular-nums }
-th { vertical-align: bottom }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap;
+  font-variant-numeric: tabular-nums }
 .plots { display: grid; gap: 1rem 2rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 23rem), 1fr)) }
 figure { margin: 0 } figcaption { font-weight: 600 } svg { width: 100%; height: auto }
 article { border-top: 1px solid var(--line); padding: .5rem 0 }
@@ -44,7 +44,8 @@ del { color: var(--missing); text-decoration: line-through } ins { color: var(--
 
 def write_report(path: Path, plan: Plan, figures: Figures, scored: Path) -> None:
     """scored: the file with the alignments. Raises OSError."""
-    title = f"{', '.join(about['name'] for about in figures.models)} on {', '.join(about['name'] for about in figures.data)}"
+    models, data = (", ".join(about["name"] for about in listed) for listed in (figures.models, figures.data))
+    title = f"{models} on {data}"
     parts = [
         f"<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n<title>{escape(title)}</title>",
         '<meta name=viewport content="width=device-width, initial-scale=1">',
@@ -73,15 +74,16 @@ def _worst(plan: Plan, figures: Figures, scored: Path) -> Iterator[str]:
             lines.setdefault((line["data"], line["id"]), []).append(line)
     if not lines:
         return
-    yield "<h2>The worst utterances</h2><p>Read: words that are <del>missing</del> and <ins>added</ins>, and "
+    yield "<h2>The worst utterances</h2><p>Words that are <del>missing</del> and <ins>added</ins>, and "
     yield "<span class=wrong><del>one word</del> <ins>for another</ins></span>.</p>"
     names = {model.spec: model.name for model in plan.models}
+    order = [*names]
     for data in plan.data:
         utterances = {utterance.id: utterance for utterance in data.utterances}
         if figures.worst[data.name]:
             yield f"<h3>{escape(data.name)}</h3>"
         for name in figures.worst[data.name]:
-            found = lines[data.spec, name]
+            found = sorted(lines[data.spec, name], key=lambda line: order.index(line["model"]))
             try:
                 player = _player(mono(read_sound(utterances[name], _LISTEN_S)))
             except (CohereLiteError, OSError) as error:

@@ -113,7 +113,7 @@ def run(plan: Plan, state: State) -> None:
         return
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
-        stack.callback(lambda: [worker.close() for worker in workers.values()])
+        stack.callback(lambda: [*map(Worker.close, workers.values())])
         needed = [model for model in plan.models if any(key[3] == model.spec for key in todo)]
         for model in needed:
             workers[model.spec] = open_worker(model, settles=len(needed) > 1)
@@ -158,7 +158,12 @@ def _results(
         if models and condition.kind != "clean" and isinstance(clean, Sound):
             sound = _sound_or_why_not(lambda: _heard(condition, clean, utterance, babble))  # noqa: B023 - called at once
         for model in models:
-            line = {"data": data.spec, "condition": condition.name, "id": utterance.id, "model": model.spec}
+            line: dict[str, Any] = {
+                "data": data.spec,
+                "condition": condition.name,
+                "id": utterance.id,
+                "model": model.spec,
+            }
             line |= {"language": utterance.language, "reference": utterance.reference}
             line |= {"speaker": utterance.speaker, "recording": utterance.recording}
             if isinstance(sound, str):
@@ -204,6 +209,8 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
             bar.advance(task.id)
             if not console.is_terminal and time.monotonic() > told_s + _TOLD_S and task.time_remaining is not None:
                 told_s = time.monotonic()
-                print(f"{task.completed:.0f} of {total}, {clock(task.time_remaining)} left", file=console.file, flush=True)
+                print(
+                    f"{task.completed:.0f} of {total}, {clock(task.time_remaining)} left", file=console.file, flush=True
+                )
 
         yield advance

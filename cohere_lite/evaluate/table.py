@@ -114,7 +114,9 @@ def _data(figures: Figures) -> Table:
 def notes(figures: Figures) -> list[str]:
     """How the tables were made, and what they leave out: a sentence each."""
     machine, settings = figures.machine, figures.settings
-    said = [f"{way.capitalize()}'s rule: {rule}; errors of all utterances by words of all." for way, rule in WAYS.items()]
+    said = [
+        f"{way.capitalize()}'s rule: {rule}; errors of all utterances by words of all." for way, rule in WAYS.items()
+    ]
     said.append(f"CER: in the {[*WAYS][-1]}'s texts. Of {', '.join(BY_CHARACTERS)}, WER counts characters, too.")
     said.append(f"In parentheses: {LEVEL:.0%} bootstrap intervals; of differences on the same draws (paired), with p.")
     if any(rate.data == ALL for rate in figures.rates):

@@ -40,7 +40,7 @@ class Tally:
 
     def used(self, way: str) -> NDArray[np.bool_]:
         """Utterances (n,) that count: models are compared on the same ones, those that all of them have a result of."""
-        return (self.counted[way] & self.done).all(axis=1)
+        return np.all(self.counted[way] & self.done, axis=1)
 
     def add(self, place: tuple[int, int], line: dict[str, Any], compared: dict[str, Scored | None]) -> None:
         """Counts a result, or a failure."""
@@ -66,7 +66,9 @@ def compare(line: dict[str, Any]) -> dict[str, Scored | None]:
         return {}
     found = {way: scored(line["reference"], line["hypothesis"], line["language"], way) for way in WAYS}
     if line["language"] in BY_CHARACTERS:
-        return {way: None if scores is None else _in_characters(scores, line["language"]) for way, scores in found.items()}
+        return {
+            way: None if scores is None else _in_characters(scores, line["language"]) for way, scores in found.items()
+        }
     return found
 
 
@@ -113,7 +115,5 @@ def results(plan: Plan, path: Path) -> Iterator[dict[str, Any]]:
     names = {data.spec: {utterance.id for utterance in data.utterances} for data in plan.data}
     conditions, models = {c.name for c in plan.conditions}, {model.spec for model in plan.models}
     for line in read_state(path):
-        is_result = "facts" not in line
-        if is_result and line["model"] in models and line["condition"] in conditions:
-            if line["id"] in names.get(line["data"], ()):
-                yield line
+        if "facts" not in line and line["model"] in models and line["condition"] in conditions:
+            yield from [line] if line["id"] in names.get(line["data"], ()) else []
