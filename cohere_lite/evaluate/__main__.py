@@ -146,11 +146,9 @@ def _check(plan: Plan) -> None:
                 raise EvaluateError(
                     f"{asked}; {model.name} knows {', '.join(model.languages)} (--language names another)"
                 )
-    if any(condition.kind == "babble" for condition in plan.conditions):
-        if alone := next((data for data in plan.data if len(data.utterances) < 2), None):
-            raise EvaluateError(
-                f"babble is made of other utterances, and {alone.name} has only one: draw more --samples"
-            )
+    is_babble = any(condition.kind == "babble" for condition in plan.conditions)
+    if alone := [data.name for data in plan.data if is_babble and len(data.utterances) < 2]:
+        raise EvaluateError(f"babble is made of other utterances, and {alone[0]} has one alone: draw more --samples")
 
 
 def _run() -> None:

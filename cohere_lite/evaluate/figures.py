@@ -256,8 +256,8 @@ def _add_speeds(figures: Figures, plan: Plan, name: str, tallies: Sequence[Tally
         sound, work = seconds[done[:, i], i], time_s[done[:, i], i]
         if len(work):
             of = name, model.name, len(work), float(sound.sum()), float(work.sum()), float(work.sum() / sound.sum())
-            latencies = map(float, np.quantile(work, [0.5, 0.95]))
-            figures.speeds.append(Speed(*of, *latencies, *(int(counts[i]) for counts in segments)))
+            median, slow = (float(latency) for latency in np.quantile(work, [0.5, 0.95]))
+            figures.speeds.append(Speed(*of, median, slow, *(int(counts[i]) for counts in segments)))
 
 
 def _add_agreements(figures: Figures, plan: Plan, name: str, condition: str, tally: Tally) -> None:
