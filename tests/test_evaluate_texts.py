@@ -9,7 +9,6 @@ from cohere_lite.evaluate.texts import WAYS, card_text, characters, leaderboard_
 for package in "whisper_normalizer", "num2words", "kaldialign":
     pytest.importorskip(package)
 
-# fmt: off
 ENGLISH = [
     ("He's John's dad, kinda.", "he is john s dad kinda"),
     ("It's what's been said; who's that, and whose?", "it is what has been said who is that and whose"),
@@ -56,7 +55,6 @@ OTHERS = [
     ("pt", "São 2 coisas, 22 não.", "são dois coisas vinte e dois não"),
     ("fr", "école, coeur ﬁn", "école coeur fin"),
 ]
-# fmt: on
 
 
 @pytest.mark.parametrize(("text", "expected"), ENGLISH)
