@@ -39,8 +39,8 @@ what comes out, in the folder --out:
   figures.json      all figures
   report.html       with plots, and with the worst utterances to listen to
 
-exit code: 0; 1 if models or data cannot be used; 2 if an option is wrong;
-130 after Ctrl-C
+exit code: 0; 1 if models or data cannot be used, or no recording can be read;
+2 if an option is wrong; 130 after Ctrl-C
 """
 
 
@@ -120,7 +120,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     (args.out / "figures.json").write_text(figures.as_json(), encoding="utf-8", newline="\n")
     write_report(args.out / "report.html", plan, figures, args.out / "utterances.jsonl")
     print(table)
-    return 0
+    return 0 if figures.rates else 1  # nothing could be read
 
 
 def _open_all(args: argparse.Namespace) -> list[Data]:

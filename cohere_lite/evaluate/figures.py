@@ -153,7 +153,7 @@ def make_figures(
             tally = tallies[data.spec, condition.name]
             _add_agreements(figures, plan, data.name, condition.name, tally)
             where = {"data": data.name, "condition": condition.name}
-            figures.failures.extend(where | {"id": name, "error": why} for name, why in tally.failures.items())
+            figures.failures.extend(where | {"id": name, "error": _why(tally, plan, name)} for name in tally.failures)
     if len(plan.data) > 1:
         _add_speeds(figures, plan, ALL, [*tallies.values()])
     _add_data(figures, plan, tallies)
@@ -162,6 +162,14 @@ def make_figures(
         about |= {"mb_on_disk": model.n_bytes / 1e6, "peak_mb": peaks_mb.get(model.spec)}
         figures.models.append(about | {"load_s": min(state.loads_s.get(model.spec, []), default=None)})
     return figures
+
+
+def _why(tally: Tally, plan: Plan, name: str) -> str:
+    """What was wrong with an utterance, and for which models, if not for all."""
+    errors = tally.failures[name]
+    if len(errors) == len(plan.models) and len({*errors.values()}) == 1:
+        return next(iter(errors.values()))
+    return "; ".join(f"{model.name}: {errors[model.spec]}" for model in plan.models if model.spec in errors)
 
 
 def _machine() -> dict[str, Any]:

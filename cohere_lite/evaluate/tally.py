@@ -23,7 +23,7 @@ class Tally:
     """Of a data set under a condition. Arrays are (utterances, models), in the plan's order.
 
     counts:   of each way to compare texts, by the names in COUNTS;  counted: where the reference counts in that way
-    done:     where there is a result;  failures: utterance -> why a model has none
+    done:     where there is a result;  failures: utterance -> why each model that has none has none
     seconds, time_s: of sound, of work;  segments: by the names in SEGMENTS;  tokens: a digest
     """
 
@@ -32,7 +32,7 @@ class Tally:
         self.counts = {way: {name: np.zeros(shape, np.int64) for name in COUNTS} for way in WAYS}
         self.counted = {way: np.zeros(shape, bool) for way in WAYS}
         self.done = np.zeros(shape, bool)
-        self.failures: dict[str, str] = {}
+        self.failures: dict[str, dict[str, str]] = {}
         self.seconds, self.time_s = np.zeros(shape), np.zeros(shape)
         self.segments = {name: np.zeros(shape, np.int64) for name in SEGMENTS}
         self.tokens = np.zeros(shape, np.int64)
@@ -45,7 +45,7 @@ class Tally:
     def add(self, place: tuple[int, int], line: dict[str, Any], compared: dict[str, Scored | None]) -> None:
         """Counts a result, or a failure."""
         if "error" in line:
-            self.failures[line["id"]] = line["error"]
+            self.failures.setdefault(line["id"], {})[line["model"]] = line["error"]
             return
         self.done[place] = True
         self.seconds[place], self.time_s[place] = line["seconds"], line["time_s"]
@@ -94,6 +94,7 @@ def tally(plan: Plan, path: Path, out: Path) -> tuple[dict[tuple[str, str], Tall
     """Reads the run's file, and writes `out`: what it holds, and the alignment in each way. Gives what is counted, by
     data and condition, and each model's largest memory in MB. Raises OSError."""
     rows = {(data.spec, u.id): i for data in plan.data for i, u in enumerate(data.utterances)}
+    references = {(data.spec, u.id): u.reference for data in plan.data for u in data.utterances}
     columns = {model.spec: i for i, model in enumerate(plan.models)}
     n_models = len(plan.models)
     found = {(d.spec, c.name): Tally(len(d.utterances), n_models) for d in plan.data for c in plan.conditions}
@@ -101,6 +102,7 @@ def tally(plan: Plan, path: Path, out: Path) -> tuple[dict[tuple[str, str], Tall
     with open(out, "w", encoding="utf-8", newline="\n") as file:
         for line in results(plan, path):
             data, condition, name, model = key_of(line)
+            line["reference"] = references[data, name]  # the data set's texts may have been corrected since
             compared = compare(line)
             found[data, condition].add((rows[data, name], columns[model]), line, compared)
             if line.get("peak_mb"):
