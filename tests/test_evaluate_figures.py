@@ -26,6 +26,7 @@ from cohere_lite.evaluate.intervals import Interval
 from cohere_lite.evaluate.layouts.layout import Utterance
 from cohere_lite.evaluate.models import Model
 from cohere_lite.evaluate.noise import CLEAN, parse_conditions
+from cohere_lite.evaluate.plots import plots
 from cohere_lite.evaluate.report import write_report
 from cohere_lite.evaluate.run import Plan, State
 from cohere_lite.evaluate.table import markdown
@@ -208,8 +209,8 @@ def test_the_table_in_full(tmp_path: Path) -> None:
     lines = [line("a", "one", SAID["a"][1], data="my/LibriSpeech/test-clean")]
     found = markdown(figures_of(plan, lines, tmp_path)).split("\n\n")
     assert found[1].partition("\n**")[0] == (
-        "| data | noise | model | WER, card's rule | published, card | WER, leaderboard's rule | published, leaderboard "
-        "| CER | words | wrong / missing / added |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| data | noise | model | WER, card's rule | published, card | WER, leaderboard's rule | published, "
+        "leaderboard | CER | words | wrong / missing / added |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         "| my/LibriSpeech/test-clean | clean | one | 40.00 | 0.99 | 40.00 | 1.25 | 22.73 | 5 | 1 / 1 / 0 |"
     )
 
@@ -276,9 +277,10 @@ def test_the_report_needs_nothing_else(page: Path) -> None:
     assert "url(http" not in text
     (data_url,) = {*found.loads}
     assert data_url.startswith("data:audio/wav;base64,")
-    with wave.open(io.BytesIO(base64.b64decode(data_url.partition(",")[2]))) as sound, wave.open(
-        str(DEMO_FOLDER / "sample.wav")
-    ) as sample:
+    with (
+        wave.open(io.BytesIO(base64.b64decode(data_url.partition(",")[2]))) as sound,
+        wave.open(str(DEMO_FOLDER / "sample.wav")) as sample,
+    ):
         assert sound.getparams() == sample.getparams()
     assert "<span class=wrong><del>lights</del> <ins>light</ins></span> <del>now</del>" in text
     assert "stop <ins>the</ins> <ins>music</ins>" in text
@@ -291,6 +293,14 @@ def test_plots_take_the_colour_of_the_text(page: Path) -> None:
     plots = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     assert all("currentColor" in plot for plot in plots)
     assert not any(colour in plot for plot in plots for colour in ("#000000", "#ffffff", "#010203"))
+
+
+def test_long_names_leave_room_for_plots(tmp_path: Path) -> None:
+    """Matplotlib's warning that a plot has no room is an error here."""
+    name = "a/long/path/to/a/data/set/or/to/a/model/that/nobody/could/read/in/a/plot"
+    plan = Plan([data(spec=name)], [CLEAN], [model(name)])
+    figures = figures_of(plan, [line(n, name, "yes", data=name) for n in SAID], tmp_path)
+    assert all("…dy/could/read/in/a/plot" in svg for _, svg in plots(figures))
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

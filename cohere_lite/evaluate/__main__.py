@@ -126,13 +126,15 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _open_all(args: argparse.Namespace) -> list[Data]:
     """The data sets, each by a name of its own."""
     from .errors import EvaluateError
+    from .models import distinct_ends
     from .utterances import open_data
 
     if twice := {spec for spec in args.data if args.data.count(spec) > 1}:
         raise EvaluateError(f"{twice.pop()} is named twice")
     found = [open_data(spec, count=args.samples, seed=args.seed, language=args.language) for spec in args.data]
-    names = [data.name for data in found]
-    return [data if names.count(data.name) == 1 else replace(data, name=data.spec) for data in found]
+    if len({data.name for data in found}) < len(found):
+        return [replace(data, name=name) for data, name in zip(found, distinct_ends(args.data), strict=True)]
+    return found
 
 
 def _check(plan: Plan) -> None:

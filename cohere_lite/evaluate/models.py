@@ -57,7 +57,8 @@ def find_models(specs: Sequence[str], provider: str, threads: int | None, punctu
     if twice := {spec for spec in specs if specs.count(spec) > 1}:
         raise EvaluateError(f"{twice.pop()} is named twice")
     settings = {"provider": provider, "threads": threads, "punctuation": punctuation, "cohere_lite": __version__}
-    models = [_find(spec, name, settings) for spec, name in zip(specs, _names(specs), strict=True)]
+    names = distinct_ends([spec.replace(REFERENCE, "reference ") for spec in specs])
+    models = [_find(spec, name, settings) for spec, name in zip(specs, names, strict=True)]
     references = [model for model in models if model.is_reference]
     if len(references) > 1:
         raise EvaluateError(f"{references[1].spec} is a second reference: one is what tokens are compared with")
@@ -69,10 +70,11 @@ def find_models(specs: Sequence[str], provider: str, threads: int | None, punctu
     return models
 
 
-def _names(specs: Sequence[str]) -> list[str]:
-    """The last part of each path or name; of those that end alike, all of it."""
-    short = [f"reference {Path(s).name}" if s.startswith(REFERENCE) else Path(s).name for s in specs]
-    return [name if short.count(name) == 1 else spec for name, spec in zip(short, specs, strict=True)]
+def distinct_ends(specs: Sequence[str]) -> list[str]:
+    """The last parts of paths or names, as many as tell them apart."""
+    n_most = max(len(Path(spec).parts) for spec in specs)
+    ends = ([Path(*Path(spec).parts[-n:]).as_posix() for spec in specs] for n in range(1, n_most + 1))
+    return next((names for names in ends if len({*names}) == len(names)), [*specs])
 
 
 def _find(spec: str, name: str, settings: dict[str, Any]) -> Model:

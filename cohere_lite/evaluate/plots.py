@@ -18,6 +18,7 @@ from .noise import CLEAN
 from .texts import WAYS
 
 _WIDTH = 5.2  # inches: on a telephone nearly as large as it is drawn
+_LABEL = 24  # characters of a name
 _TEXT = "#010203"  # becomes the colour of the page's text
 # Okabe and Ito's, told apart by the colour-blind, too
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
@@ -61,10 +62,10 @@ def _bars(rates: Sequence[Rate], models: Sequence[str]) -> str:
         found = [of[data[k]] for k in places]
         widths = [100 * rate.wer for rate in found]
         where = places + (i + 0.5) * height - 0.4
-        axes.barh(where, widths, height * 0.9, color=_COLOURS[i % len(_COLOURS)], label=model)
+        axes.barh(where, widths, height * 0.9, color=_COLOURS[i % len(_COLOURS)], label=_label(model))
         ends = _around(widths, [rate.wer_interval for rate in found])
         axes.errorbar(widths, where, xerr=ends, fmt="none", ecolor=_TEXT, elinewidth=1, capsize=2)
-    axes.set_yticks(range(len(data)), data)
+    axes.set_yticks(range(len(data)), [*map(_label, data)])
     axes.invert_yaxis()
     axes.set_xlabel("WER, %")
     _from_zero(axes, "x")
@@ -81,7 +82,13 @@ def _against_speed(figures: Figures, rates: Sequence[Rate], models: Sequence[str
             wer = [100 * of[model].wer]
             ends = _around(wer, [of[model].wer_interval])
             axes.errorbar(
-                [speeds[model].real_time_factor], wer, yerr=ends, capsize=2, linestyle="", label=model, **_look(i)
+                [speeds[model].real_time_factor],
+                wer,
+                yerr=ends,
+                capsize=2,
+                linestyle="",
+                label=_label(model),
+                **_look(i),
             )
     axes.set_xlabel("work for a second of sound, s (further left is faster)")
     axes.set_ylabel("WER, %")
@@ -98,7 +105,9 @@ def _by_length(figures: Figures, models: Sequence[str], way: str) -> str:
     for i, model in enumerate(models):
         of = {length.from_s: length for length in figures.lengths if (length.model, length.way) == (model, way)}
         lows = [low for low in shown if low in of]
-        axes.plot([shown.index(low) for low in lows], [100 * of[low].wer for low in lows], label=model, **_look(i))
+        axes.plot(
+            [shown.index(low) for low in lows], [100 * of[low].wer for low in lows], label=_label(model), **_look(i)
+        )
     count = {length.from_s: length.utterances for length in figures.lengths if length.way == way}
     axes.set_xticks(range(len(shown)), [f"{names[LENGTHS_S.index(low)]} s\n({count.get(low, 0)})" for low in shown])
     axes.set_xlabel("length (utterances)")
@@ -117,7 +126,7 @@ def _by_noise(figures: Figures, rates: Sequence[Rate], models: Sequence[str]) ->
         wers = [100 * rate.wer for rate in found]
         aside = (i - (len(models) - 1) / 2) * 0.12  # for the intervals not to lie on each other
         ends = _around(wers, [rate.wer_interval for rate in found])
-        axes.errorbar(places + aside, wers, yerr=ends, capsize=2, linestyle="", label=model, **_look(i))
+        axes.errorbar(places + aside, wers, yerr=ends, capsize=2, linestyle="", label=_label(model), **_look(i))
     axes.set_xticks(range(len(conditions)), [condition.replace(":", "\n") for condition in conditions])
     axes.set_ylabel("WER, %")
     _from_zero(axes, "y")
@@ -135,6 +144,11 @@ def _around(values: Sequence[float], intervals: Sequence[Interval]) -> np.ndarra
         for v, i in zip(values, intervals, strict=True)
     ]
     return np.array([[max(0, v - low), max(0, high - v)] for v, (low, high) in zip(values, ends, strict=True)]).T
+
+
+def _label(name: str) -> str:
+    """Of a long name the end: there is no room for more."""
+    return name if len(name) <= _LABEL else f"…{name[1 - _LABEL :]}"
 
 
 def _look(i: int) -> Any:
