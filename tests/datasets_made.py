@@ -20,9 +20,10 @@ def tone(hz: int, rate: int = 16000, seconds: float = 0.05) -> bytes:
 
 
 def write_parquet(
-    path: Path, rows: list[dict[str, Any]], classes: dict[str, list[str]] | None = None, group: int = 2
+    path: Path, rows: list[dict[str, Any]], classes: dict[str, list[str]] | None = None, group: int = 2, **options: Any
 ) -> Path:
-    """With the description of its columns that `datasets` writes.  classes: names that a column's numbers stand for"""
+    """With the description of its columns that `datasets` writes.  classes: names that a column's numbers stand for;
+    group: rows in a row group;  options: pyarrow's"""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -32,7 +33,9 @@ def write_parquet(
     features |= {name: {"names": names, "_type": "ClassLabel"} for name, names in (classes or {}).items()}
     info = {"info": {"features": features}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(info)}), path, row_group_size=group)
+    parquet.write_table(
+        table.replace_schema_metadata({"huggingface": json.dumps(info)}), path, row_group_size=group, **options
+    )
     return path
 
 

@@ -31,6 +31,8 @@ from datasets_made import (
     write_parquet,
 )
 
+from cohere_lite.evaluate.layouts.layout import language_of
+from cohere_lite.evaluate.layouts.places import Folder
 from cohere_lite.evaluate.utterances import Data, EvaluateError, Utterance, open_data
 
 
@@ -101,10 +103,60 @@ def test_published_layouts(make: Maker, part: str, expected: list[tuple], tmp_pa
     assert sorted(told(open_data(f"{make(tmp_path)}{part}"))) == sorted(expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "make", "expected"),
+    [
+        ("openslr/librispeech_asr", librispeech, LIBRISPEECH_ROWS),
+        ("facebook/voxpopuli", voxpopuli, VOXPOPULI_ROWS),
+        ("edinburghcstr/ami", ami, AMI_ROWS),
+        ("MLCommons/peoples_speech", peoples_speech, PEOPLES_ROWS),
+        ("distil-whisper/earnings22", earnings22, EARNINGS_ROWS),
+    ],
+)
+def test_the_card_s_five(
+    name: str, make: Maker, expected: list[tuple], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their names alone. (The hub: test_evaluate_hub.py.)"""
+    pytest.importorskip("pyarrow")
+    place = Folder(make(tmp_path))
+    place.name = name
+    monkeypatch.setattr("cohere_lite.evaluate.utterances.find_repository", {name: place}.__getitem__)
+    data = open_data(name)
+    assert (data.name, told(data)) == (name, expected)
+
+
 def test_chinese_by_the_folder_s_name(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     data = open_data(f"{fleurs_parquet(tmp_path)}:cmn_hans_cn:train")
     assert [(u.reference, u.language) for u in data.utterances] == [("of training", "zh")]
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("data/cmn_hans_cn/test.tsv", "zh"),
+        ("es_419/test/0000.parquet", "es"),
+        ("zh-CN/test-00000-of-00001.parquet", "zh"),
+        ("fleurs_de/test-00000-of-00001.parquet", "de"),
+        ("mls_fr/test.parquet", "fr"),
+        ("de/clips/x.txt", "de"),
+        ("clean/test/0000.parquet", None),
+        ("test_de/x.txt", None),  # might be anything
+        ("cv-corpus-20.0-2024-12-06/test.tsv", None),
+        ("ha_ng/test/0000.parquet", None),  # Hausa, which the model does not know
+        ("de.parquet", None),
+    ],
+)
+def test_languages_of_paths(path: str, code: str | None) -> None:
+    """By hand: the names of published configurations."""
+    assert language_of(path) == code
+
+
+def test_a_row_s_own_language_counts(tmp_path: Path) -> None:
+    """Rather than the one that is asked for. VoxPopuli's are numbers, whose names the file has."""
+    pytest.importorskip("pyarrow")
+    data = open_data(f"{voxpopuli(tmp_path)}:de", language="fr")
+    assert [u.language for u in data.utterances] == ["de"]
 
 
 def test_the_language_that_is_asked_for_chooses(tmp_path: Path) -> None:
@@ -142,6 +194,7 @@ def test_calls_are_joined(tmp_path: Path) -> None:
     samples = struct.unpack("<1600f", sound[44:])
     expected = struct.unpack("<1600h", tone(1001)[44:] + tone(1000)[44:])  # the list has the second chunk first
     assert [sample * 32768 for sample in samples] == [*expected]
+    assert struct.unpack("<I", sound[4:8]) == (len(sound) - 8,)
     assert struct.unpack("<HHIIHH", sound[20:36]) == (3, 1, 16000, 64000, 4, 32)
 
 
@@ -162,9 +215,10 @@ LISTED = [("one.wav", "good morning", tone(300)), ("two.wav", "hello, you", tone
     ("name", "text"),
     [
         ("list.csv", 'audio,text,speaker\none.wav,good morning,anna\ntwo.wav,"hello, you",ben\n'),
-        ("list.csv", "\ufeffwav;sentence;speaker\none.wav;good morning;anna\ntwo.wav;hello, you;ben\n"),
+        ("list.csv", "\ufeffsentence;wav;speaker\ngood morning;one.wav;anna\nhello, you;two.wav;ben\n"),
         ("list.tsv", "said by\tsound\twhat\nanna\tone.wav\tgood morning\nben\ttwo.wav\thello, you\n"),
         ("list.csv", "path|transcript\none.wav|good morning\ntwo.wav|hello, you\n"),
+        ("list.csv", 'utterance,label\none.wav,good morning\ntwo.wav,"hello, you"\n'),
         ("list.jsonl", '{"audio_filepath": "one.wav", "text": "good morning", "duration": 0.05}\n\n'
                        '{"audio_filepath": "two.wav", "text": "hello, you", "duration": 0.05}'),
         ("list.json", '[{"file": "one.wav", "transcription": "good morning"},\n'
@@ -175,6 +229,8 @@ def test_lists(name: str, text: str, tmp_path: Path) -> None:
     for (sound, *_), (*_, samples) in zip(ROWS, LISTED, strict=True):
         write(tmp_path / sound, samples)
     path = write(tmp_path / name, text)
+    if not name.endswith(".json"):
+        write(tmp_path / "config.json", "{}")
     for spec in str(path), str(tmp_path):
         data = open_data(spec)
         assert [(u.id, u.reference, content(u)) for u in data.utterances] == LISTED
@@ -193,6 +249,31 @@ def test_columns_by_hand(tmp_path: Path) -> None:
         open_data(f"{spec}:text=e")
     with pytest.raises(EvaluateError, match="txt= is not known; known are text, audio, speaker"):
         open_data(f"{spec}:txt=c")
+
+
+def test_of_two_recordings_the_one_that_is_named(tmp_path: Path) -> None:
+    """With its whole path, of which the id has the file's name."""
+    write(tmp_path / "clean.wav", tone(300))
+    write(tmp_path / "noisy.wav", tone(310))
+    spec = write(tmp_path / "list.csv", f"audio,path,text\n{tmp_path}/clean.wav,{tmp_path}/noisy.wav,a b\n")
+    for column, hz in ("audio", 300), ("path", 310):
+        [found] = told(open_data(f"{spec}:audio={column}"))
+        assert found == ("noisy.wav", "a b", "en", None, None, tone(hz))
+
+
+def test_long_texts(tmp_path: Path) -> None:
+    """Longer than a file's name can be, of which the system says so, where others are only not there."""
+    write(tmp_path / "one.wav", tone(300))
+    spec = write(tmp_path / "list.csv", f"what,sound\n{'long ' * 1000},one.wav\n")
+    [found] = open_data(str(spec)).utterances
+    assert found.reference == ("long " * 1000).strip()
+
+
+def test_quotation_marks_in_tsv_files(tmp_path: Path) -> None:
+    write(tmp_path / "one.wav", tone(300))
+    lines = ["path\tsentence", 'one.wav\t"good', 'one.wav\t"good" morning "you"', 'one.wav\t"say ""no"""', 'one.wav\t"']
+    data = open_data(str(write(tmp_path / "list.tsv", "\n".join(lines))))
+    assert [u.reference for u in data.utterances] == ['"good', '"good" morning "you"', 'say "no"', '"']
 
 
 def test_parts_of_files(tmp_path: Path) -> None:
@@ -423,6 +504,22 @@ def test_a_table_that_is_damaged_where_the_recordings_are(tmp_path: Path) -> Non
     assert data.total == 3
     with pytest.raises(EvaluateError, match=r"data\.parquet, row 0: OSError"):
         data.utterances[0].audio()
+
+
+def test_a_recording_that_cannot_be_read_for_a_while(tmp_path: Path) -> None:
+    """The next call begins anew, also after a failure in the middle of a row group."""
+    pytest.importorskip("pyarrow")
+    rows = [{"id": f"{i}", "audio": {"bytes": os.urandom(300_000), "path": ""}, "text": "a"} for i in range(60)]
+    path = write_parquet(tmp_path / "data.parquet", rows, group=60, write_batch_size=1, use_dictionary=False)
+    whole = path.read_bytes()
+    utterances = open_data(str(path)).utterances
+    path.write_bytes(whole[:6_000_000] + b"\xff" * 9_000_000 + whole[15_000_000:])
+    assert utterances[0].audio() == rows[0]["audio"]["bytes"]
+    for _ in range(2):
+        with pytest.raises(EvaluateError, match="row 40: OSError"):
+            utterances[40].audio()
+    path.write_bytes(whole)
+    assert utterances[40].audio() == rows[40]["audio"]["bytes"]
 
 
 def test_names_that_are_nothing(tmp_path: Path) -> None:

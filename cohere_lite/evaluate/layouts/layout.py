@@ -99,7 +99,7 @@ def choose(paths: list[str], request: Request, what: str) -> list[str]:
             chosen = [path for path in chosen if split in labels(path)] or chosen
     if len({*map(_part_of, chosen)}) > 1:
         raise EvaluateError(f"{request.spec} has several parts: {_names(chosen)}; name one, as {request.spec}:NAME")
-    return sorted(chosen)
+    return chosen
 
 
 def language_of(path: str) -> str | None:

@@ -137,6 +137,7 @@ class _Recordings:
             try:
                 content = self._at(row)
             except Exception as error:  # of pyarrow, and of the hub's connections
+                self._group_end = 0  # for the next one to begin anew
                 raise EvaluateError(f"{self._path}, row {row}: {one_line(error)}") from error
         if content is not None:
             return content

@@ -62,7 +62,7 @@ class Folder:
 
     def exists(self, path: str) -> bool:
         """See Place."""
-        return (self.root / path).is_file()
+        return os.path.isfile(self.root / path)  # Path.is_file raises OSError for a text that is too long for a name
 
     def audio(self, path: str) -> Callable[[], bytes | Path]:
         """See Place."""

@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, islice
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def finder(path: str, request: Request) -> Callable[[str], Sound | None]:
             return partial(archive.read, posixpath.basename(name))
         if not name:
             return None
-        if isinstance(place, Folder) and Path(name).is_file():  # an absolute path, or from where the command runs
+        if isinstance(place, Folder) and isfile(name):  # an absolute path, or from where the command runs
             return partial(Path, name)
         # Normalised: a hub's paths have no "./".
         paths = (posixpath.normpath(posixpath.join(folder, name)) for folder in folders)
