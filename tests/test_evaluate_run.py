@@ -355,7 +355,7 @@ def test_data_sets_of_one_name(data: str, tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "out" / "figures.json").read_text(encoding="utf-8"))
     names = [f"{tmp_path.name}/said", "other/said"]
     assert [about["name"] for about in figures["data"]] == names
-    assert {rate["data"] for rate in figures["rates"]} == {*names, "all"}
+    assert {rate["data"] for rate in figures["rates"]} == {*names, "all data sets"}
 
 
 def test_names() -> None:

@@ -22,7 +22,7 @@ from .tally import COUNTS, SEGMENTS, Tally
 from .texts import WAYS
 from .utterances import Data
 
-ALL = "all"  # in place of a data set: the mean of their rates
+ALL = "all data sets"  # in place of one: the mean of their rates
 LENGTHS_S = (0, 2, 5, 10, 20, 35, math.inf)
 _N_WORST = 5  # of each data set
 
@@ -190,9 +190,8 @@ def _add_rates(figures: Figures, plan: Plan, condition: str, way: str, tallies: 
         tally = tallies[data.spec, condition]
         if (used := tally.used(way)).any():
             found[data.name] = _Counted(data, used, {name: counts[used] for name, counts in tally.counts[way].items()})
-    for name, parts in {**{name: [part] for name, part in found.items()}, ALL: [*found.values()]}.items():
-        if name == ALL and len(parts) < 2:
-            continue
+    together = [(ALL, [*found.values()])] if len(found) > 1 else []
+    for name, parts in [*((name, [part]) for name, part in found.items()), *together]:
         wers, drawn_wers = _wrong(parts, "errors", "words")
         cers, drawn_cers = _wrong(parts, "character_errors", "characters")
         for i, model in enumerate(plan.models):
