@@ -2,6 +2,7 @@
 
 import io
 import json
+import tarfile
 import wave
 from pathlib import Path
 from typing import Any
@@ -184,10 +185,8 @@ def fleurs_parquet(folder: Path) -> Path:
 FLEURS = [("10004088536354799741.wav", 800), ("9914512311134552216.wav", 810)]
 
 
-def fleurs_tsv(folder: Path, packed: str = ".tar.gz") -> Path:
+def fleurs_tsv(folder: Path, packed: str = ".tar.gz", where: str = "audio") -> Path:
     """google/fleurs as Google packs it: no names of columns; recordings in archives (packed), or unpacked ("")."""
-    import tarfile
-
     for config in "de_de", "fr_fr":
         lines = [
             f'1675\t{name}\t"Für die besten Aussichten",\tfür die besten aussichten\tf ü r |\t800\tFEMALE\n'
@@ -199,7 +198,7 @@ def fleurs_tsv(folder: Path, packed: str = ".tar.gz") -> Path:
         for name, hz in FLEURS:
             write(place / "audio" / "test" / name, tone(hz))
         if packed:
-            with tarfile.open(place / "audio" / f"test{packed}", f"w:{packed[5:]}") as archive:
+            with tarfile.open(place / where / f"test{packed}", f"w:{packed[5:]}") as archive:
                 archive.add(place / "audio" / "test", "test")
             for name, _ in FLEURS:
                 (place / "audio" / "test" / name).unlink()
@@ -249,6 +248,19 @@ def common_voice_tsv(folder: Path) -> Path:
     write(place / "validated.tsv", "\n".join(lines) + "\n")
     write(place / "clip_durations.tsv", "clip\tduration[ms]\n")
     return folder
+
+
+def common_voice_tar(folder: Path) -> Path:
+    """The hub's older copies (fsicoli/common_voice_19_0): transcript/de/test.tsv, audio/de/test/de_test_0.tar, ..."""
+    mozilla = common_voice_tsv(folder / "mozilla") / "cv-corpus-20.0-2024-12-06" / "de"
+    copy = folder / "copy"
+    write(copy / "transcript" / "de" / "test.tsv", (mozilla / "test.tsv").read_bytes())
+    write(copy / "transcript" / "fr" / "test.tsv", (mozilla / "test.tsv").read_bytes())
+    for i, (path, *_) in enumerate(COMMON_VOICE):
+        archive = write(copy / "audio" / "de" / "test" / f"de_test_{i}.tar", b"")
+        with tarfile.open(archive, "w:") as packed:
+            packed.add(mozilla / "clips" / path, f"de_test_{i}/{path}")
+    return copy
 
 
 def librispeech_tree(folder: Path) -> Path:

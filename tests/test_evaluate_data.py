@@ -16,6 +16,7 @@ from datasets_made import (
     ami,
     calls,
     common_voice_parquet,
+    common_voice_tar,
     common_voice_tsv,
     earnings22,
     embedded,
@@ -90,10 +91,14 @@ Maker = Callable[[Path], Path]
         (fleurs_parquet, ":de", FLEURS_ROWS),
         (fleurs_tsv, ":de_de", FLEURS_ROWS),
         (lambda folder: fleurs_tsv(folder, ".tar"), "/data/de_de", FLEURS_ROWS),
+        (lambda folder: fleurs_tsv(folder, where=""), ":de_de", FLEURS_ROWS),
+        (fleurs_tsv, "/data/de_de/test.tsv:language=de", FLEURS_ROWS),
         (lambda folder: fleurs_tsv(folder, ""), ":de_de:test", FLEURS_ROWS),
+        (common_voice_tar, ":de", COMMON_VOICE_ROWS),
         (common_voice_parquet, ":de", COMMON_VOICE_ROWS),
         (common_voice_tsv, "", COMMON_VOICE_ROWS),
         (common_voice_tsv, "/cv-corpus-20.0-2024-12-06/de:validated", COMMON_VOICE_ROWS),
+        (common_voice_parquet, ":de:dev", COMMON_VOICE_ROWS),
         (kaldi, "", KALDI_ROWS),
         (kaldi, "/test", KALDI_ROWS),
     ],
@@ -215,7 +220,7 @@ LISTED = [("one.wav", "good morning", tone(300)), ("two.wav", "hello, you", tone
     ("name", "text"),
     [
         ("list.csv", 'audio,text,speaker\none.wav,good morning,anna\ntwo.wav,"hello, you",ben\n'),
-        ("list.csv", "\ufeffsentence;wav;speaker\ngood morning;one.wav;anna\nhello, you;two.wav;ben\n"),
+        ("list.csv", "\ufeffsentence;wav;speaker;note\ngood morning;one.wav;anna;a b\nhello, you;two.wav;ben;a b\n"),
         ("list.tsv", "said by\tsound\twhat\nanna\tone.wav\tgood morning\nben\ttwo.wav\thello, you\n"),
         ("list.csv", "path|transcript\none.wav|good morning\ntwo.wav|hello, you\n"),
         ("list.csv", 'utterance,label\none.wav,good morning\ntwo.wav,"hello, you"\n'),
@@ -264,7 +269,7 @@ def test_of_two_recordings_the_one_that_is_named(tmp_path: Path) -> None:
 def test_long_texts(tmp_path: Path) -> None:
     """Longer than a file's name can be, of which the system says so, where others are only not there."""
     write(tmp_path / "one.wav", tone(300))
-    spec = write(tmp_path / "list.csv", f"what,sound\n{'long ' * 1000},one.wav\n")
+    spec = write(tmp_path / "list.csv", f"what,which\n{'long ' * 1000},one.wav\n")
     [found] = open_data(str(spec)).utterances
     assert found.reference == ("long " * 1000).strip()
 
@@ -295,6 +300,8 @@ def test_a_folder_with_texts(tmp_path: Path) -> None:
     write(tmp_path / "one.txt", " good\n morning")
     write(tmp_path / "lonely.mp3", b"")
     write(tmp_path / "README.txt", "no recording")
+    for name in "one", "two":
+        write(tmp_path / f"{name}.json", "{}")  # notes of other programs
     write(tmp_path / ".git" / "one.wav", b"")
     data = open_data(str(tmp_path), language="de")
     assert told(data) == [
@@ -430,6 +437,7 @@ def test_which_part(make: Maker, part: str, message: str, tmp_path: Path) -> Non
             "audio has array, sampling_rate, and no bytes",
         ),
         ({"audio": embedded(300, ""), "text": ""}, "holds no recordings with texts (an empty reference: 1)"),
+        ({"audio": embedded(300, ""), "text": "", "label": "happy"}, "with texts (an empty reference: 1)"),
         ({"audio": "gone.wav", "text": "a"}, "holds no recordings with texts (a recording that is not there: 1)"),
     ],
 )
@@ -520,6 +528,20 @@ def test_a_recording_that_cannot_be_read_for_a_while(tmp_path: Path) -> None:
             utterances[40].audio()
     path.write_bytes(whole)
     assert utterances[40].audio() == rows[40]["audio"]["bytes"]
+
+
+def test_archives_that_lack_a_recording(tmp_path: Path) -> None:
+    """Or that are damaged: it is an error of that recording, when it is read."""
+    folder = common_voice_tar(tmp_path)
+    first, second = sorted((folder / "audio" / "de" / "test").iterdir())
+    second.unlink()
+    found, gone = open_data(f"{folder}:de").utterances
+    assert content(found) == tone(COMMON_VOICE[0][-1])
+    with pytest.raises(EvaluateError, match=r"no common_voice_de_17922421\.mp3 in audio/de/test/de_test_0\.tar"):
+        gone.audio()
+    first.write_bytes(b"no archive")
+    with pytest.raises(EvaluateError, match=r"audio/de/test/de_test_0\.tar cannot be read: ReadError"):
+        open_data(f"{folder}:de").utterances[0].audio()
 
 
 def test_names_that_are_nothing(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 from ..errors import EvaluateError
 from .layout import Request
 
-# Of several that a table has, the first that is not empty is taken: in the leaderboard's order, then others.
+# Of several that a table has, the first is taken: in the leaderboard's order, then others.
 TEXT = [
     *("text", "sentence", "normalized_text", "transcript", "transcription", "raw_text", "raw_transcription"),
     *("reference", "utterance", "label", "words", "txt", "normalized", "ground_truth", "target"),
 ]
+# Where the first is empty, the second says the same: VoxPopuli has either empty.
+_RAW = {"normalized_text": "raw_text", "transcription": "raw_transcription"}
 AUDIO = [
     *("audio", "audio_filepath", "audio_path", "audio_file", "audio_filename", "file_name", "filename", "path", "file"),
     *("wav", "wav_path", "wav_filename", "wav_file", "filepath", "file_path", "clip", "recording", "sound", "flac"),
@@ -62,7 +64,8 @@ def find_columns(names: Sequence[str], request: Request, audio: str | None = Non
         return next(iter(known(kind, published)), None)
 
     audio = first("audio", []) or audio or first("audio", AUDIO)
-    texts = [name for name in known("text", TEXT) if name != audio] or ([text] if text else [])
+    texts = [name for name in known("text", TEXT) if name != audio][:1] or ([text] if text else [])
+    texts += [lower[raw] for name in texts if (raw := _RAW.get(name.lower())) in lower]
     if not audio or not texts:
         kind, holds = ("text", "texts") if audio else ("audio", "recordings")
         raise EvaluateError(

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from ...extras.languages import language_code
@@ -67,6 +68,7 @@ class Request:
 
 _LANGUAGE = re.compile(r"(?:(?:fleurs|mcv|mls)_)?([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,4}){0,2}")
 _SPLITS = ("test", "eval", "dev", "validation", "valid", "train")  # the first that is there, where none is named
+_ALSO = {"validation": ("dev", "valid"), "dev": ("validation", "valid")}
 _SUFFIX = re.compile(r"(\.tar)?\.\w+$")
 _SHARD = re.compile(r"[-_.]?\d{4,}(-of-\d+)?(-[0-9a-f]+)?$")
 
@@ -84,7 +86,8 @@ def choose(paths: list[str], request: Request, what: str) -> list[str]:
     there is none, or if there are several to choose from."""
     chosen = paths
     for part in request.parts:
-        found = [path for path in chosen if part in labels(path)]
+        wanted = (part, *_ALSO.get(part, ()))
+        found = [path for path in chosen if {*wanted} & {*labels(path)}]
         found = found or [path for path in chosen if part == language_of(path)]
         if not found:
             raise EvaluateError(f"{request.spec}: no {what} of {part!r} there; there are {_names(chosen)}")
@@ -102,6 +105,7 @@ def choose(paths: list[str], request: Request, what: str) -> list[str]:
     return chosen
 
 
+@lru_cache(16)  # it is asked for every row of a file
 def language_of(path: str) -> str | None:
     """The language that a path's folders name: "data/cmn_hans_cn/test.tsv" -> "zh", "fleurs_de/..." -> "de"."""
     for label in reversed(labels(path)[:-1]):

@@ -2,7 +2,7 @@
 fetched than is read."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -46,15 +46,7 @@ class Folder:
         """See Place."""
         if self.only:
             return [self.only]
-        found = []
-        for folder, subfolders, names in os.walk(self.root):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            found += [
-                Path(folder, name).relative_to(self.root).as_posix()
-                for name in names
-                if name.endswith(_DESCRIBING) or name in _KALDI
-            ]
-        return sorted(found)
+        return sorted(_describing(self.root, ""))
 
     def open(self, path: str, read_ahead: int = 0) -> BinaryIO:
         """See Place."""
@@ -67,6 +59,15 @@ class Folder:
     def audio(self, path: str) -> Callable[[], bytes | Path]:
         """See Place."""
         return partial(Path, self.root / path)
+
+
+def _describing(folder: Path | str, prefix: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:  # os.walk would hold the names of all recordings in a folder
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                yield from _describing(entry.path, f"{prefix}{entry.name}/")
+            elif entry.name.endswith(_DESCRIBING) or entry.name in _KALDI:
+                yield prefix + entry.name
 
 
 class Repository:

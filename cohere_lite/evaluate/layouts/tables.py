@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluateError
-from .archive import Archive
+from .archive import Archive, read_from
 from .columns import AUDIO, Columns, described, find_columns
 from .layout import Request, Utterance, choose, labels
 from .places import Folder, Place, one_line
@@ -36,9 +36,9 @@ def read_tables(request: Request) -> Iterator[Utterance] | None:
 
 
 def find_lists(place: Place) -> list[str]:
-    """The files that may list recordings; of JSON files, only if there are no others."""
+    """The files that may list recordings; a JSON file only if it is the one file of these kinds."""
     paths = [path for path in place.files if path.endswith(_SUFFIXES) and posixpath.basename(path) not in _NO_TABLES]
-    return [path for path in paths if not path.endswith(".json")] or paths
+    return [path for path in paths if not path.endswith(".json")] or (paths if len(paths) == 1 else [])
 
 
 def _read_lists(paths: list[str], request: Request) -> Iterator[Utterance]:
@@ -117,16 +117,25 @@ def _unquoted(field: str) -> str:
     return field[1:-1].replace('""', '"') if field[:1] == field[-1:] == '"' != field and '"' not in inner else field
 
 
+def _archives_of(path: str, place: Place) -> list[str]:
+    """The archives with the recordings of a list. FLEURS' de_de/test.tsv has de_de/audio/test.tar.gz; in copies of
+    Common Voice, transcript/de/test.tsv has audio/de/test/de_test_0.tar and so on."""
+    base, name = posixpath.split(posixpath.splitext(path)[0])
+    beside = [posixpath.join(base, folder, f"{name}.tar{suffix}") for folder in ("audio", "") for suffix in (".gz", "")]
+    inside = posixpath.join(base, name, "").replace("transcript/", "audio/")
+    of_base = [archive for archive in place.files if archive.endswith(".tar") and archive.startswith(inside)]
+    return [archive for archive in beside if place.exists(archive)][:1] or of_base
+
+
 def finder(path: str, request: Request) -> Callable[[str], Sound | None]:
     """What finds a recording by the name that a list gives it. None: it is not there."""
     place, base, split = request.place, posixpath.dirname(path), labels(path)[-1:]
-    archives = [posixpath.join(base, "audio", f"{name}.tar{suffix}") for name in split for suffix in (".gz", "")]
-    archive = next((Archive(place, name) for name in archives if name in place.files), None)
+    archives = [Archive(place, archive) for archive in _archives_of(path, place)]
     folders = [posixpath.join(base, beside, *inner) for inner in ([], split) for beside in _BESIDE] + [""]
 
     def find(name: str) -> Sound | None:
-        if archive:
-            return partial(archive.read, posixpath.basename(name))
+        if archives:
+            return partial(read_from, archives, posixpath.basename(name))
         if not name:
             return None
         if isinstance(place, Folder) and isfile(name):  # an absolute path, or from where the command runs
