@@ -20,6 +20,7 @@ pytest.importorskip("kaldialign")
 pytest.importorskip("whisper_normalizer")
 pytest.importorskip("rich")
 
+from cohere_lite.evaluate import report
 from cohere_lite.evaluate.anchors import Anchor, anchor
 from cohere_lite.evaluate.figures import Figures, make_figures
 from cohere_lite.evaluate.intervals import Interval
@@ -220,6 +221,11 @@ def test_the_table_in_full(tmp_path: Path) -> None:
     )
 
 
+def test_columns_without_anything_are_left_out(two: tuple[Plan, Figures]) -> None:
+    """Nobody has published anything of these data, which do not say who speaks."""
+    assert not any(word in markdown(two[1]) for word in ("published", "speakers", "reference's"))
+
+
 def test_published_figures() -> None:
     """By record: the card's and the leaderboard's tables."""
     assert anchor("openslr/librispeech_asr:clean") == Anchor(0.99, 1.25)
@@ -291,6 +297,11 @@ def test_the_report_needs_nothing_else(page: Path) -> None:
     assert "stop <ins>the</ins> <ins>music</ins>" in text
     assert "<b>" not in text
     assert "&lt;b&gt;5 &amp; 6&lt;/b&gt;" in text
+
+
+def test_words_that_html_would_obey() -> None:
+    assert report._pair("<b>", "<i>") == "<span class=wrong><del>&lt;b&gt;</del> <ins>&lt;i&gt;</ins></span>"
+    assert (report._pair("", "&"), report._pair("<", "<")) == ("<ins>&amp;</ins>", "&lt;")
 
 
 def test_plots_take_the_colour_of_the_text(page: Path) -> None:
