@@ -176,6 +176,18 @@ def test_bad_recordings_are_counted(data: str, tmp_path: Path, capsys: pytest.Ca
     assert keys(out) == {("clean", name, DEMO): 1 for name in "abc"}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of other systems are text")
+def test_a_file_name_that_is_not_text(tmp_path: Path) -> None:
+    """Is kept as it is: the run goes on from it."""
+    (tmp_path / "said").mkdir()
+    name = os.fsdecode(b"sp\xe4t")
+    shutil.copy(SAMPLE, tmp_path / "said" / f"{name}.wav")
+    (tmp_path / "said" / f"{name}.txt").write_text("Nothing of it.", encoding="utf-8")
+    for _ in range(2):
+        assert command.main([DEMO, "--data", str(tmp_path / "said"), "--out", str(tmp_path / "out")]) == 0
+    assert keys(tmp_path / "out") == {("clean", name, DEMO): 1}
+
+
 def test_where_nothing_can_be_read(data: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for path in Path(data).glob("*.wav"):
         path.write_bytes(b"RIFF")

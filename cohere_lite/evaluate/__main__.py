@@ -116,8 +116,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     settings = {"seed": args.seed, "samples": args.samples, "punctuation": not args.no_punctuation}
     figures = make_figures(plan, state, tallies, peaks_mb, settings)
     table = markdown(figures)
-    (args.out / "table.md").write_text(table, encoding="utf-8", newline="\n")
-    (args.out / "figures.json").write_text(figures.as_json(), encoding="utf-8", newline="\n")
+    for name, text in (("table.md", table), ("figures.json", figures.as_json())):
+        (args.out / name).write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     write_report(args.out / "report.html", plan, figures, args.out / "utterances.jsonl")
     print(table)
     return 0 if figures.rates else 1  # nothing could be read

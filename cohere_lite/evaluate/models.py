@@ -5,6 +5,7 @@ import multiprocessing
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .errors import EvaluateError
 from .worker import Recognise, open_ours, open_reference, serve
 
 REFERENCE = "reference:"  # before the folder of a checkpoint
+_REFERENCE_PACKAGES = ("torch", "transformers")
 _CLOSE_S = 2.0  # for a process that is idle to end by itself
 
 
@@ -98,7 +100,7 @@ def _find_reference(spec: str, name: str, settings: dict[str, Any], how: dict[st
     from ..export.vocabulary import read_pieces
     from ..tokens import Vocabulary
 
-    if missing := [package for package in ("torch", "transformers") if find_spec(package) is None]:
+    if missing := [package for package in _REFERENCE_PACKAGES if find_spec(package) is None]:
         needed = "pip install torch 'transformers>=5.4'"
         raise EvaluateError(f"{spec} needs {' and '.join(missing)}, which this Python does not have: {needed}")
     folder = Path(spec.removeprefix(REFERENCE))
@@ -111,7 +113,9 @@ def _find_reference(spec: str, name: str, settings: dict[str, Any], how: dict[st
         raise EvaluateError(f"{spec}: {error}") from error
     return Model(
         *(spec, name, vocabulary.languages, _digest(vocabulary.pieces), _n_bytes(paths)),
-        facts=settings | {"precision": "fp32", "provider": "torch", "files": _state(paths)},
+        facts=settings
+        | {package: version(package) for package in _REFERENCE_PACKAGES}
+        | {"precision": "fp32", "provider": "torch", "files": _state(paths)},
         opener=open_reference,
         options={"folder": str(folder), **how},
     )

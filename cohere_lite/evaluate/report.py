@@ -57,7 +57,7 @@ def write_report(path: Path, plan: Plan, figures: Figures, scored: Path) -> None
         "</div>",
         *_worst(plan, figures, scored),
     ]
-    path.write_text("\n".join(parts) + "\n", encoding="utf-8", newline="\n")
+    path.write_text("\n".join(parts) + "\n", encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def _table(table: Table) -> str:

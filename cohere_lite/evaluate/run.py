@@ -49,7 +49,8 @@ class State:
 
     def add(self, line: dict[str, Any]) -> None:
         """Writes a line, and takes note of it."""
-        with open(self.path, "a", encoding="utf-8", newline="\n") as file:
+        # Of a file name that is not UTF-8, "\\udcff" is what JSON has for it, too.
+        with open(self.path, "a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self.note(line)
 
@@ -181,8 +182,8 @@ def _results(
 def _sound_or_why_not(read: Callable[[], Sound]) -> Sound | str:
     try:
         return read()
-    except (AudioError, OSError) as error:
-        return str(error)
+    except (AudioError, OSError, MemoryError) as error:
+        return str(error) or type(error).__name__
 
 
 def _heard(condition: Condition, clean: Sound, utterance: Utterance, babble: Babble) -> Sound:

@@ -99,7 +99,7 @@ def tally(plan: Plan, path: Path, out: Path) -> tuple[dict[tuple[str, str], Tall
     n_models = len(plan.models)
     found = {(d.spec, c.name): Tally(len(d.utterances), n_models) for d in plan.data for c in plan.conditions}
     peaks_mb: dict[str, float | None] = {}
-    with open(out, "w", encoding="utf-8", newline="\n") as file:
+    with open(out, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for line in results(plan, path):
             data, condition, name, model = key_of(line)
             line["reference"] = references[data, name]  # the data set's texts may have been corrected since
