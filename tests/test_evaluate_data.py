@@ -303,6 +303,7 @@ def test_a_folder_with_texts(tmp_path: Path) -> None:
     for name in "one", "two":
         write(tmp_path / f"{name}.json", "{}")  # notes of other programs
     write(tmp_path / ".git" / "one.wav", b"")
+    write(tmp_path / ".git" / "list.csv", "no list of recordings")
     data = open_data(str(tmp_path), language="de")
     assert told(data) == [
         ("one", "good\n morning", "de", None, None, tone(300)),
