@@ -91,7 +91,7 @@ def _readable(utterances: Iterable[Utterance]) -> Iterable[tuple[Utterance, Samp
 
 def hear(condition: Condition, samples: Samples, utterance: Utterance, babble: Babble) -> Samples:
     """float32 (n,) at 16 kHz, as heard under this condition. Raises AudioError."""
-    digest = hashlib.blake2b(f"{condition.name} {utterance.id}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{condition.name} {utterance.id}".encode(errors="surrogatepass"), digest_size=8).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "big"))
     if condition.kind == "telephone":
         return telephone(samples)
