@@ -28,7 +28,7 @@ from cohere_lite.evaluate.run import Plan, open_state, run
 from cohere_lite.evaluate.utterances import open_data
 from cohere_lite.model import DEMO_FOLDER
 
-pytestmark = pytest.mark.folder
+pytestmark = [pytest.mark.folder, pytest.mark.reference]  # what the extra `evaluate` installs is there in CI
 SAMPLE, SAMPLE_TEXT = DEMO_FOLDER / "sample.wav", "Turn on the light in the living room."
 DEMO = str(DEMO_FOLDER)
 EVALUATE = [sys.executable, "-m", "cohere_lite.evaluate"]
@@ -256,7 +256,6 @@ def test_without_torch(data: str, tmp_path: Path) -> None:
     assert "| said | babble:10 | demo |" in result.stdout
 
 
-@pytest.mark.reference
 def test_tokens_of_the_reference(data: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """By reference: of the same weights in float32 all tokens are transformers'."""
     pytest.importorskip("transformers")
@@ -309,7 +308,6 @@ def test_wrong_models(wrong: Any, data: str, tmp_path: Path) -> None:
     assert "tokens.txt has no language, such as '<|en|>'" in wrong(str(other), "--data", data)
 
 
-@pytest.mark.reference
 def test_a_reference_of_another_vocabulary(wrong: Any, data: str, tmp_path: Path) -> None:
     """Its tokens mean something else."""
     checkpoint = shutil.copytree(CHECKOUT / "tools" / "demo" / "checkpoint", tmp_path / "checkpoint")
