@@ -21,6 +21,7 @@ pytest.importorskip("kaldialign")
 pytest.importorskip("whisper_normalizer")
 pytest.importorskip("rich")
 
+from cohere_lite import Transcriber
 from cohere_lite.evaluate import __main__ as command
 from cohere_lite.evaluate.models import Model, Worker, WorkerDied, distinct_ends, find_models
 from cohere_lite.evaluate.noise import CLEAN
@@ -87,6 +88,29 @@ def test_two_models(data: str, tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert {line["seconds"] for line in lines(out)} == {2.48}
     assert capsys.readouterr().out.strip() == (out / "table.md").read_text(encoding="utf-8").strip()
     assert (out / "report.html").read_text(encoding="utf-8").count("<article>") == 2
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the program espeak-ng")
+def test_held_out_sentences(tmp_path: Path) -> None:
+    """By reference: jiwer, on what Transcriber hears in the same files; six sentences a language, in two languages."""
+    import jiwer
+
+    from tools.demo.heldout import heldout, write_recordings
+
+    out, transcriber = tmp_path / "out", Transcriber()
+    expected = {}
+    for language in ("en", "de"):
+        write_recordings(heldout(language, 6, snr_db=5), tmp_path / language)
+        files = sorted((tmp_path / language).glob("*.wav"))
+        said = [file.with_suffix(".txt").read_text(encoding="utf-8").lower() for file in files]
+        heard = [transcriber.transcribe(file, language=language, punctuation=False).text.lower() for file in files]
+        expected[f"{language}:{language}"] = jiwer.wer(said, heard)
+    sets = [f"{tmp_path / language}:{language}" for language in ("en", "de")]
+    assert command.main([DEMO, "--data", *sets, "--samples", "all", "--no-punctuation", "--out", str(out)]) == 0
+    figures = json.loads((out / "figures.json").read_text(encoding="utf-8"))
+    found = {rate["data"]: rate["wer"] for rate in figures["rates"] if rate["way"] == "card"}
+    assert min(expected.values()) > 0
+    assert found == pytest.approx({**expected, "all data sets": sum(expected.values()) / 2})
 
 
 def test_models_take_turns(data: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ..errors import CohereLiteError
 
 Recognise = Callable[[NDArray[np.float32], int, str], dict[str, Any]]  # frames (n, channels), Hz, language -> a result
 
+_FIRST_S = 30  # of the first recording, which is recognised twice
 _QUIET_S = 0.002  # threads that burn less than a tenth of such a time sleep
 _SPIN_S = 0.2  # onnxruntime's wait for work in a busy loop for some 20 ms; other machines may take longer
 
@@ -44,8 +45,8 @@ def serve(connection: Connection, opener: Callable[..., Recognise], options: dic
             frames = np.empty(shape, np.float32)
             connection.recv_bytes_into(frames.data.cast("B"))
             try:
-                if is_first:  # what is done once only, such as reading the weights that are mapped, takes no figure
-                    recognise(frames, rate, language)
+                if is_first:  # what is done once, such as reading weights that are mapped, is in no figure but memory
+                    recognise(frames[: _FIRST_S * rate], rate, language)
                     is_first = False
                 began = time.perf_counter()
                 result = recognise(frames, rate, language)
