@@ -25,6 +25,7 @@ from .sound import Sound, mono, read_sound
 from .utterances import Data, Utterance
 
 Key = tuple[str, str, str, str]  # data, condition, utterance, model
+_KEYS = {"model", "facts", "load_s"}, {"data", "condition", "id", "model"}  # of a start, of a result
 _TOLD_S = 60  # how often progress is told where there is no terminal
 
 
@@ -79,16 +80,11 @@ def open_state(path: Path, models: Sequence[Model]) -> State:
         if "facts" in line and now is not None and line["facts"] != now:
             changed = ", ".join(sorted(key for key in now if line["facts"].get(key) != now[key]))
             raise EvaluateError(f"{path} holds results of {line['model']} with other {changed}: use another --out")
-    with open(path, "a+b") as file:  # what was being written when the process was killed is no line
-        whole = _whole_bytes(path)
-        file.truncate(whole)
+    with open(path, "a+b") as file:
+        file.seek(0)
+        whole = sum(len(line) for line in file if line.endswith(b"\n"))
+        file.truncate(whole)  # what was being written when the process was killed is no line
     return state
-
-
-def _whole_bytes(path: Path) -> int:
-    """Up to the end of the last whole line."""
-    with open(path, "rb") as file:
-        return sum(len(line) for line in file if line.endswith(b"\n"))
 
 
 def read_state(path: Path) -> Iterator[dict[str, Any]]:
@@ -101,9 +97,10 @@ def read_state(path: Path) -> Iterator[dict[str, Any]]:
                 return
             try:
                 found = json.loads(line)
-                assert {"model", "facts", "load_s"} <= {*found} or {"data", "condition", "id", "model"} <= {*found}
-            except (ValueError, TypeError, AssertionError):
-                raise EvaluateError(f"{path}, line {number}, is none of an evaluation: use another --out") from None
+            except ValueError:
+                found = None
+            if not (isinstance(found, dict) and any(keys <= {*found} for keys in _KEYS)):
+                raise EvaluateError(f"{path}, line {number}, is none of an evaluation: use another --out")
             yield found
 
 
@@ -123,8 +120,12 @@ def run(plan: Plan, state: State) -> None:
             for data in plan.data:
                 babble = Babble(data.utterances)
                 for i, utterance in enumerate(data.utterances):
-                    turns = [plan.models[(i + k) % len(plan.models)] for k in range(len(plan.models))]
-                    for line in _results(plan, todo, data, utterance, babble, turns, workers):
+                    turns = [*plan.models[i % len(plan.models) :], *plan.models[: i % len(plan.models)]]
+                    waiting = {
+                        c: [m for m in turns if (data.spec, c.name, utterance.id, m.spec) in todo]
+                        for c in plan.conditions
+                    }
+                    for line in _results(waiting, data, utterance, babble, workers):
                         state.add(line)
                         advance()
 
@@ -138,19 +139,13 @@ def _keys(plan: Plan) -> Iterator[Key]:
 
 
 def _results(
-    plan: Plan,
-    todo: set[Key],
+    waiting: dict[Condition, list[Model]],
     data: Data,
     utterance: Utterance,
     babble: Babble,
-    turns: Sequence[Model],
     workers: dict[str, Worker],
 ) -> Iterator[dict[str, Any]]:
-    """The lines of an utterance that are missing."""
-    waiting = {
-        condition: [m for m in turns if (data.spec, condition.name, utterance.id, m.spec) in todo]
-        for condition in plan.conditions
-    }
+    """The lines of an utterance.  waiting: the models that have none yet, under each condition."""
     if not any(waiting.values()):
         return
     clean = _sound_or_why_not(lambda: read_sound(utterance))
@@ -160,13 +155,10 @@ def _results(
             sound = _sound_or_why_not(lambda: _heard(condition, clean, utterance, babble))  # noqa: B023 - called at once
         for model in models:
             line: dict[str, Any] = {
-                "data": data.spec,
-                "condition": condition.name,
-                "id": utterance.id,
-                "model": model.spec,
+                **{"data": data.spec, "condition": condition.name, "id": utterance.id, "model": model.spec},
+                **{"language": utterance.language, "reference": utterance.reference},
+                **{"speaker": utterance.speaker, "recording": utterance.recording},
             }
-            line |= {"language": utterance.language, "reference": utterance.reference}
-            line |= {"speaker": utterance.speaker, "recording": utterance.recording}
             if isinstance(sound, str):
                 yield line | {"error": sound}
                 continue
