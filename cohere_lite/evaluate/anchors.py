@@ -1,7 +1,10 @@
-"""What others have published of the full-size model, CohereLabs/cohere-transcribe-03-2026, for comparison."""
+"""What others have published of the full-size model, for comparison."""
 
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+FULL_SIZE = "CohereLabs/cohere-transcribe-03-2026"
 
 
 class Anchor(NamedTuple):
@@ -17,7 +20,7 @@ _ANCHORS = {
     r"librispeech.*other|test-other": Anchor(None, 2.37),
     r"librispeech|test-clean": Anchor(0.99, 1.25),
     r"voxpopuli": Anchor(12.16, 5.87),
-    r"\bami\b": Anchor(16.24, 8.13),
+    r"(?<![a-z])ami(?![a-z])": Anchor(16.24, 8.13),
     r"peoples?[ _-]*speech": Anchor(21.97, None),
     r"earnings-?22": Anchor(26.38, 10.86),
     r"gigaspeech": Anchor(None, 9.34),
@@ -26,7 +29,9 @@ _ANCHORS = {
 }
 
 
-def anchor(name: str) -> Anchor:
-    """Of a data set's name, or of where it lies."""
-    found = (anchor for pattern, anchor in _ANCHORS.items() if re.search(pattern, name.lower().replace("'", "")))
-    return next(found, Anchor(None, None))
+def anchor_of(about: Mapping[str, Any]) -> Anchor:
+    """By the name of a data set, and by what was asked for; all of them are in English."""
+    if about["languages"] != ["en"]:
+        return Anchor(None, None)
+    said = f"{about['name']} {about['spec']}".lower().replace("'", "")
+    return next((anchor for pattern, anchor in _ANCHORS.items() if re.search(pattern, said)), Anchor(None, None))

@@ -291,6 +291,7 @@ def _add_data(figures: Figures, plan: Plan, tallies: dict[tuple[str, str], Tally
                 "spec": data.spec,
                 "utterances": len(data.utterances),
                 "total": data.total,
+                "languages": sorted({utterance.language for utterance in data.utterances}),
                 "speakers": data.speakers,
                 "recordings": None if None in where else len({*where}),
                 "audio_s": float(clean.seconds.max(axis=1).sum()),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from .anchors import anchor
+from .anchors import FULL_SIZE, anchor_of
 from .figures import ALL, Difference, Figures, Rate
 from .intervals import LEVEL, Interval
 from .texts import BY_CHARACTERS, WAYS
@@ -39,7 +39,7 @@ def tables(figures: Figures) -> list[Table]:
 
 def _rates(figures: Figures) -> Table:
     rates = {(rate.data, rate.condition, rate.model, rate.way): rate for rate in figures.rates}
-    anchors = {about["name"]: anchor(f"{about['name']} {about['spec']}") for about in figures.data}
+    anchors = {about["name"]: anchor_of(about) for about in figures.data}
     rows = []
     for data, condition, model in dict.fromkeys(key[:3] for key in rates):
         row = [data, condition, model]
@@ -122,6 +122,12 @@ def notes(figures: Figures) -> list[str]:
     if any(rate.data == ALL for rate in figures.rates):
         said.append(f'"{ALL}": the mean of the rates of the data sets.')
     said.append(f"Drawn with seed {settings['seed']}; {'with' if settings['punctuation'] else 'without'} punctuation.")
+    if any(published is not None for about in figures.data for published in anchor_of(about)):
+        said.append(f"Published: of {FULL_SIZE}; by the card of 30 recordings each, by the leaderboard of all.")
+    said.append(
+        "Load: of files that have been read before. Work: from samples in memory to text, without reading files."
+    )
+    said.append("Peak memory: resident, of a process with this model alone, weights that are mapped included.")
     said += [
         f"{about['name']}: {number} left out: {reason}."
         for about in figures.data
