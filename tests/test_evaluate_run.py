@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ pytest.importorskip("rich")
 from cohere_lite import Transcriber
 from cohere_lite.evaluate import __main__ as command
 from cohere_lite.evaluate.models import Model, Worker, WorkerDied, distinct_ends, find_models
-from cohere_lite.evaluate.noise import CLEAN
+from cohere_lite.evaluate.noise import CLEAN, parse_conditions
 from cohere_lite.evaluate.run import Plan, open_state, run
 from cohere_lite.evaluate.utterances import open_data
 from cohere_lite.model import DEMO_FOLDER
@@ -243,6 +244,23 @@ def test_a_model_that_dies_is_started_again(tmp_path: Path) -> None:
     run(Plan([open_data(spec)], [CLEAN], [model]), state)
     told = {line["id"]: line.get("error") for line in lines(tmp_path / "out")}
     assert told == {"a": None, "b": "the process of dying ended (exit code 3)", "c": None}
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
+    """By construction: of 16 and of 48 recordings, of 160 KB each as they are sent, less than two are held in
+    addition."""
+    model = Model("quick", "quick", ("en",), "", 0, {}, dying, {"deadly": -1})
+    peaks = []
+    for n in (16, 48):  # babble is made of 12
+        spec = write_data(tmp_path / f"{n}", {f"{i}": "yes" for i in range(n)})
+        plan = Plan([open_data(spec)], parse_conditions("babble:5"), [model])
+        state = open_state(tmp_path / f"out{n}" / "run.jsonl", [model])
+        tracemalloc.start()
+        run(plan, state)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[0] > 320_000
+    assert peaks[1] - peaks[0] < 320_000, peaks
 
 
 def test_a_worker_is_gone_when_it_is_closed() -> None:
