@@ -120,7 +120,7 @@ def _draw(utterances: Iterator[Utterance], count: int | None, seed: int) -> tupl
         for utterance in utterances:
             total += 1
             # By a hash of the id, for the draw not to depend on the order of the rows.
-            place = hashlib.blake2b(f"{seed} {utterance.id}".encode(), digest_size=8).digest()
+            place = hashlib.blake2b(f"{seed} {utterance.id}".encode(errors="surrogatepass"), digest_size=8).digest()
             yield place, total, utterance
 
     drawn = [*places()] if count is None else heapq.nsmallest(count, places())
