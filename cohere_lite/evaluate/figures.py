@@ -192,28 +192,27 @@ def _add_rates(figures: Figures, plan: Plan, condition: str, way: str, tallies: 
             found[data.name] = _Counted(data, used, {name: counts[used] for name, counts in tally.counts[way].items()})
     together = [(ALL, [*found.values()])] if len(found) > 1 else []
     for name, parts in [*((name, [part]) for name, part in found.items()), *together]:
-        wers, drawn_wers = _wrong(parts, "errors", "words")
-        cers, drawn_cers = _wrong(parts, "character_errors", "characters")
+        rates, drawn = _wrong(parts)
         for i, model in enumerate(plan.models):
             totals = {key: sum(int(part.counts[key][:, i].sum()) for part in parts) for key in COUNTS}
             rate = Rate(
                 *(name, condition, model.name, way),
                 utterances=sum(int(part.used.sum()) for part in parts),
                 words=totals["words"],
-                wer=float(wers[i]),
-                wer_interval=interval(_column(drawn_wers, i)),
+                wer=float(rates[i]),
+                wer_interval=interval(_column(drawn, i)),
                 substitutions=totals["substitutions"],
                 deletions=totals["deletions"],
                 insertions=totals["insertions"],
                 characters=totals["characters"],
-                cer=float(cers[i]),
-                cer_interval=interval(_column(drawn_cers, i)),
+                cer=float(rates[len(plan.models) + i]),
+                cer_interval=interval(_column(drawn, len(plan.models) + i)),
             )
             figures.rates.append(rate)
             if i:
-                drawn = None if drawn_wers is None else drawn_wers[:, i] - drawn_wers[:, 0]
+                apart = None if drawn is None else drawn[:, i] - drawn[:, 0]
                 of = name, condition, model.name, plan.models[0].name, way
-                figures.differences.append(Difference(*of, float(wers[i] - wers[0]), interval(drawn), p_value(drawn)))
+                figures.differences.append(Difference(*of, float(rates[i] - rates[0]), interval(apart), p_value(apart)))
 
 
 class _Counted(NamedTuple):
@@ -224,14 +223,16 @@ class _Counted(NamedTuple):
     counts: dict[str, NDArray[np.int64]]
 
 
-def _wrong(parts: Sequence[_Counted], errors: str, of: str) -> tuple[NDArray, NDArray | None]:
-    """Rates (models,), the mean of the data sets' rates, and those of drawn sets."""
-    rates = [part.counts[errors].sum(axis=0) / np.maximum(1, part.counts[of].sum(axis=0)) for part in parts]
-    sets = []
+def _wrong(parts: Sequence[_Counted]) -> tuple[NDArray, NDArray | None]:
+    """Rates of words, then of characters (2 x models,), the mean of the data sets' rates; and those of drawn sets."""
+    rates, sets = [], []
     for part in parts:
         utterances = [u for u, is_used in zip(part.data.utterances, part.used, strict=True) if is_used]
         who, where = [u.speaker for u in utterances], [u.recording for u in utterances]
-        sets.append(grouped(part.counts[errors], part.counts[of], who, where)[0])
+        errors = np.hstack([part.counts["errors"], part.counts["character_errors"]])
+        total = np.hstack([part.counts["words"], part.counts["characters"]])
+        rates.append(errors.sum(axis=0) / np.maximum(1, total.sum(axis=0)))
+        sets.append(grouped(errors, total, who, where)[0])
     return np.mean(rates, axis=0), drawn_rates(sets)
 
 
