@@ -32,6 +32,7 @@ from datasets_made import (
     write_parquet,
 )
 
+from cohere_lite.errors import AudioError
 from cohere_lite.evaluate.layouts.layout import language_of
 from cohere_lite.evaluate.layouts.places import Folder
 from cohere_lite.evaluate.utterances import Data, EvaluateError, Utterance, open_data
@@ -201,6 +202,15 @@ def test_calls_are_joined(tmp_path: Path) -> None:
     assert [sample * 32768 for sample in samples] == [*expected]
     assert struct.unpack("<I", sound[4:8]) == (len(sound) - 8,)
     assert struct.unpack("<HHIIHH", sound[20:36]) == (3, 1, 16000, 64000, 4, 32)
+
+
+def test_a_call_whose_chunks_differ(tmp_path: Path) -> None:
+    """It is a recording that cannot be used, and does not end the evaluation."""
+    chunks = calls(tmp_path)
+    (chunks / "audio" / "4483046_0.wav").write_bytes(tone(1001, rate=8000))
+    [call] = open_data(str(chunks)).utterances
+    with pytest.raises(AudioError, match=r"differ in rate and channels: \[\(8000, 1\), \(16000, 1\)\]"):
+        call.audio()
 
 
 def test_calls_without_their_texts(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...audio import open_audio
+from ...errors import AudioError
 from ..errors import EvaluateError
 from .columns import described, find_columns
 from .layout import Request, Utterance, choose
@@ -68,14 +69,14 @@ def _calls_of(request: Request) -> Place:
 
 
 def _joined(sounds: list[Sound]) -> bytes | Path:
-    """One after the other, as a WAV file in float32. Raises AudioError, EvaluateError."""
+    """One after the other, as a WAV file in float32. Raises AudioError."""
     frames, rates = [], set()
     for sound in sounds:
         with open_audio(sound()) as audio:
             frames += [block.astype("<f4") for block in audio.blocks]
             rates.add((audio.rate, frames[-1].shape[1]))
     if len(rates) != 1:
-        raise EvaluateError(f"the chunks of a call differ in rate and channels: {sorted(rates)}")
+        raise AudioError(f"the chunks of a call differ in rate and channels: {sorted(rates)}")
     rate, channels = rates.pop()
     data = np.concatenate(frames).tobytes()
     form = struct.pack("<HHIIHH", 3, channels, rate, 4 * channels * rate, 4 * channels, 32)
