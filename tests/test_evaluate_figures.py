@@ -328,6 +328,13 @@ def test_long_names_leave_room_for_plots(tmp_path: Path) -> None:
     assert all("…dy/could/read/in/a/plot" in svg for _, svg in plots(figures))
 
 
+def test_dollar_signs_are_no_formula(tmp_path: Path) -> None:
+    name = r"a$\foo$b"
+    plan = Plan([data(spec=name)], [CLEAN], [model(name)])
+    figures = figures_of(plan, [line(n, name, "yes", data=name) for n in SAID], tmp_path)
+    assert all(name in svg for _, svg in plots(figures))
+
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # What the browser made of the page, into its title.
 PROBE = """<script>

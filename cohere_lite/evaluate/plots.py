@@ -27,6 +27,7 @@ _STYLE: Any = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _TEXT),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), "none"),
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name may hold two dollar signs
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
