@@ -284,6 +284,32 @@ def test_long_texts(tmp_path: Path) -> None:
     assert found.reference == ("long " * 1000).strip()
 
 
+def test_commas_without_quotation_marks(tmp_path: Path) -> None:
+    """What follows them would be lost. An empty field more is what some programs write at the end of each line."""
+    write(tmp_path / "one.wav", tone(300))
+    spec = write(tmp_path / "list.csv", "audio,text\none.wav,good morning,\none.wav,hello, you\n")
+    with pytest.raises(EvaluateError, match=r"row 3 has 3 fields, and there are 2 columns: a text with ','"):
+        open_data(str(spec))
+
+
+def test_a_list_without_names_of_columns(tmp_path: Path) -> None:
+    """Its first recording would be lost."""
+    for name in "one.wav", "two.wav":
+        write(tmp_path / name, tone(300))
+    spec = write(tmp_path / "list.csv", "one.wav,good morning\ntwo.wav,hello you\n")
+    with pytest.raises(EvaluateError, match="begins with 'one.wav': its first line must name the columns"):
+        open_data(str(spec))
+
+
+def test_recordings_beside_the_list_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, hz in ("here", 300), ("there", 310):
+        write(tmp_path / folder / "one.wav", tone(hz))
+    write(tmp_path / "here" / "two.wav", tone(320))
+    spec = write(tmp_path / "there" / "list.csv", "audio,text\none.wav,good morning\ntwo.wav,hello you\n")
+    monkeypatch.chdir(tmp_path / "here")
+    assert [*map(content, open_data(str(spec)).utterances)] == [tone(310), tone(320)]
+
+
 def test_quotation_marks_in_tsv_files(tmp_path: Path) -> None:
     write(tmp_path / "one.wav", tone(300))
     lines = ["path\tsentence", 'one.wav\t"good', 'one.wav\t"good" morning "you"', 'one.wav\t"say ""no"""', 'one.wav\t"']

@@ -22,6 +22,7 @@ _SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json")
 _NO_TABLES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _FLEURS = ["sentence_number", "file_name", "raw_transcription", "transcription", "characters", "num_samples", "gender"]
 _BESIDE = ("", "clips", "audio", "wavs", "wav")  # folders beside a list, where its recordings may be
+_SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")  # no column is called so
 _HEAD = 20  # rows that tell which column is which
 
 Row = dict[str, Any]
@@ -89,8 +90,14 @@ def read_rows(place: Place, path: str) -> Iterator[Row]:
         names = next(lines, [])
         if _is_fleurs(names):
             names, lines = _FLEURS, chain([names], lines)
-        for fields in filter(None, lines):
-            yield dict(zip(names, map(_unquoted, fields) if is_tsv else fields, strict=False))
+        for number, fields in enumerate(lines, 2):
+            if any(fields[len(names) :]):  # or the end of a text would be lost
+                raise ValueError(
+                    f"row {number} has {len(fields)} fields, and there are {len(names)} columns: "
+                    f"a text with {delimiter!r} in it needs quotation marks around it"
+                )
+            if fields:
+                yield dict(zip(names, map(_unquoted, fields) if is_tsv else fields, strict=False))
 
 
 def _read_json(start: str, file: io.TextIOWrapper) -> Iterator[Row]:
@@ -138,11 +145,12 @@ def finder(path: str, request: Request) -> Callable[[str], Sound | None]:
             return partial(read_from, archives, posixpath.basename(name))
         if not name:
             return None
-        if isinstance(place, Folder) and isfile(name):  # an absolute path, or from where the command runs
-            return partial(Path, name)
         # Normalised: a hub's paths have no "./".
         paths = (posixpath.normpath(posixpath.join(folder, name)) for folder in folders)
-        return next((place.audio(path) for path in paths if place.exists(path)), None)
+        if found := next((place.audio(path) for path in paths if place.exists(path)), None):
+            return found
+        # From where the command runs: last, for another file of the same name may be there.
+        return partial(Path, name) if isinstance(place, Folder) and isfile(name) else None
 
     return find
 
@@ -156,6 +164,8 @@ def _find_columns(head: list[Row], path: str, request: Request, find: Callable[[
     def holds_files(name: str) -> bool:
         return any(isinstance(row.get(name), str) and find(row[name]) for row in head)
 
+    if heads := [name for name in names if name.lower().endswith(_SOUNDS) and find(name)]:
+        raise EvaluateError(f"{request.spec}: {path} begins with {heads[0]!r}: its first line must name the columns")
     audio = next(filter(holds_files, candidates), None)
     if audio is None and known and "audio" not in request.columns:
         example = head[0].get(known[0])
