@@ -194,6 +194,14 @@ def test_by_length(tmp_path: Path) -> None:
     assert found == [(0, 2, 0.5, 1), (2, 5, 1.0, 1), (35, None, 1.0, 1)]
 
 
+def test_lengths_without_words(tmp_path: Path) -> None:
+    """A German reference of punctuation alone counts, and has no words."""
+    plan = Plan([data({"x": ("...",)}, language="de")], [CLEAN], [model("one")])
+    figures = figures_of(plan, [line("x", "one", "", language="de")], tmp_path)
+    assert [length.wer for length in figures.lengths if length.way == "leaderboard"] == [0]
+    assert json.loads(figures.as_json())
+
+
 def test_lines_of_other_plans_do_not_count(tmp_path: Path) -> None:
     plan = Plan([data({"a": SAID["a"]})], [CLEAN], [model("one")])
     other = [{"data": "other"}, {"condition": "white:5"}, {"id": "z"}, {"model": "two"}]

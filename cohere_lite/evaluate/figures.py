@@ -252,7 +252,7 @@ def _add_lengths(figures: Figures, plan: Plan, way: str, tallies: Sequence[Tally
         for i, model in enumerate(plan.models):
             if n:
                 to_s = None if math.isinf(high) else high
-                figures.lengths.append(Length(low, to_s, model.name, way, n, float(errors[i] / words[i])))
+                figures.lengths.append(Length(low, to_s, model.name, way, n, float(errors[i] / max(1, words[i]))))
 
 
 def _add_speeds(figures: Figures, plan: Plan, name: str, tallies: Sequence[Tally]) -> None:
