@@ -297,7 +297,7 @@ def test_a_list_without_names_of_columns(tmp_path: Path) -> None:
     for name in "one.wav", "two.wav":
         write(tmp_path / name, tone(300))
     spec = write(tmp_path / "list.csv", "one.wav,good morning\ntwo.wav,hello you\n")
-    with pytest.raises(EvaluateError, match="begins with 'one.wav': its first line must name the columns"):
+    with pytest.raises(EvaluateError, match=r"begins with 'one\.wav': its first line must name the columns"):
         open_data(str(spec))
 
 

@@ -9,12 +9,14 @@ import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import CHECKOUT, until
+from datasets_made import write_parquet
 
 pytest.importorskip("jiwer")
 pytest.importorskip("matplotlib")
@@ -27,6 +29,7 @@ from cohere_lite.evaluate import __main__ as command
 from cohere_lite.evaluate.models import Model, Worker, WorkerDied, distinct_ends, find_models
 from cohere_lite.evaluate.noise import CLEAN, parse_conditions
 from cohere_lite.evaluate.run import Plan, open_state, run
+from cohere_lite.evaluate.tally import tally
 from cohere_lite.evaluate.utterances import open_data
 from cohere_lite.model import DEMO_FOLDER
 
@@ -180,6 +183,43 @@ def test_a_run_that_is_interrupted_goes_on(many: str, tmp_path: Path, sigint: No
     assert command.main([DEMO, "--data", many, "--samples", "all", "--out", str(out)]) == 0
     assert (out / "run.jsonl").read_bytes().startswith(whole)
     assert keys(out) == {("clean", f"{i:03}", DEMO): 1 for i in range(60)}
+
+
+def test_results_in_another_language_are_others(data: str, tmp_path: Path) -> None:
+    """Whoever names the language afterwards is not given what was recognised without it."""
+    path = tmp_path / "run.jsonl"
+    model = find_models([DEMO], "cpu", 1, True)[0]
+    for language in "en", "de":
+        plan = Plan(
+            [open_data(data, language=language)], [CLEAN], [replace(model, languages=("de", "en"), opener=deaf)]
+        )
+        run(plan, open_state(path, plan.models))
+        tallies, _ = tally(plan, path, tmp_path / "utterances.jsonl")
+        assert tallies[data, "clean"].done.all()
+    assert Counter(line["language"] for line in lines(tmp_path)) == {"en": 3, "de": 3}
+    told = (tmp_path / "utterances.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["hypothesis"] for line in told} == {"de"}
+
+
+def deaf(**_: Any) -> Any:
+    """A model that says in what language it was asked."""
+    return lambda frames, rate, language: {
+        **{"hypothesis": language, "tokens": [], "avg_logprob": None, "warnings": []},
+        **dict.fromkeys(("segments", "silent", "looped", "truncated"), 0),
+    }
+
+
+def test_a_recording_that_the_table_lacks(tmp_path: Path) -> None:
+    """Is one failure; the others are recognised, in babble, too, which is not made of it."""
+    pytest.importorskip("pyarrow")
+    sounds = [None, SAMPLE.read_bytes(), SAMPLE.read_bytes()]
+    rows = [{"id": f"{i}", "audio": {"bytes": sound, "path": ""}, "text": "yes"} for i, sound in enumerate(sounds)]
+    path = write_parquet(tmp_path / "said.parquet", rows)
+    out = tmp_path / "out"
+    assert command.main([DEMO, "--data", str(path), "--out", str(out), "--noise", "babble:5"]) == 0
+    errors = {(line["condition"], line["id"]): line.get("error") for line in lines(out)}
+    assert [key for key, error in errors.items() if error] == [("clean", "0"), ("babble:5", "0")]
+    assert errors["clean", "0"] == "said.parquet, row 0: the table holds no recording"
 
 
 def test_bad_recordings_are_counted(data: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -24,8 +24,8 @@ from .noise import Babble, Condition, hear
 from .sound import Sound, mono, read_sound
 from .utterances import Data, Utterance
 
-Key = tuple[str, str, str, str]  # data, condition, utterance, model
-_KEYS = {"model", "facts", "load_s"}, {"data", "condition", "id", "model"}  # of a start, of a result
+Key = tuple[str, str, str, str, str]  # data, condition, utterance, model, language
+_KEYS = {"model", "facts", "load_s"}, {"data", "condition", "id", "model", "language"}  # of a start, of a result
 _TOLD_S = 60  # how often progress is told where there is no terminal
 
 
@@ -65,7 +65,7 @@ class State:
 
 def key_of(line: dict[str, Any]) -> Key:
     """Of a result."""
-    return line["data"], line["condition"], line["id"], line["model"]
+    return line["data"], line["condition"], line["id"], line["model"], line["language"]
 
 
 def open_state(path: Path, models: Sequence[Model]) -> State:
@@ -121,10 +121,7 @@ def run(plan: Plan, state: State) -> None:
                 babble = Babble(data.utterances)
                 for i, utterance in enumerate(data.utterances):
                     turns = [*plan.models[i % len(plan.models) :], *plan.models[: i % len(plan.models)]]
-                    waiting = {
-                        c: [m for m in turns if (data.spec, c.name, utterance.id, m.spec) in todo]
-                        for c in plan.conditions
-                    }
+                    waiting = {c: [m for m in turns if _key(data, c, utterance, m) in todo] for c in plan.conditions}
                     for line in _results(waiting, data, utterance, babble, workers):
                         state.add(line)
                         advance()
@@ -135,7 +132,11 @@ def _keys(plan: Plan) -> Iterator[Key]:
         for utterance in data.utterances:
             for condition in plan.conditions:
                 for model in plan.models:
-                    yield data.spec, condition.name, utterance.id, model.spec
+                    yield _key(data, condition, utterance, model)
+
+
+def _key(data: Data, condition: Condition, utterance: Utterance, model: Model) -> Key:
+    return data.spec, condition.name, utterance.id, model.spec, utterance.language
 
 
 def _results(

@@ -101,7 +101,7 @@ def tally(plan: Plan, path: Path, out: Path) -> tuple[dict[tuple[str, str], Tall
     peaks_mb: dict[str, float | None] = {}
     with open(out, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for line in results(plan, path):
-            data, condition, name, model = key_of(line)
+            data, condition, name, model, _ = key_of(line)
             line["reference"] = references[data, name]  # the data set's texts may have been corrected since
             compared = compare(line)
             found[data, condition].add((rows[data, name], columns[model]), line, compared)
@@ -114,8 +114,8 @@ def tally(plan: Plan, path: Path, out: Path) -> tuple[dict[tuple[str, str], Tall
 
 def results(plan: Plan, path: Path) -> Iterator[dict[str, Any]]:
     """The results in a run's file that belong to the plan: the file may hold others, of more data or models."""
-    names = {data.spec: {utterance.id for utterance in data.utterances} for data in plan.data}
+    names = {data.spec: {(u.id, u.language) for u in data.utterances} for data in plan.data}
     conditions, models = {c.name for c in plan.conditions}, {model.spec for model in plan.models}
     for line in read_state(path):
         if "facts" not in line and line["model"] in models and line["condition"] in conditions:
-            yield from [line] if line["id"] in names.get(line["data"], ()) else []
+            yield from [line] if (line["id"], line["language"]) in names.get(line["data"], ()) else []

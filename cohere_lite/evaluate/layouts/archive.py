@@ -8,7 +8,7 @@ from threading import Lock
 from typing import BinaryIO, cast
 from weakref import finalize
 
-from ..errors import EvaluateError
+from ..errors import EvaluateError, NoRecordingError
 from .places import Place, one_line
 
 
@@ -17,7 +17,7 @@ def read_from(archives: "list[Archive]", name: str) -> bytes:
     for archive in archives:
         if (content := archive.read(name)) is not None:
             return content
-    raise EvaluateError(f"there is no {name} in {', '.join(archive.path for archive in archives)}")
+    raise NoRecordingError(f"there is no {name} in {', '.join(archive.path for archive in archives)}")
 
 
 class Archive:

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from ..errors import EvaluateError
+from ..errors import EvaluateError, NoRecordingError
 from .columns import described, find_columns
 from .layout import Request, Utterance, choose, stem
 from .places import Folder, Place, needed, one_line
@@ -144,7 +144,7 @@ class _Recordings:
         if path and self._place.exists(path):
             return self._place.audio(path)()
         named = f", nor is {path} beside it" if path else ""
-        raise EvaluateError(f"{self._path}, row {row}: the table holds no recording{named}")
+        raise NoRecordingError(f"{self._path}, row {row}: the table holds no recording{named}")
 
     def _at(self, row: int) -> bytes | None:
         if not self._start <= row < self._group_end:
