@@ -165,6 +165,25 @@ def test_a_row_s_own_language_counts(tmp_path: Path) -> None:
     assert [u.language for u in data.utterances] == ["de"]
 
 
+@pytest.mark.parametrize(
+    ("said", "asked", "expected"),
+    [
+        ("uk-UA", None, "uk"),
+        ("Ukrainian", None, "Ukrainian"),
+        ("Ukrainian", "pl", "pl"),
+        ("unknown", None, "en"),
+        ("3", None, "en"),
+    ],
+)
+def test_a_language_that_the_model_lacks_is_not_english(
+    said: str, asked: str | None, expected: str, tmp_path: Path
+) -> None:
+    """Unless the user says so."""
+    write(tmp_path / "one.wav", tone(300))
+    spec = write(tmp_path / "list.csv", f"audio,text,language\none.wav,a b,{said}\n")
+    assert [u.language for u in open_data(str(spec), language=asked).utterances] == [expected]
+
+
 def test_the_language_that_is_asked_for_chooses(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     assert told(open_data(str(fleurs_parquet(tmp_path)), language="de")) == FLEURS_ROWS

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import EvaluateError
-from .layout import Request
+from .layout import NO_NAMES, Request
 
 # Of several that a table has, the first is taken: in the leaderboard's order, then others.
 TEXT = [
@@ -26,7 +26,6 @@ END = ["end", "end_s", "end_time", "end_ts"]
 DURATION = ["duration", "duration_s"]
 # Unique in the sets that have them. FLEURS' id is its sentence's, which several people read: its path comes first.
 ID = [("audio_id",), ("utterance_id",), ("utt_id",), ("file_id", "segment_id"), ("path",), ("id",), ("file_name",)]
-_NOBODY = {"", "none", "nan", "null", "unknown", "n/a"}
 
 
 class Columns(NamedTuple):
@@ -104,4 +103,4 @@ def described(row: Mapping[str, Any], columns: Columns, request: Request, path: 
 
 def _name(row: Mapping[str, Any], column: str | None) -> str | None:
     value = str(row.get(column, "")) if column else ""
-    return None if value.strip().lower() in _NOBODY else value
+    return None if value.strip().lower() in NO_NAMES else value

@@ -63,10 +63,11 @@ class Request:
         """The language of an utterance.  path: of the file that it comes from, whose folders may name it;
         value: what the data set says of the utterance itself"""
         named = language_of(posixpath.join(self.place.name, path))
-        return known_language(value) or self.language or named or "en"
+        return known_language(value) or self.language or named or _unknown_language(value) or "en"
 
 
 _LANGUAGE = re.compile(r"(?:(?:fleurs|mcv|mls)_)?([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,4}){0,2}")
+NO_NAMES = {"", "none", "nan", "null", "unknown", "n/a"}  # for a language or speaker that is not told
 _SPLITS = ("test", "eval", "dev", "validation", "valid", "train")  # the first that is there, where none is named
 _ALSO = {"validation": ("dev", "valid"), "dev": ("validation", "valid")}
 _SUFFIX = re.compile(r"(\.tar)?\.\w+$")
@@ -118,6 +119,13 @@ def known_language(value: object) -> str | None:
     """A language as a data set names it ("German", "de-AT") -> its code, if the model knows it."""
     code = language_code(value) if isinstance(value, str) else None
     return code if code in TRAINED_LANGUAGES else None
+
+
+def _unknown_language(value: object) -> str | None:
+    """What a data set says of a language that the model does not know: it must not be taken for English."""
+    if not isinstance(value, str) or value.strip().lower() in NO_NAMES or not any(map(str.isalpha, value)):
+        return None
+    return language_code(value)
 
 
 def _part_of(path: str) -> tuple[str, ...]:
