@@ -228,6 +228,15 @@ def test_the_table_in_full(tmp_path: Path) -> None:
     )
 
 
+def test_ids_that_markdown_would_obey(tmp_path: Path) -> None:
+    """By hand, by CommonMark: a backslash before punctuation makes it plain."""
+    ids = {"<b>|": r"\<b>\|", "[x](y)": r"[x\](y)", r"\<i>": r"\\\<i>", "two\n# lines\x1b[2J": "two # lines [2J"}
+    plan = Plan([data(dict.fromkeys(ids, ("yes",)))], [CLEAN], [model("one")])
+    text = markdown(figures_of(plan, [line(name, "one", "", error="a < 3") for name in ids], tmp_path))
+    found = [row.removeprefix("- set, clean, ") for row in text.splitlines() if "failed:" in row]
+    assert found == [f"{name}: failed: a < 3." for name in ids.values()]
+
+
 def test_columns_without_anything_are_left_out(two: tuple[Plan, Figures]) -> None:
     """Nobody has published anything of these data, which do not say who speaks."""
     assert not any(word in markdown(two[1]) for word in ("ublished", "speakers", "reference's"))

@@ -1,8 +1,10 @@
 """Figures -> tables, and these as Markdown."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ..extras.formats import one_line
 from .anchors import FULL_SIZE, anchor_of
 from .figures import ALL, Difference, Figures, Rate
 from .intervals import LEVEL, Interval
@@ -22,13 +24,18 @@ class Table(NamedTuple):
 def markdown(figures: Figures) -> str:
     """All tables, and the notes below them."""
     parts = [_markdown(table) for table in tables(figures)]
-    return "\n".join([*parts, "".join(f"- {note}\n" for note in notes(figures))])
+    return "\n".join([*parts, "".join(f"- {_plain(note)}\n" for note in notes(figures))])
 
 
 def _markdown(table: Table) -> str:
     lines = [table.heads, ["---"] * len(table.heads), *table.rows]
-    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    cells = [[_plain(cell) for cell in line] for line in lines]
     return f"**{table.title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def _plain(text: str) -> str:
+    """In one line, and nothing in it for Markdown to obey: ids and names may hold anything, a tag or a link, too."""
+    return re.sub(r"[|`]|<(?=[A-Za-z/!?])|\](?=[(\[:])|\\(?=[!-/:-@\[-`{-~])", r"\\\g<0>", one_line(text))
 
 
 def tables(figures: Figures) -> list[Table]:
