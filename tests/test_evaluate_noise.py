@@ -117,7 +117,7 @@ def test_conditions() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["white", "white:", "white:loud", "white:nan", "room:0", "room", "brown:5", "telephone:5"]
+    "text", ["white", "white:", "white:loud", "white:nan", "room:0", "room:1e6", "room", "brown:5", "telephone:5"]
 )
 def test_conditions_that_are_not_known(text: str) -> None:
     with pytest.raises(EvaluateError, match=f"--noise '{text}' is not known; known are white:DB"):

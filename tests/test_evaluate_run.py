@@ -145,6 +145,14 @@ def test_nothing_is_done_twice(data: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert ((out / "run.jsonl").read_bytes(), (out / "table.md").read_bytes()) == (state, table)
 
 
+def test_an_evaluation_beside_the_recordings(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own lists are not taken for the data set when it is run again, from where the recordings are."""
+    monkeypatch.chdir(data)
+    for noise in "", "telephone":
+        assert command.main([DEMO, "--data", ".", "--noise", noise]) == 0
+    assert keys(Path("evaluation")) == {(c, n, DEMO): 1 for c in ("clean", "telephone") for n in "abc"}
+
+
 @pytest.fixture
 def many(tmp_path: Path) -> str:
     return write_data(tmp_path / "many", {f"{i:03}": SAMPLE_TEXT for i in range(60)})

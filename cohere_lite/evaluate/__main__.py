@@ -99,6 +99,7 @@ def _count(text: str) -> int | None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from .figures import make_figures
+    from .layouts.places import EVALUATED
     from .models import find_models
     from .noise import parse_conditions
     from .report import write_report
@@ -110,7 +111,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     models = find_models(args.models, args.provider, args.threads, not args.no_punctuation)
     plan = Plan(_open_all(args), conditions, models)
     _check(plan)
-    state = open_state(args.out / "run.jsonl", models)
+    state = open_state(args.out / EVALUATED, models)
     run(plan, state)
     tallies, peaks_mb = tally(plan, state.path, args.out / "utterances.jsonl")
     settings = {"seed": args.seed, "samples": args.samples, "punctuation": not args.no_punctuation}

@@ -21,10 +21,9 @@ from .sound import mono, read_sound
 Samples = NDArray[np.float32]
 
 _NOISES = ("white", "pink", "babble")
-_KNOWN = (
-    "white:DB, pink:DB, babble:DB (decibels of speech above noise), room:SECONDS (until an echo is gone), telephone"
-)
+_KNOWN = "white:DB, pink:DB, babble:DB (decibels of speech above noise), room:SECONDS (until an echo is gone; up to 60), telephone"
 _TELEPHONE_HZ = (300, 3400)  # the public network's band: ITU-T G.712
+_LONGEST_ROOM_S = 60  # longer than any; a million would not fit into memory
 _ECHO = 0.65  # of a room: the echo's amplitude (root of its energy) beside the direct sound's 1
 _VOICES = 4  # that speak at once in babble
 _POOL, _POOL_S = 12, 15.0  # recordings that babble is made of, and how much of each: 12 MB
@@ -51,7 +50,7 @@ def parse_conditions(text: str) -> list[Condition]:
             level = float(number or 0)
         except ValueError:
             level = np.nan
-        takes_level = (kind in _NOISES and number) or (kind == "room" and level > 0)
+        takes_level = (kind in _NOISES and number) or (kind == "room" and 0 < level <= _LONGEST_ROOM_S)
         if not (takes_level or name in ("telephone", "clean")) or not np.isfinite(level):
             raise EvaluateError(f"--noise {name!r} is not known; known are {_KNOWN}")
         found.append(Condition(f"{kind}:{level:g}" if takes_level else name, kind, level))

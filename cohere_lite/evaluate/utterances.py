@@ -88,8 +88,9 @@ def _find_place(spec: str) -> tuple[Place, list[str]]:
     """The files, and what follows them in the spec. A path may have colons of its own (C:)."""
     pieces = spec.split(":")
     for end in range(len(pieces), 0, -1):
-        path = Path(":".join(pieces[:end]))
-        if path.name and path.is_dir():
+        named = ":".join(pieces[:end])
+        path = Path(named)
+        if named and path.is_dir():
             return Folder(path), pieces[end:]
         if path.is_file():
             if path.name.lower().endswith(_PACKED):

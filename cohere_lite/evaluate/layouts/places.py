@@ -14,6 +14,8 @@ from ..errors import EvaluateError
 _DESCRIBING = (".parquet", ".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".trans.txt", ".tar", ".tar.gz", ".tgz")
 _KALDI = ("wav.scp", "text", "segments", "utt2spk")
 
+EVALUATED = "run.jsonl"  # in the folder of an evaluation, whose lists are no data
+
 
 class Place(Protocol):
     """A folder of files. Their paths are relative to it, with slashes."""
@@ -65,7 +67,8 @@ def _describing(folder: Path | str, prefix: str) -> Iterator[str]:
     with os.scandir(folder) as entries:  # os.walk would hold the names of all recordings in a folder
         for entry in entries:
             if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                yield from _describing(entry.path, f"{prefix}{entry.name}/")
+                if not os.path.isfile(os.path.join(entry.path, EVALUATED)):  # --out may lie beside the recordings
+                    yield from _describing(entry.path, f"{prefix}{entry.name}/")
             elif entry.name.endswith(_DESCRIBING) or entry.name in _KALDI:
                 yield prefix + entry.name
 
