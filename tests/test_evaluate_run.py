@@ -31,6 +31,7 @@ from cohere_lite.evaluate.noise import CLEAN, parse_conditions
 from cohere_lite.evaluate.run import Plan, open_state, run
 from cohere_lite.evaluate.tally import tally
 from cohere_lite.evaluate.utterances import open_data
+from cohere_lite.extras.prepared import alone_in
 from cohere_lite.model import DEMO_FOLDER
 
 pytestmark = [pytest.mark.folder, pytest.mark.reference]  # what the extra `evaluate` installs is there in CI
@@ -230,6 +231,21 @@ def test_a_recording_that_the_table_lacks(tmp_path: Path) -> None:
     assert errors["clean", "0"] == "said.parquet, row 0: the table holds no recording"
 
 
+def test_one_run_at_a_time(data: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Another one does not touch its file, whose last line may be about to be written."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "run.jsonl").write_bytes(b'{"data": "what is being writ')
+    with alone_in(out) as is_alone:
+        assert is_alone
+        assert command.main([DEMO, "--data", data, "--out", str(out)]) == 1
+    expected = f"error: another evaluation is at work in {out}: wait for it, or use another --out\n"
+    assert capsys.readouterr().err == expected
+    assert (out / "run.jsonl").read_bytes() == b'{"data": "what is being writ'
+    assert command.main([DEMO, "--data", data, "--out", str(out / "run.jsonl")]) == 1
+    assert capsys.readouterr().err.endswith("run.jsonl is a file: name a folder\n")
+
+
 def test_bad_recordings_are_counted(data: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """One is no sound, one is cut short, one is gone when its turn comes: two failures, one damaged."""
     (Path(data) / "a.wav").write_bytes(b"RIFF")
@@ -422,7 +438,7 @@ def test_wrong_options(wrong: Any, data: str, tmp_path: Path) -> None:
         DEMO, "--data", data, "--samples", "none", code=2
     )
     (tmp_path / "file").touch()
-    assert "File exists" in wrong(DEMO, "--data", data, "--out", str(tmp_path / "file"))
+    assert "is a file: name a folder" in wrong(DEMO, "--data", data, "--out", str(tmp_path / "file"))
 
 
 def test_results_of_something_else(data: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -98,20 +98,34 @@ def _count(text: str) -> int | None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from .figures import make_figures
-    from .layouts.places import EVALUATED
+    from ..extras.prepared import alone_in
+    from .errors import EvaluateError
     from .models import find_models
     from .noise import parse_conditions
-    from .report import write_report
-    from .run import Plan, open_state, run
-    from .table import markdown
-    from .tally import tally
+    from .run import Plan
 
     conditions = parse_conditions(args.noise)
     models = find_models(args.models, args.provider, args.threads, not args.no_punctuation)
     plan = Plan(_open_all(args), conditions, models)
     _check(plan)
-    state = open_state(args.out / EVALUATED, models)
+    if args.out.is_file():
+        raise EvaluateError(f"--out {args.out} is a file: name a folder")
+    args.out.mkdir(parents=True, exist_ok=True)
+    with alone_in(args.out) as is_alone:
+        if not is_alone:  # each would do what the other has done, and cut off what it is writing
+            raise EvaluateError(f"another evaluation is at work in {args.out}: wait for it, or use another --out")
+        return _work(args, plan)
+
+
+def _work(args: argparse.Namespace, plan: Plan) -> int:
+    from .figures import make_figures
+    from .layouts.places import EVALUATED
+    from .report import write_report
+    from .run import open_state, run
+    from .table import markdown
+    from .tally import tally
+
+    state = open_state(args.out / EVALUATED, plan.models)
     run(plan, state)
     tallies, peaks_mb = tally(plan, state.path, args.out / "utterances.jsonl")
     settings = {"seed": args.seed, "samples": args.samples, "punctuation": not args.no_punctuation}

@@ -21,7 +21,10 @@ from .sound import mono, read_sound
 Samples = NDArray[np.float32]
 
 _NOISES = ("white", "pink", "babble")
-_KNOWN = "white:DB, pink:DB, babble:DB (decibels of speech above noise), room:SECONDS (until an echo is gone; up to 60), telephone"
+_KNOWN = (
+    "white:DB, pink:DB, babble:DB (decibels of speech above noise), room:SECONDS (until an echo is gone; up to 60), "
+    "telephone"
+)
 _TELEPHONE_HZ = (300, 3400)  # the public network's band: ITU-T G.712
 _LONGEST_ROOM_S = 60  # longer than any; a million would not fit into memory
 _ECHO = 0.65  # of a room: the echo's amplitude (root of its energy) beside the direct sound's 1
