@@ -352,6 +352,15 @@ def test_dollar_signs_are_no_formula(tmp_path: Path) -> None:
     assert all(name in svg for _, svg in plots(figures))
 
 
+def test_names_that_matplotlib_would_not_write(tmp_path: Path) -> None:
+    """It leaves labels that begin with "_" out of legends, and raises TypeError for text that is not UTF-8."""
+    plan = Plan([data(spec="sp\udce4t")], [CLEAN], [model("_mine")])
+    figures = figures_of(plan, [line(n, "_mine", "yes", data="sp\udce4t") for n in SAID], tmp_path)
+    drawn = dict(plots(figures))
+    assert all(">\u200b_mine</text>" in svg for svg in drawn.values())
+    assert r">sp\udce4t</text>" in drawn["Words wrong, card's rule"]
+
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # What the browser made of the page, into its title.
 PROBE = """<script>

@@ -149,7 +149,9 @@ def _around(values: Sequence[float], intervals: Sequence[Interval]) -> np.ndarra
 
 def _label(name: str) -> str:
     """Of a long name the end: there is no room for more."""
-    return name if len(name) <= _LABEL else f"…{name[1 - _LABEL :]}"
+    text = name.encode(errors="backslashreplace").decode()  # of a folder's name that is not UTF-8
+    text = text if len(text) <= _LABEL else f"…{text[1 - _LABEL :]}"
+    return f"\u200b{text}" if text.startswith("_") else text  # which would keep it out of the legend
 
 
 def _look(i: int) -> Any:
