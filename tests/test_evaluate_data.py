@@ -303,6 +303,17 @@ def test_long_texts(tmp_path: Path) -> None:
     assert found.reference == ("long " * 1000).strip()
 
 
+def test_texts_that_are_none(tmp_path: Path) -> None:
+    """NaN, as pandas writes it, is empty rather than a word; a list is refused."""
+    write(tmp_path / "one.wav", tone(300))
+    rows = ['{"audio": "one.wav", "text": NaN}', '{"audio": "one.wav", "text": 7}']
+    data = open_data(str(write(tmp_path / "list.jsonl", "\n".join(rows))))
+    assert ([u.reference for u in data.utterances], data.left_out) == (["7"], {"an empty reference": 1})
+    spec = write(tmp_path / "words.jsonl", '{"audio": "one.wav", "words": ["a", "b"]}')
+    with pytest.raises(EvaluateError, match="its column words holds a list, which is no text"):
+        open_data(str(spec))
+
+
 def test_commas_without_quotation_marks(tmp_path: Path) -> None:
     """What follows them would be lost. An empty field more is what some programs write at the end of each line."""
     write(tmp_path / "one.wav", tone(300))

@@ -89,7 +89,7 @@ def described(row: Mapping[str, Any], columns: Columns, request: Request, path: 
 
     path: of the table, whose folders may name the language;  fallback: the id of a row that has none
     """
-    texts = (str(row[name]).strip() for name in columns.text if row.get(name) is not None)
+    texts = (_text(row.get(name), name, request) for name in columns.text)
     key = [str(row[name]) for name in columns.id if row.get(name) not in (None, "")]
     key = [posixpath.basename(part) if part.startswith("/") else part for part in key]  # of another machine's folders
     return {
@@ -99,6 +99,15 @@ def described(row: Mapping[str, Any], columns: Columns, request: Request, path: 
         "speaker": _name(row, columns.speaker),
         "recording": _name(row, columns.recording),
     }
+
+
+def _text(value: object, column: str, request: Request) -> str:
+    """Raises EvaluateError for a list of words, say, whose brackets and commas would be words of the reference."""
+    if value is None or value != value:  # NaN: how pandas writes that there is none
+        return ""
+    if not isinstance(value, str | int | float):
+        raise EvaluateError(f"{request.spec}: its column {column} holds a {type(value).__name__}, which is no text")
+    return str(value).strip()
 
 
 def _name(row: Mapping[str, Any], column: str | None) -> str | None:
