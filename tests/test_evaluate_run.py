@@ -427,7 +427,7 @@ def test_wrong_data(wrong: Any, data: str, tmp_path: Path) -> None:
     assert wrong(DEMO, "--data", data, data) == f"error: {data} is named twice\n"
     assert "nowhere is neither" in wrong(DEMO, "--data", "nowhere")
     told = wrong(DEMO, "--data", data, "-l", "it")
-    assert told == "error: said is in it; demo knows de, en, es, fr (--language names another)\n"
+    assert told == "error: said is in it; demo knows de, en, es, fr (--language: of data that does not say its own)\n"
     told = wrong(DEMO, "--data", data, "--samples", "1", "--noise", "babble:5")
     assert told == "error: babble is made of other utterances, and said has one alone: draw more --samples\n"
 

@@ -161,7 +161,8 @@ def _check(plan: Plan) -> None:
             if unknown := {utterance.language for utterance in data.utterances} - {*model.languages}:
                 asked = f"{data.name} is in {', '.join(sorted(unknown))}"
                 raise EvaluateError(
-                    f"{asked}; {model.name} knows {', '.join(model.languages)} (--language names another)"
+                    f"{asked}; {model.name} knows {', '.join(model.languages)} "
+                    "(--language: of data that does not say its own)"
                 )
     is_babble = any(condition.kind == "babble" for condition in plan.conditions)
     if alone := [data.name for data in plan.data if is_babble and len(data.utterances) < 2]:
