@@ -261,8 +261,10 @@ def test_bad_recordings_are_counted(data: str, tmp_path: Path, capsys: pytest.Ca
     assert (about["utterances"], about["failed"], about["cut_short"]) == (3, 2, 1)
     assert {rate["utterances"] for rate in figures["rates"]} == {1}
     assert "said, clean, a: failed: " in capsys.readouterr().out
+    (Path(data) / "a.wav").write_bytes(SAMPLE.read_bytes())  # mended; the other is tried again, too
     assert command.main([DEMO, "--data", data, "--out", str(out)]) == 0
     assert keys(out) == {("clean", name, DEMO): 1 for name in "abc"}
+    assert [failure["id"] for failure in json.loads((out / "figures.json").read_bytes())["failures"]] == ["c"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names of other systems are text")

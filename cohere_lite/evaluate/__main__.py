@@ -33,7 +33,8 @@ noise: a list of white:DB, pink:DB, babble:DB (other utterances of the data set,
 what comes out, in the folder --out:
   run.jsonl         a line for each utterance and model, as soon as it is there.
                     A run that was interrupted, or killed, goes on from it; so
-                    does one with more data, models, noise or samples
+                    does one with more data, models, noise or samples. What
+                    failed is tried again
   utterances.jsonl  the same, with the texts compared, word by word
   table.md          what is printed at the end
   figures.json      all figures

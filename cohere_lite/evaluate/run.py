@@ -41,7 +41,7 @@ class Plan(NamedTuple):
 class State:
     """The file of a run.
 
-    done: the results that it holds;  loads_s: of each model, how long it took to load, each time
+    done: the results that it holds, failures left out;  loads_s: of each model, how long it took to load, each time
     """
 
     path: Path
@@ -59,7 +59,7 @@ class State:
         """Takes note of a line that is in the file."""
         if "facts" in line:
             self.loads_s.setdefault(line["model"], []).append(line["load_s"])
-        else:
+        elif "error" not in line:
             self.done.add(key_of(line))
 
 
@@ -84,7 +84,16 @@ def open_state(path: Path, models: Sequence[Model]) -> State:
         file.seek(0)
         whole = sum(len(line) for line in file if line.endswith(b"\n"))
         file.truncate(whole)  # what was being written when the process was killed is no line
+    _leave_out_failures(path)
     return state
+
+
+def _leave_out_failures(path: Path) -> None:
+    """They are tried again: a recording may have been mended, or there is more memory."""
+    rewritten = path.with_name(f"{path.name}.new")
+    with open(path, "rb") as file, open(rewritten, "wb") as new:
+        new.writelines(line for line in file if "error" not in json.loads(line))
+    rewritten.replace(path)
 
 
 def read_state(path: Path) -> Iterator[dict[str, Any]]:
