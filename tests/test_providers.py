@@ -359,6 +359,10 @@ def test_what_records_launches(asked: dict, is_recorded: bool, monkeypatch: pyte
         path, how = script.opened[1]
         assert path == "step.onnx"
         assert how["providers"][0] == (EPS["cuda"], others | {"enable_cuda_graph": "1"})
+        script.result = ValueError("damaged")
+        with pytest.raises(ProviderError, match=r"cannot open step\.onnx: damaged"):  # not the graph beside it
+            opened.recorded(Path("step.onnx"))
+        script.result = [EPS["cuda"]]
     directml = open_on([Plan("cpu", EPS["cuda"], {}, [])], ENCODER, options)
     assert directml.recorded is None
 

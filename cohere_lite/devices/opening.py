@@ -43,6 +43,7 @@ def open_on(plans: list[Plan], graph: GraphFile, make_options: Options) -> Sessi
     records = _RECORDS.get(first.name, "")
 
     def opened_on(model: Path | bytes, recorded: bool = False) -> Session:
+        named = graph if isinstance(model, bytes) else graph._replace(path=model)
         options = make_options()
         options_of = [{key: value for key, value in plan.options.items() if key != records} for plan in plans]
         if recorded:
@@ -60,10 +61,10 @@ def open_on(plans: list[Plan], graph: GraphFile, make_options: Options) -> Sessi
                 given = model if isinstance(model, bytes) else str(model)
                 session = ort.InferenceSession(given, options, providers=providers, enable_fallback=0)
             except Exception as error:  # onnxruntime's own classes share no base but this one
-                raise _failure(first, graph, error) from error
+                raise _failure(first, named, error) from error
         if session.get_providers()[0] != first.ep:  # it only warns, and runs on what is left
-            raise _failure(first, graph, None)
-        return Session(session, graph.path)
+            raise _failure(first, named, None)
+        return Session(session, named.path)
 
     opened = opened_on(graph.path)
     opened.beside = opened_on
