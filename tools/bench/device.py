@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cohere_lite.mel import log_mel
+
 from .copies import onnxruntime_copies, torch_copies
 from .models import Models
 from .runtimes import RATE, Transformers
@@ -84,12 +86,16 @@ class Ours:
 
 
 class Theirs(Transformers):
-    """transformers in bfloat16, on the GPU if the provider is CUDA."""
+    """transformers in bfloat16, on the GPU if the provider is CUDA. Features are ours, which are equal to its own: some
+    versions' extractor needs packages that their model does not."""
 
     takes_batches = True
 
     def __init__(self, models: Models, precision: str, provider: str) -> None:
         super().__init__(models, precision, "cuda" if provider == "cuda" else "cpu")
+
+    def features(self, samples: np.ndarray) -> Any:
+        return self.torch.from_numpy(log_mel(samples).T[None]).to(self.model.device, self.model.dtype)
 
     def encode(self, features: Any, batch: int = 1) -> None:
         super().encode(features.repeat(batch, 1, 1))

@@ -11,6 +11,7 @@ check failed, or anything did not run.
 import argparse
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -156,7 +157,9 @@ def run(command: list[str], seconds: float) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"failed": f"no time was left after {seconds:.0f} s"}
     if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
+        told = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        errors = [line for line in told if re.match(r"[\w.]*(Error|Exception|error)\b", line)]  # a message may go on
+        return {"failed": (errors or told)[-1], "stderr": told[-30:]}
     lines = done.stdout.splitlines()
     return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
 

@@ -8,7 +8,7 @@ weights are random. Runtimes that only take a whole clip have `clip` and `parts`
 import os
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -159,12 +159,15 @@ class Transformers:
         torch.set_num_threads(THREADS)
         torch.set_grad_enabled(False)
         self.torch = torch
-        self.extractor = reference_extractor()
         self.model = transformers.CohereAsrForConditionalGeneration.from_pretrained(
             models.checkpoint, dtype=getattr(torch, dtype)
         ).eval()
         self.model.to(device)
         self.prompt = read_tokens(models.checkpoint / "tokens.txt").prompt("en")
+
+    @cached_property
+    def extractor(self) -> Any:
+        return reference_extractor()
 
     def features(self, samples: np.ndarray) -> Any:
         found = self.extractor(samples, sampling_rate=RATE, return_tensors="pt")["input_features"]
