@@ -1,0 +1,137 @@
+// WAV files -> blocks of frames, read piece by piece: cohere_lite/wav.py, for files (not pipes).
+
+import {findCoding} from './codings.js';
+import {AudioError, NotWav} from './errors.js';
+
+const EXTENSIBLE = 0xfffe;
+const GUID_TAIL = '00001000800000aa00389b71'; // of a SubFormat that holds a format tag; see `hex`
+const READ_BYTES = 1 << 20; // of a file, read and decoded at once
+const MOST_ZEROS = 1 << 16; // bytes between chunks before the first sample
+// With a data size of 0, one of these next says that the recording really is empty.
+const TRAILING_CHUNKS = 'LIST ID3 BEXT CUE FACT SMPL PEAK IXML JUNK PAD ACID AXML CHNA DISP INST _PMX APET'.split(' ');
+// Writers that cannot seek back leave placeholders in the data chunk's size: near 2^31 and 2^32.
+const isUnknown = (size) => (size >= 0x7fff0000 && size < 0x80010000) || size >= 0xffff0000;
+
+// How a kind of WAV file frames its chunks. header: bytes; counted: of them, included in a chunk's size; start: bytes
+// before the first chunk; unknown: sizes that mean "to the end of the file".
+const RIFF = {littleEndian: true, header: 8, counted: 0, start: 12, unknown: isUnknown};
+const CONTAINERS = {
+  RIFF,
+  RF64: RIFF, // EBU Tech 3306; the size is in the ds64 chunk
+  BW64: RIFF, // ITU-R BS.2088; likewise
+  RIFX: {...RIFF, littleEndian: false},
+  riff: {littleEndian: true, header: 24, counted: 24, start: 40, unknown: () => false}, // Sony Wave64: GUIDs as ids
+};
+
+// blob: a File -> {rate, channels, duration in seconds, blocks: async generator of a Float64Array per channel, warnings}.
+// warnings is complete when blocks has ended. Throws AudioError where there is no usable header, NotWav for another kind
+// of file or coding.
+export async function openWav(blob) {
+  const start = await bytesAt(blob, 0, 40);
+  const container = CONTAINERS[text(start, 0)];
+  if (start.length === 0) throw new AudioError('empty (0 bytes)');
+  if (container && start.length < container.start) {
+    throw new AudioError(`a WAV file that ends after ${start.length} bytes`);
+  }
+  if (!container || text(start, container.header).toUpperCase() !== 'WAVE') throw new NotWav('not a WAV file');
+  const data = await findData(blob, container);
+  const warnings = [];
+  const expected = Math.min(data.size || Infinity, blob.size - data.start);
+  const {blockBytes, blockFrames, channels} = data.coding;
+  const duration = (expected / blockBytes) * (blockFrames / data.rate);
+  return {rate: data.rate, channels, duration, blocks: blocks(blob, data, expected, warnings), warnings};
+}
+
+// The first data chunk: {coding, rate, start, size}; size 0: not known.
+async function findData(blob, container) {
+  let [coding, rate, longSize] = [null, 0, 0];
+  for (let at = container.start; ; ) {
+    at = await afterZeros(blob, at);
+    const header = await bytesAt(blob, at, container.header);
+    if (header.length < container.header) {
+      throw new AudioError('a WAV file with no data chunk: it was cut short, or never written');
+    }
+    const id = text(header, 0);
+    const size = Math.max(0, chunkSize(header, container) - container.counted);
+    at += container.header;
+    if (id === 'data') {
+      if (!coding) throw new AudioError('a WAV file without a fmt chunk before its data chunk: a damaged header');
+      return {coding, rate, start: at, size: container.unknown(size) ? longSize : size};
+    }
+    const body = await bytesAt(blob, at, Math.min(size, 40));
+    const view = new DataView(body.buffer);
+    if (id === 'fmt ') ({coding, rate} = parseFormat(body, view, container.littleEndian));
+    if (id === 'ds64' && body.length >= 16) longSize = Number(view.getBigUint64(8, true));
+    at += size;
+  }
+}
+
+// The place of the next byte that is not zero: some writers pad chunks to an even size, others do not.
+async function afterZeros(blob, at) {
+  for (const end = at + MOST_ZEROS; at < end; ) {
+    const part = await bytesAt(blob, at, 4096);
+    const found = part.findIndex((byte) => byte !== 0);
+    if (found >= 0) return at + found;
+    if (part.length === 0) return at;
+    at += part.length;
+  }
+  return blob.size;
+}
+
+function chunkSize(header, container) {
+  const view = new DataView(header.buffer);
+  return container.header === 8 ? view.getUint32(4, container.littleEndian) : Number(view.getBigUint64(16, true));
+}
+
+function parseFormat(body, view, little) {
+  if (body.length < 16) {
+    throw new AudioError(`a WAV file with a fmt chunk of ${body.length} bytes instead of 16 or more`);
+  }
+  let formatTag = view.getUint16(0, little);
+  const channels = view.getUint16(2, little);
+  const rate = view.getUint32(4, little);
+  if (formatTag === EXTENSIBLE && body.length >= 40) {
+    const tail = [view.getUint16(28, little), view.getUint16(30, little)].map((n) => n.toString(16).padStart(4, '0'));
+    if (tail.join('') + hex(body.subarray(32, 40)) === GUID_TAIL) formatTag = view.getUint32(24, little);
+  }
+  if (channels === 0 || rate === 0) {
+    throw new AudioError(`a WAV file whose fmt chunk says ${channels} channels at ${rate} Hz: a damaged header`);
+  }
+  const coding = findCoding(formatTag, view.getUint16(14, little), channels, view.getUint16(12, little), little);
+  return {coding, rate};
+}
+
+async function* blocks(blob, data, expected, warnings) {
+  const {blockBytes, blockFrames, decode} = data.coding;
+  if (data.size === 0) {
+    const next = text(await bytesAt(blob, data.start, 4), 0);
+    if (TRAILING_CHUNKS.includes(next.toUpperCase().trimEnd())) return;
+  }
+  const atOnce = Math.max(1, Math.floor(READ_BYTES / blockBytes)) * blockBytes;
+  for (let at = 0; at < expected; at += atOnce) {
+    yield decode(await bytesAt(blob, data.start + at, Math.min(atOnce, expected - at)));
+  }
+  const seconds = (bytes) => (((bytes / blockBytes) * blockFrames) / data.rate).toFixed(2);
+  if (expected < data.size) {
+    warnings.push(
+      `data chunk promises ${data.size} bytes (${seconds(data.size)} s), the file holds ${expected} ` +
+        `(${seconds(expected)} s): the recording was cut short; using what is there`,
+    );
+  } else if (expected % blockBytes) {
+    const unit = blockFrames === 1 ? 'frame' : 'block';
+    const extra = expected % blockBytes;
+    warnings.push(`the last ${unit} has ${extra} of its ${blockBytes} bytes: using the whole samples`);
+  }
+}
+
+async function bytesAt(blob, start, count) {
+  return new Uint8Array(await blob.slice(start, start + count).arrayBuffer());
+}
+
+function text(bytes, start) {
+  return String.fromCharCode(...bytes.subarray(start, start + 4));
+}
+
+function hex(bytes) {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
