@@ -31,7 +31,7 @@ def build(out: Path, model: Path | None) -> None:
     if out.exists():
         shutil.rmtree(out)
     shutil.copytree(PAGE, out)
-    (out / "wide.js").write_text(_wide_module(), encoding="utf-8")
+    (out / "wide.js").write_text(wide_module(), encoding="utf-8")
     _add_onnxruntime(out)
     models = [_add_model(out, model, model.resolve().name)] if model else []
     models.append(_add_demonstration(out))
@@ -41,7 +41,7 @@ def build(out: Path, model: Path | None) -> None:
     print(f"{out}: {size / 1e6:.0f} MB; python -m tools.web --serve {out}")
 
 
-def _wide_module() -> str:
+def wide_module() -> str:
     """Characters that take two columns where letters have a fixed width, by Python's table of Unicode."""
     wide = [code for code in range(0x110000) if east_asian_width(chr(code)) in "WF"]
     ends = [code for code in wide if east_asian_width(chr(min(code + 1, 0x10FFFF))) not in "WF" or code == 0x10FFFF]

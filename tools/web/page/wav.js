@@ -4,7 +4,7 @@ import {findCoding} from './codings.js';
 import {AudioError, NotWav} from './errors.js';
 
 const EXTENSIBLE = 0xfffe;
-const GUID_TAIL = '00001000800000aa00389b71'; // of a SubFormat that holds a format tag; see `hex`
+const GUID_TAIL = '00000010800000aa00389b71'; // of a SubFormat whose first field is the format tag; see parseFormat
 const READ_BYTES = 1 << 20; // of a file, read and decoded at once
 const MOST_ZEROS = 1 << 16; // bytes between chunks before the first sample
 // With a data size of 0, one of these next says that the recording really is empty.
