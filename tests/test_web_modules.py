@@ -34,7 +34,7 @@ from cohere_lite.transcript import join
 from cohere_lite.wav import open_wav
 
 # folder: tools/ is no part of the package as one file
-pytestmark = [pytest.mark.folder, pytest.mark.skipif(shutil.which("node") is None, reason="needs the program node")]
+pytestmark = [pytest.mark.slow, pytest.mark.folder, pytest.mark.skipif(shutil.which("node") is None, reason="needs the program node")]
 
 FRONT = Path(__file__).parent / "web" / "front.mjs"
 random = np.random.RandomState(0)

@@ -1,13 +1,13 @@
 // Drives the page in a browser, for tests/test_web.py:  node browser.mjs SCENARIO '{"url": ..., ...}'
 // Prints one line of JSON: what the scenario found, and everything that the console and the network said was wrong.
-// Needs the npm packages puppeteer-core and axe-core, in COHERE_LITE_NODE_MODULES.
+// Needs the npm packages puppeteer-core and axe-core, in COHERE_LITE_WEB_MODULES.
 
 import {createRequire} from 'node:module';
 import {mkdtempSync, rmSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import path from 'node:path';
 
-const require = createRequire(path.join(process.env.COHERE_LITE_NODE_MODULES, 'x.js'));
+const require = createRequire(path.join(process.env.COHERE_LITE_WEB_MODULES, 'x.js'));
 const puppeteer = require('puppeteer-core');
 
 const [scenario, given] = [process.argv[2], JSON.parse(process.argv[3])];
@@ -35,7 +35,7 @@ async function opened(url = given.url) {
 
 function watch(page) {
   page.on('console', (message) => {
-    if (['error', 'warn', 'warning'].includes(message.type())) problems.push(message.text());
+    if (message.type() === 'error') problems.push(message.text());
   });
   page.on('pageerror', (error) => problems.push(String(error)));
 }
@@ -111,15 +111,154 @@ function shown(page) {
   );
 }
 
+// What lies in the OPFS: names of the models' files.
+function kept(page) {
+  return page.evaluate(async () => {
+    const found = [];
+    const walk = async (folder) => {
+      for await (const [name, handle] of folder.entries()) {
+        if (handle.kind === 'directory') await walk(handle);
+        else found.push(name);
+      }
+    };
+    await walk(await navigator.storage.getDirectory());
+    return found.sort();
+  });
+}
+
+const facts = async (page) => ({
+  notices: await notices(page),
+  advice: await read(page, '#advice'),
+  isolated: await page.evaluate(() => window.crossOriginIsolated),
+  screenshot: await shot(page),
+});
+
 const SCENARIOS = {
   // files: [path, language] pairs, recognised in turn
   async texts() {
     const page = await opened();
     const ready = await loaded(page, given.device);
     const found = [];
-    for (const [file, language] of given.files) found.push(...(await recognised(page, [file], language)));
-    const isolated = await page.evaluate(() => window.crossOriginIsolated);
-    return {ready, found, notices: await notices(page), isolated, screenshot: await shot(page)};
+    for (const [file, language] of given.files ?? []) found.push(...(await recognised(page, [file], language)));
+    return {ready, found, ...(await facts(page))};
+  },
+
+  // several files at once, each a text of its own
+  async together() {
+    const page = await opened();
+    await loaded(page);
+    return {found: await recognised(page, given.files), ...(await facts(page))};
+  },
+
+  // The fake microphone plays a file once; whatever is heard until the text comes is one recording.
+  async microphone() {
+    const page = await opened();
+    await loaded(page);
+    await page.click('#record');
+    const level = [];
+    await until(
+      async () => {
+        level.push(await page.$eval('#level', (meter) => meter.value));
+        return (await read(page, '.recording .text').catch(() => '')).length > 0;
+      },
+      'a phrase',
+      page,
+    );
+    const whileListening = await shown(page);
+    await page.click('#record');
+    await until(async () => (await shown(page))[0].state === 'done', 'the end', page);
+    return {level: Math.max(...level), whileListening, found: await shown(page), ...(await facts(page))};
+  },
+
+  // A visit with the server there, one after it has gone: the test ends it when asked on stdout.
+  async offline() {
+    const page = await opened();
+    await loaded(page);
+    await page.setOfflineMode(true);
+    const session = await page.createCDPSession();
+    await session.send('Network.clearBrowserCache');
+    for (const target of browser.targets().filter((one) => ['service_worker', 'worker'].includes(one.type()))) {
+      const worker = await target.createCDPSession();
+      await worker.send('Network.enable').catch(() => {});
+      const conditions = {offline: true, latency: 0, downloadThroughput: -1, uploadThroughput: -1};
+      await worker.send('Network.emulateNetworkConditions', conditions).catch(() => {});
+    }
+    console.log('offline');
+    await new Promise((resolve) => process.stdin.once('data', resolve));
+    problems.length = 0;
+    await page.reload();
+    const ready = await loaded(page);
+    return {ready, found: await recognised(page, given.files), ...(await facts(page))};
+  },
+
+  // What is kept after a visit, what the next one finds, and what the button leaves.
+  async keeping() {
+    const page = await opened();
+    await loaded(page);
+    const after = await kept(page);
+    await page.reload();
+    const ready = await loaded(page);
+    await page.click('#forget');
+    const deleted = await status(page, /deleted/);
+    return {after, ready, deleted, left: await kept(page), ...(await facts(page))};
+  },
+
+  // A disk that has no room.
+  async quota() {
+    const page = await browser.newPage();
+    watch(page);
+    const session = await page.createCDPSession();
+    await page.goto(`${given.url}icon.svg`);
+    await session.send('Storage.overrideQuotaForOrigin', {origin: new URL(given.url).origin, quotaSize: given.quota});
+    await page.goto(given.url);
+    const ready = await loaded(page);
+    return {ready, found: await recognised(page, given.files), ...(await facts(page))};
+  },
+
+  // What the buttons save.
+  async downloads() {
+    const page = await opened();
+    const session = await browser.target().createCDPSession();
+    await session.send('Browser.setDownloadBehavior', {behavior: 'allow', downloadPath: given.folder});
+    await loaded(page);
+    await recognised(page, given.files);
+    for (const style of ['txt', 'srt', 'vtt']) await page.click(`.download[data-style=${style}]`);
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    return facts(page);
+  },
+
+  // The rules of WCAG that a program can check, in light and dark, on a telephone's screen too; and the keyboard.
+  async accessibility() {
+    const page = await opened();
+    await loaded(page);
+    await recognised(page, given.files);
+    const violations = [];
+    const shots = [];
+    for (const [width, scheme] of [[1000, 'light'], [1000, 'dark'], [360, 'light'], [360, 'dark']]) {
+      await page.setViewport({width, height: 740});
+      await page.emulateMediaFeatures([
+        {name: 'prefers-color-scheme', value: scheme},
+        {name: 'prefers-reduced-motion', value: 'reduce'},
+      ]);
+      // The page's own policy lets no other script in: axe-core comes by the debugger.
+      await page.evaluate(require('axe-core').source);
+      const {violations: found} = await page.evaluate(() => window.axe.run());
+      violations.push(...found.map(({id, nodes}) => `${width} ${scheme} ${id}: ${nodes[0].html}`));
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      if (overflow > 0) violations.push(`${width}: ${overflow} pixels too wide`);
+      if (given.screenshot) {
+        await page.screenshot({path: `${given.screenshot}-${width}-${scheme}.png`, fullPage: true});
+        shots.push(`${given.screenshot}-${width}-${scheme}.png`);
+      }
+    }
+    const reached = [];
+    await page.focus('body');
+    for (let i = 0; i < 20; i++) {
+      await page.keyboard.press('Tab');
+      reached.push(await page.evaluate(() => document.activeElement.id || document.activeElement.className));
+    }
+    const duration = await page.$eval('.text span', (span) => getComputedStyle(span).transitionDuration);
+    return {violations, reached, duration, shots};
   },
 };
 

@@ -25,7 +25,7 @@ async function openGraph(ort, {graph, data}, read, options) {
   const externalData = [];
   // One after the other: all at once would need twice the memory.
   for (const path of data) externalData.push({path, data: await read(path)});
-  return ort.InferenceSession.create(bytes, {...options, externalData, enableMemPattern: false});
+  return ort.InferenceSession.create(bytes, {...options, externalData, enableMemPattern: false, logSeverityLevel: 3});
 }
 
 class Model {
