@@ -69,13 +69,18 @@ class Plain(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None: ...
 
 
-Visit = Callable[..., dict[str, Any]]
+@pytest.fixture
+def servers() -> Iterator[list[ThreadingHTTPServer]]:
+    running: list[ThreadingHTTPServer] = []
+    yield running
+    for server in running:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture
-def served() -> Iterator[Callable[..., str]]:
+def served(servers: list[ThreadingHTTPServer]) -> Callable[..., str]:
     """Serves a folder -> its address. handler: for one that is not tools.web's own."""
-    servers: list[ThreadingHTTPServer] = []
 
     def start(folder: Path, handler: type | None = None, host: str = "127.0.0.1") -> str:
         if handler is None:
@@ -86,23 +91,31 @@ def served() -> Iterator[Callable[..., str]]:
         Thread(target=server.serve_forever, daemon=True).start()
         return f"http://localhost:{server.server_port}/"
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
-def visit(scenario: str, url: str, allowed: str | None = None, **given: Any) -> dict[str, Any]:
-    """What a scenario of browser.mjs finds. allowed: a part of what the console may say; nothing else is."""
+def visit(
+    scenario: str, url: str, allowed: str | None = None, at_pause: Callable[[], None] | None = None, **given: Any
+) -> dict[str, Any]:
+    """What a scenario of browser.mjs finds. allowed: a part of what the console may say; nothing else is;
+    at_pause: what to do when the scenario waits for it."""
     firefox = given.get("browser") == "firefox"
     request = {"url": url, "executable": FIREFOX if firefox else CHROMIUM, **given}
     if SCREENSHOTS:
         name = os.environ["PYTEST_CURRENT_TEST"].split("::")[1].split(" ")[0]
         request["screenshot"] = str(Path(SCREENSHOTS, f"{name}{'' if scenario == 'accessibility' else '.png'}"))
     command = ["node", str(DRIVER), scenario, json.dumps(request, default=str)]
-    process = subprocess.run(command, capture_output=True, text=True, input="go on\n")
-    assert process.stdout, process.stderr
-    found = json.loads(process.stdout.strip().split("\n")[-1])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        line = process.stdout.readline()
+        if at_pause:
+            assert line == "waiting\n", line
+            at_pause()
+            process.stdin.write("go on\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+    found = json.loads(line)
     assert "error" not in found, found
     assert [problem for problem in found["problems"] if not (allowed and allowed in problem)] == []
     return found
@@ -178,8 +191,17 @@ def test_a_server_without_headers(page: Path, served: Callable[..., str]) -> Non
     assert found["notices"] == []
 
 
-def test_offline_after_the_first_visit(page: Path, served: Callable[..., str]) -> None:
-    found = visit("offline", served(page, Plain), files=[SAMPLE], allowed="ERR_INTERNET_DISCONNECTED")
+def test_offline_after_the_first_visit(
+    page: Path, served: Callable[..., str], servers: list[ThreadingHTTPServer]
+) -> None:
+    """The server has gone."""
+
+    def go() -> None:
+        server = servers.pop()
+        server.shutdown()
+        server.server_close()
+
+    found = visit("offline", served(page, Plain), files=[SAMPLE], at_pause=go, allowed="ERR_CONNECTION_REFUSED")
     assert texts(found) == [TEXT]
     assert found["isolated"]
 
@@ -222,22 +244,26 @@ def test_other_files_by_the_browsers_decoder(page: Path, served: Callable[..., s
     assert [recording["name"] for recording in found["found"]] == [path.name for path in files]
 
 
-def test_long_audio_is_cut_as_in_python(page: Path, served: Callable[..., str], tmp_path: Path) -> None:
-    """Of 2 minutes at 44.1 kHz: the same cuts, the same words; and the same subtitles are saved."""
-    from cohere_lite.audio import mix, open_audio
+@needs_espeak
+def test_long_audio_is_cut_as_in_python(served: Callable[..., str], tmp_path: Path) -> None:
+    """Sentences in noise, at 44.1 kHz, for a model that takes 10 s at once: the same words, and the same subtitles are
+    saved. (Of longer pieces the demonstration model, which knows one sentence at a time, says what chance decides.)"""
+    from tools.demo.heldout import heldout
 
-    with open_audio(SAMPLE) as audio:
-        samples = np.concatenate([mix(block, None)[:, 0] for block in audio.blocks])
-    times = np.arange(len(samples) * 441 // 160) * 160 / 441
-    spoken = np.interp(times, np.arange(len(samples)), samples)
-    whole = np.tile(np.concatenate([spoken, np.zeros(22_050)]), 40)
+    model, out = tmp_path / "ten seconds", tmp_path / "out"
+    export(CHECKPOINT, model, max_audio_s=10)
+    assert main([str(out), str(model)]) == 0
+    whole = np.concatenate([np.pad(samples, (0, 126_400 - len(samples))) for samples, _, _ in heldout("en", 8)])
+    times = np.arange(len(whole) * 441 // 160) * 160 / 441
+    noise = 1e-3 * np.random.RandomState(0).standard_normal(len(times))
+    heard = np.interp(times, np.arange(len(whole)), whole) + noise
     path = tmp_path / "long.wav"
-    path.write_bytes(test_wav.wav(np.rint(whole * 32767).astype("<i2").tobytes(), rate=44_100))
-    transcript = Transcriber().transcribe(path)
-    assert len(transcript.segments) > 3
-    found = visit("texts", served(page), files=[(path, "en")])
-    assert texts(found) == [transcript.text]
-    visit("downloads", served(page), files=[path], folder=tmp_path)
+    path.write_bytes(test_wav.wav(np.rint(heard * 32767).astype("<i2").tobytes(), rate=44_100))
+    transcript = Transcriber(model).transcribe(path)
+    assert len([segment for segment in transcript.segments if segment.text]) > 3
+    url = served(out)
+    assert texts(visit("texts", url, files=[(path, "en")])) == [transcript.text]
+    visit("downloads", url, files=[path], folder=tmp_path)
     for style in ("txt", "srt", "vtt"):
         expected = "".join(render(style, transcript.segments, "en"))
         assert (tmp_path / f"long.{style}").read_text(encoding="utf-8") == expected

@@ -87,6 +87,8 @@ async function reloadedForThreads() {
   if (!window.crossOriginIsolated && navigator.serviceWorker?.controller !== undefined && isFirst) {
     remember('reloaded', 'yes');
     if (await navigator.serviceWorker.getRegistration()) {
+      // Browsers keep this page, as it is now, for their Back button.
+      addEventListener('pageshow', ({persisted}) => persisted && location.reload());
       location.reload();
       return true;
     }

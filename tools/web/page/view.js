@@ -4,6 +4,8 @@ import {clock, join} from './transcript.js';
 
 const LIVE_COLUMNS = 600; // 60 s, of a recording whose end nobody knows
 const MOST_COLUMNS = 4000; // of a canvas; longer recordings are drawn narrower
+// From black over violet and orange to white, evenly brighter: seen without colours, too.
+const COLOURS = Array.from({length: 256}, (_, v) => [1.7 * v - 40, 1.6 * v - 150, v < 128 ? v : 3 * v - 510 > 0 ? 3 * v - 510 : 255 - v, 255]);
 
 export class View {
   // name: of the recording;  language: its code;  onCancel: when the user wants no more of it
@@ -80,7 +82,7 @@ export class View {
     if (!picture) return;
     const {columns, rows, pixels} = picture;
     const image = new ImageData(columns, rows);
-    pixels.forEach((value, i) => image.data.set([value, value * 0.85, 255 - Math.abs(128 - value) - value / 4, 255], 4 * i));
+    pixels.forEach((value, i) => image.data.set(COLOURS[value], 4 * i));
     const own = new OffscreenCanvas(columns, rows);
     own.getContext('2d').putImageData(image, 0, 0);
     context.drawImage(own, left * scale, 0, Math.max(1, columns * scale), canvas.height);
