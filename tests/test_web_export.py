@@ -37,7 +37,9 @@ def weights(path: Path) -> dict[str, bytes]:
 
 def heard(folder: Path, first_positions: int, precision: str = "int8") -> str:
     """The sample's text, from caches that begin with so many positions and grow as the page's do."""
-    encoder, decoder = (ort.InferenceSession(str(folder / f"{role}.{precision}.onnx")) for role in ("encoder", "decoder"))
+    encoder, decoder = (
+        ort.InferenceSession(str(folder / f"{role}.{precision}.onnx")) for role in ("encoder", "decoder")
+    )
     vocabulary = read_tokens(folder / "tokens.txt")
     with open_audio(DEMO_FOLDER / "sample.wav") as audio:
         samples = np.concatenate([mix(block, None)[:, 0] for block in audio.blocks])
@@ -107,11 +109,15 @@ def test_weights_are_in_files_of_that_size(folder: Path, tmp_path: Path) -> None
 
 def test_a_tensor_larger_than_a_file_has_one_of_its_own(tmp_path: Path) -> None:
     """By hand: 4, 2 and 1 kB in files of 3 kB, a float of 4 bytes at a time."""
-    arrays = {name: np.full(size, i, np.float32) for i, (name, size) in enumerate(zip("abc", (1024, 512, 256), strict=True))}
+    arrays = {
+        name: np.full(size, i, np.float32) for i, (name, size) in enumerate(zip("abc", (1024, 512, 256), strict=True))
+    }
     tensors = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
     graph = onnx.helper.make_graph([], "g", [], [onnx.helper.make_tensor_value_info("a", 1, [1024])], tensors)
     path = tmp_path / "a.onnx"
-    onnx.save_model(onnx.helper.make_model(graph), path, save_as_external_data=True, location="a.onnx.data", size_threshold=0)
+    onnx.save_model(
+        onnx.helper.make_model(graph), path, save_as_external_data=True, location="a.onnx.data", size_threshold=0
+    )
     model = onnx.load(path, load_external_data=False)
     files = shard(model, path, 3000)
     path.write_bytes(model.SerializeToString())
@@ -131,7 +137,9 @@ def test_weights_of_8_bits_are_those_of_the_checkpoint(folder: Path, tmp_path: P
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize(("precision", "bits", "name"), [("fp32", None, "fp32"), ("fp16", 4, "q4f16"), ("fp16", None, "fp16")])
+@pytest.mark.parametrize(
+    ("precision", "bits", "name"), [("fp32", None, "fp32"), ("fp16", 4, "q4f16"), ("fp16", None, "fp16")]
+)
 def test_for_webgpu(precision: str, bits: int | None, name: str, tmp_path: Path) -> None:
     export(CHECKPOINT, tmp_path, precision, weight_bits=bits, target="web", shard_mb=1)
     model = onnx.load(tmp_path / f"decoder.{name}.onnx", load_external_data=False)
@@ -141,7 +149,7 @@ def test_for_webgpu(precision: str, bits: int | None, name: str, tmp_path: Path)
 
 
 def test_from_published_graphs(tmp_path: Path) -> None:
-    """Compared with the source before its caches are opened; weights in blocks of 4 bits are quantised again, and told."""
+    """Compared with the source before caches are opened; weights in blocks of 4 bits are quantised again, and told."""
     said = export(standin("merged-q4"), tmp_path, target="web")
     assert "products in 4-bit blocks became INT8" in " ".join(said)
     assert heard(tmp_path, 16) == TEXT

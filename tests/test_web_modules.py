@@ -29,12 +29,16 @@ from cohere_lite.extras.polarity import Polarity
 from cohere_lite.mel import _normal, log_mel
 from cohere_lite.model import DEMO_FOLDER
 from cohere_lite.resample import Resampler
-from cohere_lite.tokens import Vocabulary, read_tokens
+from cohere_lite.tokens import read_tokens
 from cohere_lite.transcript import join
 from cohere_lite.wav import open_wav
 
 # folder: tools/ is no part of the package as one file
-pytestmark = [pytest.mark.slow, pytest.mark.folder, pytest.mark.skipif(shutil.which("node") is None, reason="needs the program node")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.folder,
+    pytest.mark.skipif(shutil.which("node") is None, reason="needs the program node"),
+]
 
 FRONT = Path(__file__).parent / "web" / "front.mjs"
 random = np.random.RandomState(0)
@@ -95,7 +99,6 @@ def test_golden_features_of_thirty_seconds() -> None:
     expected = test_mel.GOLDEN["thirty_seconds.features"]
     test_mel.check(features.reshape(128, -1), expected, samples, frames=slice(None, None, 37))
     assert np.abs(features.reshape(128, -1) - log_mel(samples)).max() < 2e-4  # 2.2e-5 by measurement
-
 
 
 @pytest.mark.parametrize("n", [160, 161, 319, 320])
@@ -217,7 +220,10 @@ FILES = {
     "Microsoft stereo": test_wav.wav(bytes(range(180)), tag=2, bits=4, channels=2, block_align=18),
     "Microsoft, cut": test_wav.wav(test_wav.MS_BLOCK * 9, tag=2, bits=4, block_align=9)[:-1],
     "chunks": test_wav.riff(
-        test_wav.chunk(b"JUNK", b"x" * 29), test_wav.fmt(), test_wav.chunk(b"data", b"ab"), test_wav.chunk(b"LIST", b"a")
+        test_wav.chunk(b"JUNK", b"x" * 29),
+        test_wav.fmt(),
+        test_wav.chunk(b"data", b"ab"),
+        test_wav.chunk(b"LIST", b"a"),
     ),
     "zeros between chunks": test_wav.riff(test_wav.fmt(), bytes(50), test_wav.chunk(b"data", b"ab")),
     "no pad byte": test_wav.riff(test_wav.fmt(), test_wav.chunk(b"LIST", b"abc")[:-1], test_wav.chunk(b"data", b"ab")),
@@ -239,7 +245,9 @@ def test_wav_files(name: str, tmp_path: Path) -> None:
         warnings = [*audio.missing, *audio.warnings]
     (found,) = called(["wav", str(path)])
     assert found["rate"] == audio.rate
-    frames = np.stack([np.concatenate(channel) for channel in zip(*found["blocks"], strict=True)] or [np.zeros(0)], axis=1)
+    frames = np.stack(
+        [np.concatenate(channel) for channel in zip(*found["blocks"], strict=True)] or [np.zeros(0)], axis=1
+    )
     np.testing.assert_array_equal(frames, expected)
     assert found["warnings"] == warnings
 
@@ -283,7 +291,8 @@ def test_tokens() -> None:
     path = DEMO_FOLDER / "tokens.txt"
     vocabulary = read_tokens(path)
     ids = random.randint(0, len(vocabulary), (300, 12)).tolist()
-    ids += [[vocabulary.id(f"<0x{byte:02X}>") for byte in random.randint(0xE0, 0xF5, 3).tolist() + [0x82, 0xAC, 0x41]]]
+    for lead in (0xC3, 0xE2, 0xF0, 0xF5):  # with too few bytes after it, and with enough
+        ids += [[vocabulary.id(f"<0x{byte:02X}>") for byte in (lead, 0x82, 0xAC, 0x41, 0x9F, lead, 0x9F, 0x98, 0x80)]]
     pieces = [f"<0x{byte:02X}>" for byte in "é€😀".encode()] + ["<0xED>", "<0xA0>", "<0x80>", "<0xC0>", "<0x80>"]
     ids += [[vocabulary.id(piece) for piece in pieces], [vocabulary.id("<0xE2>")], []]
     (found,) = called(["vocabulary", path.read_text(encoding="utf-8"), ids, "fr"])
@@ -347,8 +356,11 @@ def subtitles_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-WORDS = "the Wörter, « oui ! » 日本語ハンバーガー。「はい」 한국어 입니다. & <b> --> (one) “two”… end. 9:30; ?".split()
-SPOKEN = st.lists(st.sampled_from([*WORDS, "Donaudampfschifffahrtsgesellschaftskapitänsmützenfabrik", "\t", "\0"]), max_size=60)
+WORDS = [
+    *("the", "Wörter,", "«", "oui", "!", "»", "日本語ハンバーガー。「はい」", "한국어", "입니다.", "&", "<b>", "-->"),
+    *("(one)", "“two”…", "end.", "9:30;", "?", "Donaudampfschifffahrtsgesellschaftskapitänsmützenfabrik", "\t", "\0"),
+]
+SPOKEN = st.lists(st.sampled_from(WORDS), max_size=60)
 
 
 @settings(max_examples=8)

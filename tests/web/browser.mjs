@@ -225,7 +225,12 @@ const SCENARIOS = {
     await recognised(page, given.files);
     const violations = [];
     const shots = [];
-    for (const [width, scheme] of [[1000, 'light'], [1000, 'dark'], [360, 'light'], [360, 'dark']]) {
+    for (const [width, scheme] of [
+      [1000, 'light'],
+      [1000, 'dark'],
+      [360, 'light'],
+      [360, 'dark'],
+    ]) {
       await page.setViewport({width, height: 740});
       await page.emulateMediaFeatures([
         {name: 'prefers-color-scheme', value: scheme},

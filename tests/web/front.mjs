@@ -38,7 +38,9 @@ const CALLS = {
   },
   levels: (...blocks) => {
     const loudness = new Loudness();
-    return Float64Array.from(blocks.flatMap((block) => loudness.push(block)).flatMap(({loudness, floor}) => [loudness, floor]));
+    return Float64Array.from(
+      blocks.flatMap((block) => loudness.push(block)).flatMap(({loudness, floor}) => [loudness, floor]),
+    );
   },
   holdSpeech: (...pieces) => {
     const loudness = new Loudness();

@@ -14,8 +14,8 @@ from .models import describe_model
 
 PAGE = Path(__file__).with_name("page")
 ONNXRUNTIME = "onnxruntime-web@1.30.0"
-# Of onnxruntime-web's builds the plain one is half the size of those with WebGPU, and what most visitors need. The other
-# is the one that runs in every browser with WebGPU; JSPI's is smaller, and for Chromium alone.
+# Of onnxruntime-web's builds the plain one is half the size of those with WebGPU, and what most visitors need. The
+# other runs in every browser with WebGPU; JSPI's is smaller, and for Chromium alone.
 RUNTIMES = {
     "WASM": ("ort.wasm.min", "ort-wasm-simd-threaded"),
     "WEBGPU": ("ort.webgpu.min", "ort-wasm-simd-threaded.asyncify"),
@@ -47,7 +47,8 @@ def wide_module() -> str:
     ends = [code for code in wide if east_asian_width(chr(min(code + 1, 0x10FFFF))) not in "WF" or code == 0x10FFFF]
     starts = [code for code in wide if east_asian_width(chr(code - 1)) not in "WF"]
     ranges = "".join(f"\\u{{{start:x}}}-\\u{{{end:x}}}" for start, end in zip(starts, ends, strict=True))
-    return f"// Made by tools/web: characters of two columns, East Asian Width W and F.\nexport const WIDE = /[{ranges}]/u;\n"
+    about = "// Made by tools/web: characters of two columns, East Asian Width W and F."
+    return f"{about}\nexport const WIDE = /[{ranges}]/u;\n"
 
 
 def _add_onnxruntime(out: Path) -> None:

@@ -1,11 +1,11 @@
 """A folder of models -> its entry in models.json, which tells the page what to fetch and how to run it.
 
-    folder      of its files, in models/
-    id          of this very version: the folder and a checksum
-    pairs       for each precision: {precision, device ("wasm" or "webgpu"), bytes, encoder and decoder: {graph, data},
-                heads, head_dim, positions (of the caches; null where the graph leaves them open), max_positions,
-                float_type (of the caches), max_audio_s}
-    files       {name: {bytes, sha256}}
+folder      of its files, in models/
+id          of this very version: the folder and a checksum
+pairs       for each precision: {precision, device ("wasm" or "webgpu"), bytes, encoder and decoder: {graph, data},
+            heads, head_dim, positions (of the caches; null where the graph leaves them open), max_positions,
+            float_type (of the caches), max_audio_s}
+files       {name: {bytes, sha256}}
 """
 
 import hashlib
@@ -31,7 +31,9 @@ FLOAT_TYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "flo
 def describe_model(source: Path, name: str) -> tuple[dict[str, Any], list[Path]]:
     """The entry, and the files that belong to it. Raises ModelError."""
     if not source.is_dir():
-        raise ModelError(f"{source} is no folder; a model is a folder with an encoder, a decoder (.onnx) and tokens.txt")
+        raise ModelError(
+            f"{source} is no folder; a model is a folder with an encoder, a decoder (.onnx) and tokens.txt"
+        )
     if not (source / "tokens.txt").is_file():
         raise ModelError(f"{source} has no tokens.txt")
     pairs = [_pair(*graphs) for graphs in _pairs_of_graphs(source)]
@@ -52,7 +54,8 @@ def _pairs_of_graphs(source: Path) -> Iterator[tuple[str, GraphFile, GraphFile]]
     """(precision, encoder, decoder), the best first."""
     found = [graphs for graphs in find_graphs(source, sorted(source.glob("*.onnx"))) if graphs.contract is FastContract]
     precisions = {graph.path: graph_precision(graph) for graphs in found for graph in (graphs.encoder, graphs.decoder)}
-    encoders, decoders = ({graphs[i].path: graphs[i] for graphs in found} for i in (1, 2))
+    encoders = {graphs.encoder.path: graphs.encoder for graphs in found}
+    decoders = {graphs.decoder.path: graphs.decoder for graphs in found}
     pairs = pairs_by_precision([*encoders], [*decoders], precisions.__getitem__, on_cpu=True)
     for precision, (encoder_paths, decoder_paths) in pairs.items():
         if precision in PRECISIONS:

@@ -79,8 +79,8 @@ function adpcmCoding({headBytes, headFrames, codesAtOnce, decodeBlock}, channels
 const IMA_STEPS = [
   7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 19, 21, 23, 25, 28, 31, 34, 37, 41, 45, 50, 55, 60, 66, 73, 80, 88, 97, 107, 118,
   130, 143, 157, 173, 190, 209, 230, 253, 279, 307, 337, 371, 408, 449, 494, 544, 598, 658, 724, 796, 876, 963, 1060,
-  1166, 1282, 1411, 1552, 1707, 1878, 2066, 2272, 2499, 2749, 3024, 3327, 3660, 4026, 4428, 4871, 5358, 5894, 6484, 7132,
-  7845, 8630, 9493, 10442, 11487, 12635, 13899, 15289, 16818, 18500, 20350, 22385, 24623, 27086, 29794, 32767,
+  1166, 1282, 1411, 1552, 1707, 1878, 2066, 2272, 2499, 2749, 3024, 3327, 3660, 4026, 4428, 4871, 5358, 5894, 6484,
+  7132, 7845, 8630, 9493, 10442, 11487, 12635, 13899, 15289, 16818, 18500, 20350, 22385, 24623, 27086, 29794, 32767,
 ];
 const IMA_INDEX_CHANGE = [-1, -1, -1, -1, 2, 4, 6, 8];
 
@@ -105,13 +105,21 @@ function decodeImaBlock(block, channels, frames) {
   }
 }
 
-// Microsoft, "New Multimedia Data Types and Data Techniques", 1994: weights of the two samples before; how a code changes
-// the step; in 1/256.
-const MS_WEIGHTS = [[256, 0], [512, -256], [0, 0], [192, 64], [240, 0], [460, -208], [392, -232]];
+// Microsoft, "New Multimedia Data Types and Data Techniques", 1994: weights of the two samples before; how a code
+// changes the step; in 1/256.
+const MS_WEIGHTS = [
+  [256, 0],
+  [512, -256],
+  [0, 0],
+  [192, 64],
+  [240, 0],
+  [460, -208],
+  [392, -232],
+];
 const MS_STEP_CHANGE = [230, 230, 230, 230, 307, 409, 512, 614, 768, 614, 512, 409, 307, 230, 230, 230];
 
-// For all channels in turn: 1 byte number of the weights, 2 step, 2 second sample, 2 first sample. Then the codes of one
-// frame after the other, high half first.
+// For all channels in turn: 1 byte number of the weights, 2 step, 2 second sample, 2 first sample. Then the codes of
+// one frame after the other, high half first.
 function decodeMsBlock(block, channels, frames) {
   const view = new DataView(block.buffer, block.byteOffset, block.byteLength);
   const body = 7 * channels;
@@ -125,7 +133,7 @@ function decodeMsBlock(block, channels, frames) {
       const byte = block[body + (place >> 1)];
       const code = place % 2 ? byte & 15 : byte >> 4;
       const predicted = (last * weightOfLast + second * weightOfSecond) >> 8;
-      [last, second] = [clipped(predicted + (((code ^ 8) - 8) * step)), last];
+      [last, second] = [clipped(predicted + ((code ^ 8) - 8) * step), last];
       // a step beyond 16 bits wraps around, as in libsndfile
       step = Math.max((((MS_STEP_CHANGE[code] * step) >> 8) << 16) >> 16, 16);
       frames[channel].push(last);

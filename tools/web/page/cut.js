@@ -61,7 +61,7 @@ export class Held {
   }
 }
 
-// The first sample of the quietest window; of equally quiet ones, the first. Never the last window, as in the reference.
+// The first sample of the quietest window; of equally quiet ones, the first. As in the reference, never the last window.
 export function quietest(samples) {
   const squares = Float32Array.from(samples, (sample) => sample * sample);
   let [best, least] = [0, Infinity];
@@ -74,7 +74,7 @@ export function quietest(samples) {
   return best * QUIET_WINDOW;
 }
 
-// As NumPy adds float32 numbers: in 8 lanes, and halves of what is longer than 128. Windows that tie in Python tie here.
+// As NumPy adds float32 numbers: in 8 lanes, and halves of what is longer than 128. What ties in Python ties here.
 export function pairwiseSum(values, start, n) {
   const f32 = Math.fround;
   if (n <= 128) {

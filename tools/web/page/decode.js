@@ -8,7 +8,7 @@ const LOOP_REPEATS = 4;
 const LOOP_NGRAM = 20; // tokens; the longest that is looked for
 
 // clip: {seconds, ...} of model.encode. -> {tokens, truncated, looped, logprob}; truncated: the model's limit came
-// before the end of the text; looped: the decoder repeated itself, and the repetition is left out; logprob: the average.
+// before the end of the text; looped: the decoder repeated itself, and that is left out; logprob: the average.
 export async function decode(model, clip, prompt, endOfText) {
   const tokens = [];
   const logprobs = [];

@@ -10,8 +10,8 @@ const WAIT_MS = 1000; // before another try; doubled each time
 export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 
 export class ModelFiles {
-  // url: of the model's folder;  model: of models.json;  names: of the files that will be read;  report({loaded, total})
-  // as bytes come;  notice: told in a sentence why files are not kept
+  // url: of the model's folder;  model: of models.json;  names: of the files that will be read;
+  // report({loaded, total}) as bytes come;  notice: told in a sentence why files are not kept
   constructor(url, model, names, report, notice) {
     Object.assign(this, {url, model, report, notice});
     this.sizes = new Map(names.map((name) => [name, 0])); // bytes of each that are there

@@ -99,7 +99,10 @@ const FILTERBANK = (() => {
       const height = f32(Math.max(0, Math.min((at - low) / (centre - low), (high - at) / (high - centre))));
       return f32(height * (2 / (high - low)));
     });
-    const first = Math.max(0, row.findIndex((weight) => weight > 0));
+    const first = Math.max(
+      0,
+      row.findIndex((weight) => weight > 0),
+    );
     return {first, weights: Float32Array.from(row.slice(first, row.findLastIndex((weight) => weight > 0) + 1))};
   });
 })();

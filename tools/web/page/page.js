@@ -30,7 +30,10 @@ const engine = new Engine({
     try {
       const {rate, channels} = await decodeByBrowser(views.get(id).file);
       const request = {type: 'samples', id, rate, channels, language: views.get(id).language};
-      engine.send(request, channels.map((channel) => channel.buffer));
+      engine.send(
+        request,
+        channels.map((channel) => channel.buffer),
+      );
     } catch (error) {
       views.get(id).failed(error instanceof PageError ? `${message}; ${error.message}.` : `${message}.`);
     }
@@ -62,12 +65,14 @@ async function start() {
   const last = remembered('model');
   const brokenOff = remembered('loading');
   const isTold = brokenOff && models.some(({folder}) => folder === brokenOff);
-  const wanted = isTold ? smallest() : (models.find(({folder}) => folder === last) ?? (isIos() ? smallest() : models[0]));
+  const wanted = isTold
+    ? smallest()
+    : (models.find(({folder}) => folder === last) ?? (isIos() ? smallest() : models[0]));
   $('model').value = wanted.folder;
   chosen();
   remember('loading', null);
   if (isTold) {
-    notice(`The page ended while it loaded ${brokenOff}: this device may not have the memory for it. A smaller one may do.`);
+    notice(`The page ended while it loaded ${brokenOff}: this device may not have the memory. A smaller one may do.`);
   }
   if (wanted.folder === last || bytes(wanted) <= SMALL_BYTES) await load();
   else say('Choose a model, and load it.');
@@ -95,7 +100,9 @@ async function reloadedForThreads() {
   }
   remember('reloaded', null);
   if (!window.crossOriginIsolated) {
-    const why = window.isSecureContext ? 'this browser or its settings do not allow more' : 'the address begins with http://';
+    const why = window.isSecureContext
+      ? 'the browser or its settings allow no more'
+      : 'the address begins with http://';
     notice(`One thread does the work, which takes longer: ${why}.`);
   }
   return false;

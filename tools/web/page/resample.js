@@ -1,5 +1,6 @@
-// Any sampling rate -> 16 kHz, as cohere_lite/resample.py does it: a Kaiser-windowed sinc. With 16000 / rate = up / down
-// in lowest terms, output m lies at m * down / up on the input's time axis, so weights repeat every `up` outputs.
+// Any sampling rate -> 16 kHz, as cohere_lite/resample.py does it: a Kaiser-windowed sinc. With 16000 / rate =
+// up / down in lowest terms, output m lies at m * down / up on the input's time axis, so weights repeat every `up`
+// outputs.
 
 import {AudioError} from './errors.js';
 import {SAMPLE_RATE} from './mel.js';

@@ -113,7 +113,10 @@ function textColumns(text) {
 
 // White space, line breaks and control characters as single spaces between words.
 export function oneLine(text) {
-  return strip(text.replace(/[\x00-\x1f\x7f-\x9f]/g, ' ')).split(SPACES).filter((word) => word).join(' ');
+  return strip(text.replace(/[\x00-\x1f\x7f-\x9f]/g, ' '))
+    .split(SPACES)
+    .filter((word) => word)
+    .join(' ');
 }
 
 // Rounded as in Python: half to even.

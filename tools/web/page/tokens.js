@@ -13,7 +13,10 @@ export class Vocabulary {
   constructor(text) {
     this.pieces = [];
     this.ids = new Map();
-    const lines = text.replace(/^\ufeff/, '').trimEnd().split('\n');
+    const lines = text
+      .replace(/^\ufeff/, '')
+      .trimEnd()
+      .split('\n');
     lines.forEach((line, number) => {
       const match = /^(.+) (\d{1,9})\r?$/s.exec(line);
       if (!match) throw new ModelError(`tokens.txt, line ${number + 1}: not a piece and its id`);
@@ -66,7 +69,7 @@ const strict = new TextDecoder('utf-8', {fatal: true, ignoreBOM: true});
 // Each byte that is part of no character gives one U+FFFD; a TextDecoder would give one for several.
 function utf8(bytes) {
   let text = '';
-  for (let i = 0; i < bytes.length; ) {
+  for (let i = 0; i < bytes.length;) {
     const first = bytes[i];
     const length = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
     try {

@@ -5,7 +5,10 @@ import {clock, join} from './transcript.js';
 const LIVE_COLUMNS = 600; // 60 s, of a recording whose end nobody knows
 const MOST_COLUMNS = 4000; // of a canvas; longer recordings are drawn narrower
 // From black over violet and orange to white, evenly brighter: seen without colours, too.
-const COLOURS = Array.from({length: 256}, (_, v) => [1.7 * v - 40, 1.6 * v - 150, v < 128 ? v : 3 * v - 510 > 0 ? 3 * v - 510 : 255 - v, 255]);
+const COLOURS = Array.from({length: 256}, (_, value) => {
+  const blue = value < 128 ? value : Math.max(255 - value, 3 * value - 510);
+  return [1.7 * value - 40, 1.6 * value - 150, blue, 255];
+});
 
 export class View {
   // name: of the recording;  language: its code;  onCancel: when the user wants no more of it
@@ -25,7 +28,9 @@ export class View {
     this.find('progress').setAttribute('aria-label', `Progress of ${name}`);
     this.find('.cancel').onclick = onCancel;
     this.find('.copy').onclick = () => navigator.clipboard.writeText(this.text);
-    for (const button of article.querySelectorAll('.download')) button.onclick = () => this.download(button.dataset.style);
+    for (const button of article.querySelectorAll('.download')) {
+      button.onclick = () => this.download(button.dataset.style);
+    }
     document.getElementById('nothing').hidden = true;
     document.getElementById('recordings').prepend(article);
     this.state('waiting');
@@ -39,7 +44,8 @@ export class View {
   started(duration) {
     this.duration = duration;
     this.state('working');
-    this.find('canvas').width = Math.min(duration === null ? LIVE_COLUMNS : Math.ceil(duration * 10), MOST_COLUMNS) || 1;
+    const columns = duration === null ? LIVE_COLUMNS : Math.ceil(duration * 10);
+    this.find('canvas').width = Math.min(Math.max(1, columns), MOST_COLUMNS);
     if (duration === null) this.find('progress').hidden = true;
   }
 
@@ -115,7 +121,8 @@ export class View {
   end(state) {
     this.find('progress').hidden = true;
     this.find('.cancel').hidden = true;
-    for (const button of this.article.querySelectorAll('.copy, .download')) button.disabled = this.segments.length === 0;
+    for (const button of this.article.querySelectorAll('.copy, .download'))
+      button.disabled = this.segments.length === 0;
     this.state(state);
   }
 

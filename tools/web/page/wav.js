@@ -23,9 +23,9 @@ const CONTAINERS = {
   riff: {littleEndian: true, header: 24, counted: 24, start: 40, unknown: () => false}, // Sony Wave64: GUIDs as ids
 };
 
-// blob: a File -> {rate, channels, duration in seconds, blocks: async generator of a Float64Array per channel, warnings}.
-// warnings is complete when blocks has ended. Throws AudioError where there is no usable header, NotWav for another kind
-// of file or coding.
+// blob: a File -> {rate, channels, duration, blocks, warnings}. duration: seconds;  blocks: an async generator of a
+// Float64Array per channel;  warnings: complete when blocks has ended. Throws AudioError where there is no usable
+// header, NotWav for another kind of file or coding.
 export async function openWav(blob) {
   const start = await bytesAt(blob, 0, 40);
   const container = CONTAINERS[text(start, 0)];
@@ -45,7 +45,7 @@ export async function openWav(blob) {
 // The first data chunk: {coding, rate, start, size}; size 0: not known.
 async function findData(blob, container) {
   let [coding, rate, longSize] = [null, 0, 0];
-  for (let at = container.start; ; ) {
+  for (let at = container.start; ;) {
     at = await afterZeros(blob, at);
     const header = await bytesAt(blob, at, container.header);
     if (header.length < container.header) {
@@ -68,7 +68,7 @@ async function findData(blob, container) {
 
 // The place of the next byte that is not zero: some writers pad chunks to an even size, others do not.
 async function afterZeros(blob, at) {
-  for (const end = at + MOST_ZEROS; at < end; ) {
+  for (const end = at + MOST_ZEROS; at < end;) {
     const part = await bytesAt(blob, at, 4096);
     const found = part.findIndex((byte) => byte !== 0);
     if (found >= 0) return at + found;

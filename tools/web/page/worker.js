@@ -2,7 +2,8 @@
 //
 // Messages in, each with `type`:
 //   open     {model, url, pair, device, threads}   -> opened, or failed
-//   file     {id, file, language}                  -> segment ..., then done; or undecoded: the page's decoder may know it
+//   file     {id, file, language}                  -> started, segment ..., done; undecoded: the page's decoder may know
+//                                                     it; failed
 //   samples  {id, rate, channels, language}        the same, of what the page decoded
 //   live     {id, rate, language}, block {id, samples} ..., stop {id}
 //   cancel   {id}
@@ -41,7 +42,8 @@ const HANDLERS = {
     cancelled.add(id);
     live.get(id)?.end();
   },
-  forget: (request) => answered(request, async () => self.postMessage({type: 'forgotten', bytes: await deleteModels()})),
+  forget: (request) =>
+    answered(request, async () => self.postMessage({type: 'forgotten', bytes: await deleteModels()})),
 };
 
 function inTurn(request, work) {
