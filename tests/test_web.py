@@ -168,7 +168,7 @@ def test_texts_on_webgpu(
 
 @needs_firefox
 def test_firefox(page: Path, served: Callable[..., str]) -> None:
-    found = visit("texts", served(page, Plain), browser="firefox", files=[(SAMPLE, "en")] * 2)
+    found = visit("texts", served(page, Plain), browser="firefox", timeout=240_000, files=[(SAMPLE, "en")] * 2)
     assert texts(found) == [TEXT] * 2
     assert found["isolated"]
 
@@ -307,7 +307,9 @@ def test_a_download_that_was_cut_short_goes_on(page: Path, served: Callable[...,
     found = visit("texts", served(page, Failing), files=[(SAMPLE, "en")], allowed="ERR_CONTENT_LENGTH_MISMATCH")
     assert texts(found) == [TEXT]
     assert ranges[0] is None
-    assert ranges[1:] == ["bytes=2000000-", "bytes=3000000-"]
+    first, second = (int(wanted.removeprefix("bytes=").removesuffix("-")) for wanted in ranges[1:] if wanted)
+    assert 0 < first <= 2_000_000  # what the browser had handed over
+    assert first < second <= first + 1_000_000
 
 
 def test_a_server_that_knows_no_ranges(page: Path, served: Callable[..., str]) -> None:
@@ -323,7 +325,8 @@ def test_a_server_that_knows_no_ranges(page: Path, served: Callable[..., str]) -
 
     found = visit("texts", served(page, Failing), files=[(SAMPLE, "en")], allowed="ERR_CONTENT_LENGTH_MISMATCH")
     assert texts(found) == [TEXT]
-    assert tries == [None, "bytes=2000000-"]
+    assert tries[0] is None
+    assert [wanted[:6] for wanted in tries[1:] if wanted] == ["bytes="]
 
 
 # What goes wrong
@@ -364,7 +367,10 @@ def test_a_model_too_large_for_the_memory(copied: Path, served: Callable[..., st
     listed[0]["files"]["encoder.int8.onnx.data"]["bytes"] = 10**13
     (copied / "models.json").write_text(json.dumps(listed))
     url = served(copied, host="0.0.0.0").replace("localhost", own_address())
-    assert "There is not enough memory for this model" in visit("texts", url)["ready"]
+    assert "There is not enough memory for this model" in visit("texts", url, allowed=UNTRUSTED)["ready"]
+
+
+UNTRUSTED = "The Cross-Origin-Opener-Policy header has been ignored"  # what Chromium says of an address of http
 
 
 def own_address() -> str:
@@ -375,7 +381,8 @@ def own_address() -> str:
 
 def test_an_address_of_http(page: Path, served: Callable[..., str]) -> None:
     """As of a telephone: no service worker, no SharedArrayBuffer, no storage, no microphone. It works, and says so."""
-    found = visit("texts", served(page, host="0.0.0.0").replace("localhost", own_address()), files=[(SAMPLE, "en")])
+    url = served(page, host="0.0.0.0").replace("localhost", own_address())
+    found = visit("texts", url, files=[(SAMPLE, "en")], allowed=UNTRUSTED)
     assert texts(found) == [TEXT]
     assert found["ready"].endswith("in WebAssembly, 1 thread.")
     assert not found["isolated"]
@@ -383,12 +390,12 @@ def test_an_address_of_http(page: Path, served: Callable[..., str]) -> None:
 
 
 def test_threads_that_fail(copied: Path, served: Callable[..., str]) -> None:
-    """As on some telephones: no memory to share. Then one thread does the work."""
+    """As on some telephones, which have no 4 GB of addresses to share: one thread does the work, in 1 GB."""
     script = copied / "worker.js"
     refused = """
         const Native = WebAssembly.Memory;
         WebAssembly.Memory = function (size) {
-          if (size.shared) throw new RangeError('Out of memory');
+          if (size.maximum > 20000) throw new RangeError('Out of memory');
           return new Native(size);
         };
     """
@@ -400,7 +407,7 @@ def test_threads_that_fail(copied: Path, served: Callable[..., str]) -> None:
 
 
 def test_a_disk_without_room(page: Path, served: Callable[..., str]) -> None:
-    found = visit("quota", served(page), files=[SAMPLE], quota=20_000_000)
+    found = visit("quota", served(page), files=[SAMPLE], quota=20_000_000, allowed="Failed to load resource")  # an icon
     assert texts(found) == [TEXT]
     (notice,) = found["notices"]
     assert "20 MB" in notice
@@ -410,7 +417,8 @@ def test_a_disk_without_room(page: Path, served: Callable[..., str]) -> None:
 @needs_firefox
 def test_a_private_window(page: Path, served: Callable[..., str]) -> None:
     preferences = {"browser.privatebrowsing.autostart": True}
-    found = visit("texts", served(page), browser="firefox", preferences=preferences, files=[(SAMPLE, "en")])
+    given = {"browser": "firefox", "timeout": 240_000, "preferences": preferences}
+    found = visit("texts", served(page), files=[(SAMPLE, "en")], **given)
     assert texts(found) == [TEXT]
 
 

@@ -233,6 +233,16 @@ FILES = {
     "cut short": test_wav.wav(bytes(range(240)), size=4010),
     "cut in a frame": test_wav.wav(bytes(range(239)), size=240, channels=2),
     "an incomplete frame": test_wav.wav(bytes(range(239)), channels=2),
+    "two data chunks": test_wav.riff(
+        *(test_wav.fmt(bits=8), test_wav.chunk(b"data", b"\xc0" * 3), test_wav.chunk(b"LIST", b"abc")),
+        test_wav.chunk(b"data", b"\x40"),
+    ),
+    "end to end": b"".join(build(b"\xc0" * 3, bits=8) for build in test_wav.BUILDERS),
+    "another that does not fit": test_wav.wav(b"ab") + test_wav.wav(b"abcd", channels=2),
+    "another that is damaged": test_wav.wav(b"ab") + test_wav.riff(test_wav.chunk(b"data", b"ab")),
+    "another kind of file": test_wav.wav(b"ab") + b"RIFF\0\0\0\0AVI " + bytes(40),
+    "tags": test_wav.wav(b"ab") + test_wav.chunk(b"id3 ", b"RIFF" * 9),
+    "junk": test_wav.wav(b"ab") + b"\1\2\3",
 }
 
 

@@ -12,13 +12,14 @@ export class Engine {
     this.answer = null; // to the request that is under way: {resolve, reject}
   }
 
-  // Loads a model: {threads}. Where several threads fail, as on some telephones, once more with one. Throws PageError.
+  // Loads a model: {threads}. Where several threads fail, as on some telephones, once more with one, and with less memory
+  // reserved. Throws PageError.
   async open(request) {
     try {
       return await this.start(request);
     } catch (error) {
       if (error.isOurs || request.threads === 1) throw new PageError(error.message);
-      return await this.start({...request, threads: 1}).catch((again) => {
+      return await this.start({...request, threads: 1, isCautious: true}).catch((again) => {
         throw new PageError(again.message);
       });
     }

@@ -28,35 +28,52 @@ const CONTAINERS = {
 // header, NotWav for another kind of file or coding.
 export async function openWav(blob) {
   const start = await bytesAt(blob, 0, 40);
-  const container = CONTAINERS[text(start, 0)];
   if (start.length === 0) throw new AudioError('empty (0 bytes)');
+  const container = CONTAINERS[text(start, 0)];
   if (container && start.length < container.start) {
     throw new AudioError(`a WAV file that ends after ${start.length} bytes`);
   }
-  if (!container || text(start, container.header).toUpperCase() !== 'WAVE') throw new NotWav('not a WAV file');
-  const data = await findData(blob, container);
+  if (!isStart(start)) throw new NotWav('not a WAV file');
+  const data = await findData(blob, container, container.start);
+  if (!data) throw new AudioError('a WAV file with no data chunk: it was cut short, or never written');
   const warnings = [];
-  const expected = Math.min(data.size || Infinity, blob.size - data.start);
-  const {blockBytes, blockFrames, channels} = data.coding;
-  const duration = (expected / blockBytes) * (blockFrames / data.rate);
-  return {rate: data.rate, channels, duration, blocks: blocks(blob, data, expected, warnings), warnings};
+  const duration = (held(blob, data) / data.coding.blockBytes) * (data.coding.blockFrames / data.rate);
+  return {rate: data.rate, channels: data.coding.channels, duration, blocks: chained(blob, data, warnings), warnings};
 }
 
-// The first data chunk: {coding, rate, start, size}; size 0: not known.
-async function findData(blob, container) {
-  let [coding, rate, longSize] = [null, 0, 0];
-  for (let at = container.start; ;) {
+function isStart(bytes) {
+  const container = CONTAINERS[text(bytes, 0)];
+  return container !== undefined && text(bytes, container.header).toUpperCase() === 'WAVE';
+}
+
+// How many bytes of a data chunk there are.
+function held(blob, data) {
+  return Math.min(data.size || Infinity, blob.size - data.start);
+}
+
+// The data chunk that follows `at`: {container, coding, rate, start, size}; size 0: not known; null where there is none.
+// before: the data chunk that was read before, of the same recording or of one that this one follows.
+async function findData(blob, container, at, before = null) {
+  let {coding, rate} = before ?? {coding: null, rate: 0};
+  let longSize = 0;
+  for (;;) {
     at = await afterZeros(blob, at);
-    const header = await bytesAt(blob, at, container.header);
-    if (header.length < container.header) {
-      throw new AudioError('a WAV file with no data chunk: it was cut short, or never written');
-    }
+    const header = await bytesAt(blob, at, 40);
+    if (header.length < container.header) return null;
     const id = text(header, 0);
+    if (before && id in CONTAINERS) {
+      if (!isStart(header)) throw new AudioError('it is no WAV file');
+      container = CONTAINERS[id];
+      [coding, longSize] = [null, 0];
+      at += container.start;
+      continue;
+    }
+    if (before && !/^[ -~]{4}$/.test(id)) return null; // no chunk
     const size = Math.max(0, chunkSize(header, container) - container.counted);
     at += container.header;
     if (id === 'data') {
       if (!coding) throw new AudioError('a WAV file without a fmt chunk before its data chunk: a damaged header');
-      return {coding, rate, start: at, size: container.unknown(size) ? longSize : size};
+      return {container, coding, rate, start: at, size: container.unknown(size) ? longSize : size};
     }
     const body = await bytesAt(blob, at, Math.min(size, 40));
     const view = new DataView(body.buffer);
@@ -64,6 +81,29 @@ async function findData(blob, container) {
     if (id === 'ds64' && body.length >= 16) longSize = Number(view.getBigUint64(8, true));
     at += size;
   }
+}
+
+// The frames of a data chunk, and of those that follow it: more of the recording, or others laid end to end. (What
+// follows one whose size is not known is taken for samples; the package looks for headers there.)
+async function* chained(blob, first, warnings) {
+  yield* blocks(blob, first, warnings);
+  try {
+    for (let data = first; data.size > 0;) {
+      data = await findData(blob, data.container, data.start + data.size, data);
+      if (!data) return;
+      if (described(data) !== described(first)) {
+        throw new AudioError(`it has ${described(data)}, the first one ${described(first)}`);
+      }
+      yield* blocks(blob, data, warnings);
+    }
+  } catch (error) {
+    if (!(error instanceof AudioError)) throw error;
+    warnings.push(`another recording follows, which is left out: ${error.message}`);
+  }
+}
+
+function described({coding, rate}) {
+  return `${coding.channels} channel${coding.channels === 1 ? '' : 's'} at ${rate} Hz`;
 }
 
 // The place of the next byte that is not zero: some writers pad chunks to an even size, others do not.
@@ -101,7 +141,8 @@ function parseFormat(body, view, little) {
   return {coding, rate};
 }
 
-async function* blocks(blob, data, expected, warnings) {
+async function* blocks(blob, data, warnings) {
+  const expected = held(blob, data);
   const {blockBytes, blockFrames, decode} = data.coding;
   if (data.size === 0) {
     const next = text(await bytesAt(blob, data.start, 4), 0);

@@ -1,7 +1,7 @@
 // What works while the page stays responsive: the model, and the recordings that it is asked to recognise, in turn.
 //
 // Messages in, each with `type`:
-//   open     {model, url, pair, device, threads}   -> opened, or failed
+//   open     {model, url, pair, device, threads, isCautious}   -> opened, or failed
 //   file     {id, file, language}                  -> started, segment ..., done; undecoded: the page's decoder may know
 //                                                     it; failed
 //   samples  {id, rate, channels, language}        the same, of what the page decoded
@@ -20,6 +20,8 @@ import {openWav} from './wav.js';
 const BLOCK = 1 << 18; // frames worked on at once, of what the page decoded
 const FRAMES_PER_COLUMN = 10; // of the spectrogram: a column for 0.1 s
 const BINS_PER_ROW = 2;
+const FEWER_PAGES = 1 << 14; // of 64 KiB
+const THREADS_MS = 60_000; // in which threads must have started; in Firefox, on busy cores, some never do
 
 let opened = null; // {model, vocabulary}
 let turn = Promise.resolve(); // recordings wait for each other: there is one set of caches
@@ -71,13 +73,14 @@ function sentence(error) {
   return `This browser cannot do it: ${said}`;
 }
 
-async function open({model, url, pair, device, threads}) {
+async function open({model, url, pair, device, threads, isCautious}) {
   const names = [pair.encoder, pair.decoder].flatMap(({graph, data}) => [graph, ...data]);
   const report = (progress) => self.postMessage({type: 'progress', ...progress});
   const notice = (message) => self.postMessage({type: 'notice', message});
   const files = await new ModelFiles(url, model, [...names, 'tokens.txt'], report, notice).open();
   const vocabulary = new Vocabulary(new TextDecoder().decode(await files.read('tokens.txt')));
   const onWebgpu = device === 'webgpu';
+  if (isCautious) reserveLess();
   const ort = await runtime(onWebgpu, threads);
   opened = {vocabulary, model: await openModel(ort, pair, (name) => files.read(name), onWebgpu)};
   self.postMessage({type: 'opened', languages: vocabulary.languages, threads: ort.env.wasm.numThreads});
@@ -90,8 +93,19 @@ async function runtime(onWebgpu, threads) {
   ort.env.wasm.wasmPaths = {mjs: new URL(glue, import.meta.url).href};
   ort.env.wasm.wasmBinary = await whole(parts);
   ort.env.wasm.numThreads = self.crossOriginIsolated ? threads : 1;
+  if (ort.env.wasm.numThreads > 1) ort.env.wasm.initTimeout = THREADS_MS;
   ort.env.logLevel = 'error';
   return ort;
+}
+
+// onnxruntime-web asks for 4 GB of addresses at its start, which iOS refuses. A quarter holds the models that fit there.
+function reserveLess() {
+  const Native = WebAssembly.Memory;
+  WebAssembly.Memory = class extends Native {
+    constructor(size) {
+      super({...size, maximum: Math.min(size.maximum, FEWER_PAGES)});
+    }
+  };
 }
 
 // A file that comes in parts, each below what hosts allow.
