@@ -61,7 +61,7 @@ export class Held {
   }
 }
 
-// The first sample of the quietest window; of equally quiet ones, the first. As in the reference, never the last window.
+// The first sample of the quietest window; of equally quiet ones, the first. As in the reference never the last one.
 export function quietest(samples) {
   const squares = Float32Array.from(samples, (sample) => sample * sample);
   let [best, least] = [0, Infinity];

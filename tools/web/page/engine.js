@@ -12,8 +12,8 @@ export class Engine {
     this.answer = null; // to the request that is under way: {resolve, reject}
   }
 
-  // Loads a model: {threads}. Where several threads fail, as on some telephones, once more with one, and with less memory
-  // reserved. Throws PageError.
+  // Loads a model: {threads}. Where several threads fail, as on some telephones, once more with one, and with less
+  // memory reserved. Throws PageError.
   async open(request) {
     try {
       return await this.start(request);

@@ -23,7 +23,7 @@ const engine = new Engine({
     $('loading').value = loaded / total;
     say(loaded < total ? `${megabytes(loaded)} of ${megabytes(total)} …` : 'Opening the model …');
   },
-  notice: ({message}) => notice(message),
+  notice: ({message}) => notice(message, 'model'),
   started: ({id, duration}) => views.get(id).started(duration),
   segment: ({id, segment, picture, seconds}) => views.get(id).add(segment, picture, seconds),
   undecoded: async ({id, message}) => {
@@ -153,7 +153,7 @@ async function load() {
   if (!pair) return;
   busy(true);
   $('loading').hidden = false;
-  $('notices').replaceChildren();
+  for (const item of $('notices').querySelectorAll('[data-of=model]')) item.remove();
   remember('loading', bytes(model) > SMALL_BYTES ? model.folder : null);
   if (pair.bytes > SMALL_BYTES) await navigator.storage?.persist?.();
   try {
@@ -165,7 +165,7 @@ async function load() {
     const gpu = [adapter?.info?.vendor, adapter?.info?.architecture].filter(Boolean).join(' ');
     const where = device === 'webgpu' ? `on WebGPU (${gpu})` : `in WebAssembly, ${used} thread${used > 1 ? 's' : ''}`;
     if (device === 'wasm' && used < threads && window.crossOriginIsolated) {
-      notice('Several threads failed here: one does the work.');
+      notice('Several threads failed here: one does the work.', 'model');
     }
     say(`Ready: ${model.folder}, ${pair.precision}, ${where}.`);
     for (const id of ['language', 'record', 'files']) $(id).disabled = false;
@@ -293,10 +293,12 @@ function say(message) {
   $('status').textContent = message;
 }
 
-function notice(message) {
+// of: "page", for as long as it is open, or "model", until another one is loaded.
+function notice(message, of = 'page') {
   const known = [...$('notices').children].some((item) => item.textContent === message);
   const item = document.createElement('li');
   item.textContent = message;
+  item.dataset.of = of;
   if (!known) $('notices').append(item);
 }
 

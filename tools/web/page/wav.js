@@ -51,7 +51,7 @@ function held(blob, data) {
   return Math.min(data.size || Infinity, blob.size - data.start);
 }
 
-// The data chunk that follows `at`: {container, coding, rate, start, size}; size 0: not known; null where there is none.
+// The data chunk that follows `at`: {container, coding, rate, start, size}, null where there is none. size 0: not known;
 // before: the data chunk that was read before, of the same recording or of one that this one follows.
 async function findData(blob, container, at, before = null) {
   let {coding, rate} = before ?? {coding: null, rate: 0};

@@ -2,8 +2,8 @@
 //
 // Messages in, each with `type`:
 //   open     {model, url, pair, device, threads, isCautious}   -> opened, or failed
-//   file     {id, file, language}                  -> started, segment ..., done; undecoded: the page's decoder may know
-//                                                     it; failed
+//   file     {id, file, language}                  -> started, segment ..., done; or failed; or undecoded: the page's
+//                                                     decoder may know it
 //   samples  {id, rate, channels, language}        the same, of what the page decoded
 //   live     {id, rate, language}, block {id, samples} ..., stop {id}
 //   cancel   {id}
@@ -98,7 +98,8 @@ async function runtime(onWebgpu, threads) {
   return ort;
 }
 
-// onnxruntime-web asks for 4 GB of addresses at its start, which iOS refuses. A quarter holds the models that fit there.
+// onnxruntime-web asks for 4 GB of addresses at its start, which iOS refuses. A quarter is enough for models that fit
+// there.
 function reserveLess() {
   const Native = WebAssembly.Memory;
   WebAssembly.Memory = class extends Native {
