@@ -407,6 +407,18 @@ def test_threads_that_fail(copied: Path, served: Callable[..., str]) -> None:
     assert found["notices"] == ["Several threads failed here: one does the work."]
 
 
+def test_a_recogniser_that_ends(copied: Path, served: Callable[..., str]) -> None:
+    """As where memory ends while it works: what waits for it is told so."""
+    script = copied / "worker.js"
+    text = script.read_text()
+    broken = text.replace("inTurn(request, () => recogniseFile(request))", "nothing.there()")
+    assert broken != text
+    script.write_text(broken)
+    (recording,) = visit("together", served(copied), files=[SAMPLE], allowed="nothing is not defined")["found"]
+    assert recording["state"] == "failed"
+    assert "sample.wav: The recogniser ended" in recording["remarks"][0]
+
+
 def test_a_disk_without_room(page: Path, served: Callable[..., str]) -> None:
     found = visit("quota", served(page), files=[SAMPLE], quota=20_000_000, allowed="Failed to load resource")  # an icon
     assert texts(found) == [TEXT]

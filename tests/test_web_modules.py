@@ -70,13 +70,13 @@ def sample() -> np.ndarray:
         return np.concatenate([mix(block, None)[:, 0] for block in audio.blocks])
 
 
-def speech_and_pauses() -> np.ndarray:
-    """The sample three times in faint noise, with pauses of 0.3, 1 and 12 s."""
+def speech_and_pauses(noise: float = 1e-4) -> np.ndarray:
+    """The sample four times in noise, with pauses of 0.3, 1 and 12 s."""
     parts = [sample()]
     for seconds in (0.3, 1, 12):
         parts += [np.zeros(round(16_000 * seconds), np.float32), sample()]
     speech = np.concatenate(parts)
-    return speech + np.float32(1e-4) * random.standard_normal(len(speech)).astype(np.float32)
+    return speech + np.float32(noise) * random.standard_normal(len(speech)).astype(np.float32)
 
 
 def in_blocks(samples: np.ndarray, *sizes: int) -> list[np.ndarray]:
@@ -135,6 +135,14 @@ def test_quietest_windows() -> None:
     assert found == [quietest(case) for case in cases]
 
 
+def test_sums_are_numpys() -> None:
+    """To the last bit, which decides between windows that are nearly equal."""
+    rows = random.uniform(0, 1e-3, (60, 1600)).astype(np.float32)
+    assert called(*(["pairwiseSum", row, 0, 1600] for row in rows)) == rows.sum(axis=1).tolist()
+    rows = rows[:, :77]
+    assert called(*(["pairwiseSum", row, 0, 77] for row in rows)) == rows.sum(axis=1).tolist()
+
+
 def test_chunks_of_long_audio() -> None:
     long = np.tile(speech_and_pauses(), 6)
     chunks = Chunks(35.0)
@@ -168,8 +176,9 @@ def test_loudness() -> None:
     np.testing.assert_allclose(found.reshape(-1, 2), Loudness().push(speech), atol=1e-6)
 
 
-def test_silence_is_told_from_speech() -> None:
-    pieces = in_blocks(speech_and_pauses(), 16_000)
+@pytest.mark.parametrize("noise", [1e-4, 0.02])
+def test_silence_is_told_from_speech(noise: float) -> None:
+    pieces = in_blocks(speech_and_pauses(noise), 16_000)
     is_silent = silence_detector()
     (found,) = called(["holdSpeech", *pieces])
     assert found == [not is_silent(piece) for piece in pieces]
@@ -188,7 +197,7 @@ def test_channels_are_averaged(n_channels: int) -> None:
 def test_channels_that_cancel_out() -> None:
     voice = np.repeat(sample(), 3)
     noise = random.standard_normal((len(voice), 2)) * 1e-3
-    frames = np.stack([voice, -0.9 * voice], axis=1) + noise
+    frames = np.stack([-0.9 * voice, voice], axis=1) + noise  # the first that is about as loud is taken
     frames[: len(frames) // 3, 1] *= -1  # only later do they
     expected, polarity = [], Polarity(48_000.0)
     for block in np.split(frames, [5_000, 60_001]):

@@ -7,7 +7,7 @@ import {buffer} from 'node:stream/consumers';
 const PAGE = new URL('../../tools/web/page/', import.meta.url);
 const page = (name) => import(new URL(`${name}.js`, PAGE));
 
-const {Chunks, quietest} = await page('cut');
+const {Chunks, pairwiseSum, quietest} = await page('cut');
 const {decode} = await page('decode');
 const {Loudness, holdsSpeech} = await page('loudness');
 const {logMel, normal} = await page('mel');
@@ -27,6 +27,7 @@ const CALLS = {
     const resampler = new Resampler(rate);
     return [...blocks.map((block) => resampler.push(block)), resampler.finish()];
   },
+  pairwiseSum,
   quietest,
   chunks: (seconds, ...blocks) => {
     const chunks = new Chunks(seconds);

@@ -5,7 +5,8 @@ import {PageError} from './errors.js';
 export const MAX_THREADS = 8; // more only wait for each other
 
 export class Engine {
-  // on: handlers by type of the worker's messages (see worker.js), called with the message
+  // on: handlers by type of the worker's messages (see worker.js), called with the message; and `ended`, with a sentence,
+  // for a worker that ended by itself
   constructor(on) {
     this.on = on;
     this.worker = null;
@@ -37,8 +38,9 @@ export class Engine {
     this.worker.onmessage = ({data}) => this.receive(data);
     this.worker.onerror = (event) => {
       event.preventDefault();
-      const message = `The recogniser ended: ${event.message ?? 'its files are not there, or there is no memory left'}`;
-      this.receive({type: 'failed', message});
+      const message = `The recogniser ended: ${event.message ?? 'its files are not there, or there is no memory left'}.`;
+      this.answer?.reject({message});
+      this.on.ended(message);
     };
   }
 

@@ -40,6 +40,10 @@ const engine = new Engine({
   },
   done: ({id, isCancelled, warnings}) => views.get(id).done(warnings, isCancelled),
   failed: ({id, message}) => views.get(id).failed(message),
+  ended: (message) => {
+    closeAll(message);
+    say(message);
+  },
 });
 
 await start();
@@ -152,6 +156,8 @@ async function load() {
   const pair = pairFor(model, device);
   if (!pair) return;
   busy(true);
+  if (microphone) await toggleMicrophone();
+  closeAll('another model was loaded before this was recognised.');
   $('loading').hidden = false;
   for (const item of $('notices').querySelectorAll('[data-of=model]')) item.remove();
   remember('loading', bytes(model) > SMALL_BYTES ? model.folder : null);
@@ -211,6 +217,11 @@ function recogniseFiles(files) {
     engine.send({type: 'file', id: view.id, file, language: view.language});
   }
   $('files').value = '';
+}
+
+// What is still to be recognised never will be.
+function closeAll(why) {
+  for (const view of views.values()) if (view.isOpen) view.failed(why);
 }
 
 function newView(name) {

@@ -40,6 +40,10 @@ export class View {
     this.article.dataset.state = name;
   }
 
+  get isOpen() {
+    return ['waiting', 'working'].includes(this.article.dataset.state);
+  }
+
   // duration: seconds; null for speech as it is spoken
   started(duration) {
     this.duration = duration;

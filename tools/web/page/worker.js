@@ -67,7 +67,7 @@ async function answered({type, id}, work) {
 function sentence(error) {
   if (error instanceof PageError) return error.message;
   const said = String(error?.message ?? error);
-  if (error instanceof RangeError || /memory|allocat|OOM/i.test(said)) {
+  if (error instanceof RangeError || /memory|alloc|OOM/i.test(said)) {
     return `There is not enough memory for this model (${said}). Close other tabs, or choose a smaller model.`;
   }
   return `This browser cannot do it: ${said}`;
