@@ -185,8 +185,8 @@ def test_a_model_of_ones_own(served: Callable[..., str], tmp_path: Path) -> None
 
 
 def test_a_server_without_headers(page: Path, served: Callable[..., str]) -> None:
-    """As of static hosts: threads all the same."""
-    found = visit("texts", served(page, Plain), files=[(SAMPLE, "en")])
+    """As of static hosts, in a folder of theirs: threads all the same."""
+    found = visit("texts", f"{served(page.parent, Plain)}{page.name}/", files=[(SAMPLE, "en")])
     assert texts(found) == [TEXT]
     assert found["isolated"]
     assert found["notices"] == []

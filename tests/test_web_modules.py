@@ -382,6 +382,14 @@ WORDS = [
 SPOKEN = st.lists(st.sampled_from(WORDS), max_size=60)
 
 
+def test_subtitles_of_which_several_are_as_good(subtitles_folder: Path) -> None:
+    """Words of any length: in 1 text of 12 two ways to lay it out cost the same."""
+    texts = [" ".join("a" * n for n in random.randint(1, 14, 30)) for _ in range(100)]
+    given = [[{"start": 0, "end": 30, "text": text}] for text in texts]
+    expected = ["".join(render("srt", [test_formats.spoken(0, 30, text)], "en")) for text in texts]
+    assert called(*(["subtitles", str(subtitles_folder), one, "srt"] for one in given)) == expected
+
+
 @settings(max_examples=8)
 @given(st.lists(st.lists(st.tuples(st.floats(0, 40), SPOKEN), max_size=4), min_size=10, max_size=10))
 def test_subtitles(subtitles_folder: Path, cases: list[list[tuple[float, list[str]]]]) -> None:

@@ -3,7 +3,8 @@
 
 import {ModelError, PageError} from './errors.js';
 
-const FOLDER = 'models';
+// Of the browser's file system, which all pages of a host share.
+const FOLDER = encodeURIComponent(new URL('models', import.meta.url).pathname);
 const TRIES = 5; // without a byte in between
 const WAIT_MS = 1000; // before another try; doubled each time
 

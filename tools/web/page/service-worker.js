@@ -4,7 +4,8 @@
 // Both are filled in by tools/web.
 const VERSION = '';
 const FILES = [];
-const CACHE = `page-${VERSION}`;
+const SCOPE = self.registration.scope; // other pages of the host have caches, too
+const CACHE = `${SCOPE} ${VERSION}`;
 
 self.addEventListener('install', (event) => {
   self.skipWaiting();
@@ -26,7 +27,8 @@ async function keepAll() {
 }
 
 async function takeOver() {
-  for (const name of await caches.keys()) if (name.startsWith('page-') && name !== CACHE) await caches.delete(name);
+  const earlier = (await caches.keys()).filter((name) => name.startsWith(`${SCOPE} `) && name !== CACHE);
+  for (const name of earlier) await caches.delete(name);
   await self.clients.claim();
 }
 
