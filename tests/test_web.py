@@ -407,6 +407,37 @@ def test_threads_that_fail(copied: Path, served: Callable[..., str]) -> None:
     assert found["notices"] == ["Several threads failed here: one does the work."]
 
 
+IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko)"
+
+
+def test_a_large_model_on_a_telephone(copied: Path, served: Callable[..., str]) -> None:
+    """It says so before the download, and loads the small one; also where a page has ended while it loaded another."""
+    listed = json.loads((copied / "models.json").read_text())
+    large = json.loads(json.dumps(listed[0])) | {"folder": "large", "id": "large-1"}
+    large["pairs"][0]["bytes"] = large["pairs"][1]["bytes"] = 2_000_000_000
+    (copied / "models.json").write_text(json.dumps([large, *listed]))
+    found = visit("choice", served(copied), flags=[f"--user-agent={IPHONE}"])
+    assert found["ready"].startswith("Ready: demonstration")
+    assert "about 1.5 GB, and ends without a word" in found["said"]["large"]
+    assert "demonstration is the one for it" in found["said"]["large"]
+    found = visit("choice", served(copied))
+    assert found["ready"] == "Choose a model, and load it."
+    assert found["said"]["large"].startswith("2000 MB are downloaded once, and kept")
+    broken_off = "if (!localStorage.length) localStorage.setItem('loading', 'large')"
+    found = visit("choice", served(copied), before=broken_off)
+    assert found["ready"].startswith("Ready: demonstration")
+    assert "The page ended while it loaded large" in found["notices"][0]
+
+
+def test_a_file_while_the_microphone_listens(page: Path, served: Callable[..., str]) -> None:
+    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    found = visit("both", served(page), files=[SAMPLE], flags=fake)
+    file, microphone = found["states"]
+    assert (file["state"], file["text"]) == ("done", TEXT)
+    assert microphone["state"] == "working"
+    assert found["after"][1]["state"] in ("done", "failed")  # loading a model ends it, and says so
+
+
 def test_a_recogniser_that_ends(copied: Path, served: Callable[..., str]) -> None:
     """As where memory ends while it works: what waits for it is told so."""
     script = copied / "worker.js"

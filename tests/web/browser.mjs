@@ -206,6 +206,33 @@ const SCENARIOS = {
     return {ready, found: await recognised(page, given.files), ...(await facts(page))};
   },
 
+  // The choice of a model, and what is said of each.
+  async choice() {
+    const page = await opened();
+    const ready = await status(page, /^(Ready|Choose)/);
+    const said = {};
+    for (const model of await page.$$eval('#model option', (options) => options.map((option) => option.value))) {
+      await page.select('#model', model);
+      said[model] = await read(page, '#advice');
+    }
+    return {ready, said, ...(await facts(page))};
+  },
+
+  // A file, while the microphone listens.
+  async both() {
+    const page = await opened();
+    await loaded(page);
+    await page.click('#record');
+    await until(async () => (await shown(page))[0]?.state === 'working', 'the microphone', page);
+    await (await page.$('#files')).uploadFile(...given.files);
+    await until(async () => (await shown(page))[0].state === 'done', 'the file', page);
+    const states = await shown(page);
+    await page.click('#load');
+    await until(async () => (await shown(page))[1].state !== 'working', 'the end', page);
+    const ready = await status(page, /^Ready/);
+    return {states, after: await shown(page), ready, ...(await facts(page))};
+  },
+
   // What the buttons save.
   async downloads() {
     const page = await opened();

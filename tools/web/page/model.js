@@ -33,6 +33,14 @@ class Model {
     Object.assign(this, {ort, pair, encoder, decoder});
     this.maxPositions = pair.max_positions;
     this.maxChunkS = pair.max_audio_s;
+    this.turn = Promise.resolve();
+  }
+
+  // One recording's piece after another's: there is one set of caches.
+  inTurn(work) {
+    const worked = this.turn.then(work);
+    this.turn = worked.catch(() => {});
+    return worked;
   }
 
   // Samples at 16 kHz, 160 or more -> a clip for `start`.

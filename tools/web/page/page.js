@@ -17,13 +17,18 @@ let models = [];
 let adapter = null; // of WebGPU
 let microphone = null;
 let nextId = 1;
+let isReady = false; // a model is loaded
+let isKept = true; // on this device, for the next visit
 
 const engine = new Engine({
   progress: ({loaded, total}) => {
     $('loading').value = loaded / total;
     say(loaded < total ? `${megabytes(loaded)} of ${megabytes(total)} …` : 'Opening the model …');
   },
-  notice: ({message}) => notice(message, 'model'),
+  notice: ({message}) => {
+    isKept = false; // the worker has nothing else to remark
+    notice(message, 'model');
+  },
   started: ({id, duration}) => views.get(id).started(duration),
   segment: ({id, segment, picture, seconds}) => views.get(id).add(segment, picture, seconds),
   undecoded: async ({id, message}) => {
@@ -41,6 +46,8 @@ const engine = new Engine({
   done: ({id, isCancelled, warnings}) => views.get(id).done(warnings, isCancelled),
   failed: ({id, message}) => views.get(id).failed(message),
   ended: (message) => {
+    isReady = false;
+    allow();
     closeAll(message);
     say(message);
   },
@@ -155,18 +162,20 @@ async function load() {
   const device = $('device').value;
   const pair = pairFor(model, device);
   if (!pair) return;
+  if (microphone) await stopMicrophone();
+  [isReady, isKept] = [false, true];
   busy(true);
-  if (microphone) await toggleMicrophone();
   closeAll('another model was loaded before this was recognised.');
   $('loading').hidden = false;
   for (const item of $('notices').querySelectorAll('[data-of=model]')) item.remove();
   remember('loading', bytes(model) > SMALL_BYTES ? model.folder : null);
-  if (pair.bytes > SMALL_BYTES) await navigator.storage?.persist?.();
+  if (pair.bytes > SMALL_BYTES) navigator.storage?.persist?.(); // some browsers ask, and the download need not wait
   try {
     const threads = Math.min(navigator.hardwareConcurrency || 1, MAX_THREADS);
     const url = new URL(`models/${model.folder}/`, location.href).href;
     const {languages, threads: used} = await engine.open({model, url, pair, device, threads});
-    remember('model', model.folder);
+    remember('model', isKept ? model.folder : null);
+    isReady = true;
     fillLanguages(languages);
     const gpu = [adapter?.info?.vendor, adapter?.info?.architecture].filter(Boolean).join(' ');
     const where = device === 'webgpu' ? `on WebGPU (${gpu})` : `in WebAssembly, ${used} thread${used > 1 ? 's' : ''}`;
@@ -174,7 +183,6 @@ async function load() {
       notice('Several threads failed here: one does the work.', 'model');
     }
     say(`Ready: ${model.folder}, ${pair.precision}, ${where}.`);
-    for (const id of ['language', 'record', 'files']) $(id).disabled = false;
   } catch (error) {
     say(`${model.folder} could not be loaded. ${error.message}`);
   }
@@ -185,7 +193,12 @@ async function load() {
 
 function busy(isBusy) {
   for (const id of ['model', 'device', 'load', 'forget']) $(id).disabled = isBusy;
-  if (isBusy) for (const id of ['language', 'record', 'files']) $(id).disabled = true;
+  allow(!isBusy);
+}
+
+// Speech, where there is a model for it.
+function allow(isIdle = true) {
+  for (const id of ['language', 'record', 'files']) $(id).disabled = !(isReady && isIdle);
 }
 
 async function forget() {
@@ -199,7 +212,6 @@ async function forget() {
     say(`Kept models could not be deleted. ${error.message}`);
   }
   busy(false);
-  for (const id of ['language', 'record', 'files']) $(id).disabled = $('language').options.length === 0;
 }
 
 function fillLanguages(languages) {

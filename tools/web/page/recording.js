@@ -56,11 +56,13 @@ export class Recording {
     }
   }
 
-  async recognise(samples) {
-    const clip = await this.model.encode(samples);
-    const {tokens, ...said} = await decode(this.model, clip, this.prompt, this.vocabulary.endOfText);
-    const text = inOneLine(this.vocabulary.decode(tokens));
-    return {text, tokens, ...said, silent: false, features: clip.features, frames: clip.frames};
+  recognise(samples) {
+    return this.model.inTurn(async () => {
+      const clip = await this.model.encode(samples);
+      const {tokens, ...said} = await decode(this.model, clip, this.prompt, this.vocabulary.endOfText);
+      const text = inOneLine(this.vocabulary.decode(tokens));
+      return {text, tokens, ...said, silent: false, features: clip.features, frames: clip.frames};
+    });
   }
 }
 

@@ -24,7 +24,7 @@ const FEWER_PAGES = 1 << 14; // of 64 KiB
 const THREADS_MS = 60_000; // in which threads must have started; in Firefox, on busy cores, some never do
 
 let opened = null; // {model, vocabulary}
-let turn = Promise.resolve(); // recordings wait for each other: there is one set of caches
+let turn = Promise.resolve(); // files wait for each other
 const live = new Map(); // id -> Blocks
 const cancelled = new Set();
 
@@ -36,7 +36,7 @@ const HANDLERS = {
   samples: (request) => inTurn(request, () => recogniseSamples(request)),
   live: (request) => {
     live.set(request.id, new Blocks());
-    inTurn(request, () => recogniseLive(request));
+    answered(request, () => recogniseLive(request)); // no file keeps a speaker waiting for longer than a piece
   },
   block: ({id, samples}) => live.get(id)?.push(samples),
   stop: ({id}) => live.get(id)?.end(),
