@@ -175,10 +175,14 @@ def test_firefox(page: Path, served: Callable[..., str]) -> None:
 
 
 def test_a_model_of_ones_own(served: Callable[..., str], tmp_path: Path) -> None:
-    """Exported for the web: weights in several files, and caches that grow with the text."""
+    """Exported for the web: weights in several files, and caches that grow with the text: here from 11 positions on, of
+    which the prompt takes 10."""
     model, out = tmp_path / "own", tmp_path / "out"
     export(CHECKPOINT, model, target="web", shard_mb=1)
     assert main([str(out), str(model)]) == 0
+    text = (out / "model.js").read_text()
+    assert "FIRST_POSITIONS = 32" in text
+    (out / "model.js").write_text(text.replace("FIRST_POSITIONS = 32", "FIRST_POSITIONS = 11"))
     found = visit("texts", served(out), files=[(SAMPLE, "en")] * 2)
     assert texts(found) == [TEXT] * 2
     assert found["ready"].startswith("Ready: own, int8, in WebAssembly")
@@ -328,6 +332,7 @@ def test_a_server_that_knows_no_ranges(page: Path, served: Callable[..., str]) -
     assert texts(found) == [TEXT]
     assert tries[0] is None
     assert [wanted[:6] for wanted in tries[1:] if wanted] == ["bytes="]
+    assert len(tries) == 2  # what came the second time, from the start, has the right checksum
 
 
 # What goes wrong

@@ -148,6 +148,7 @@ def test_for_webgpu(precision: str, bits: int | None, name: str, tmp_path: Path)
         assert heard(tmp_path, 16, "fp32") == TEXT
 
 
+@pytest.mark.slow
 def test_from_published_graphs(tmp_path: Path) -> None:
     """Compared with the source before caches are opened; weights in blocks of 4 bits are quantised again, and told."""
     said = export(standin("merged-q4"), tmp_path, target="web")
