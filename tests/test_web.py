@@ -520,15 +520,18 @@ def test_serving_with_tls(page: Path) -> None:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "tools.web", "--serve", str(page), "--tls", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline(), process.stdout.readline()]
-        assert f"https://{own_address()}:{port}/" in lines[1]
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        request = urllib.request.Request(f"https://localhost:{port}/index.html", headers={"Range": "bytes=10-"})
-        # a client that says nothing does not hold up others
-        with socket.create_connection(("127.0.0.1", port)), urllib.request.urlopen(request, context=context) as answer:
-            assert answer.status == 206
-            assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
-            assert answer.read() == (page / "index.html").read_bytes()[10:]
-        process.terminate()
+        try:
+            assert process.stdout
+            lines = [process.stdout.readline(), process.stdout.readline()]
+            assert f"https://{own_address()}:{port}/" in lines[1]
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            request = urllib.request.Request(f"https://localhost:{port}/index.html", headers={"Range": "bytes=10-"})
+            # a client that says nothing does not hold up others
+            silent = socket.create_connection(("127.0.0.1", port))
+            with silent, urllib.request.urlopen(request, context=context) as answer:
+                assert answer.status == 206
+                assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+                assert answer.read() == (page / "index.html").read_bytes()[10:]
+        finally:
+            process.terminate()
