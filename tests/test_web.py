@@ -177,7 +177,7 @@ def test_firefox(page: Path, served: Callable[..., str]) -> None:
 def test_a_model_of_ones_own(served: Callable[..., str], tmp_path: Path) -> None:
     """Exported for the web: weights in several files, and caches that grow with the text: here from 11 positions on, of
     which the prompt takes 10."""
-    model, out = tmp_path / "own", tmp_path / "out"
+    model, out = tmp_path / "demonstration-own", tmp_path / "out"
     export(CHECKPOINT, model, target="web", shard_mb=1)
     assert main([str(out), str(model)]) == 0
     text = (out / "model.js").read_text()
@@ -185,7 +185,11 @@ def test_a_model_of_ones_own(served: Callable[..., str], tmp_path: Path) -> None
     (out / "model.js").write_text(text.replace("FIRST_POSITIONS = 32", "FIRST_POSITIONS = 11"))
     found = visit("texts", served(out), files=[(SAMPLE, "en")] * 2)
     assert texts(found) == [TEXT] * 2
-    assert found["ready"].startswith("Ready: own, int8, in WebAssembly")
+    assert found["ready"].startswith("Ready: demonstration-own, int8, in WebAssembly")
+    found = visit("two", served(out), model="demonstration")  # which deletes its earlier versions, and those alone
+    assert found["ready"].startswith("Ready: demonstration, int8")
+    assert "decoder.int8.onnx.00.data" in found["kept"]
+    assert "decoder.int8.onnx.data" in found["kept"]
 
 
 def test_a_server_without_headers(page: Path, served: Callable[..., str]) -> None:

@@ -218,6 +218,17 @@ const SCENARIOS = {
     return {ready, said, ...(await facts(page))};
   },
 
+  // Two models, one after the other.
+  async two() {
+    const page = await opened();
+    await loaded(page);
+    await page.select('#model', given.model);
+    await page.click('#load');
+    await status(page, /…$/);
+    const ready = await loaded(page);
+    return {ready, kept: await kept(page), ...(await facts(page))};
+  },
+
   // A file, while the microphone listens.
   async both() {
     const page = await opened();

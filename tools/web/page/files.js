@@ -5,6 +5,7 @@ import {ModelError, PageError} from './errors.js';
 
 // Of the browser's file system, which all pages of a host share.
 const FOLDER = encodeURIComponent(new URL('models', import.meta.url).pathname);
+const CHECKSUM = /-[0-9a-f]{16}$/; // at the end of a model's id
 const TRIES = 5; // without a byte in between
 const WAIT_MS = 1000; // before another try; doubled each time
 
@@ -32,7 +33,7 @@ export class ModelFiles {
     try {
       const models = await (await navigator.storage.getDirectory()).getDirectoryHandle(FOLDER, {create: true});
       for await (const name of models.keys()) {
-        const isEarlier = name.startsWith(`${this.model.folder}-`) && name !== this.model.id;
+        const isEarlier = name.replace(CHECKSUM, '') === this.model.folder && name !== this.model.id;
         if (isEarlier) await models.removeEntry(name, {recursive: true});
       }
       this.folder = await models.getDirectoryHandle(this.model.id, {create: true});

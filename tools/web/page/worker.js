@@ -20,7 +20,8 @@ import {openWav} from './wav.js';
 const BLOCK = 1 << 18; // frames worked on at once, of what the page decoded
 const FRAMES_PER_COLUMN = 10; // of the spectrogram: a column for 0.1 s
 const BINS_PER_ROW = 2;
-const FEWER_PAGES = 1 << 14; // of 64 KiB
+const FEWER_BYTES = 1 << 30;
+const PAGE_BYTES = 1 << 16; // of WebAssembly
 const THREADS_MS = 60_000; // in which threads must have started; in Firefox, on busy cores, some never do
 
 let opened = null; // {model, vocabulary}
@@ -80,7 +81,7 @@ async function open({model, url, pair, device, threads, isCautious}) {
   const files = await new ModelFiles(url, model, [...names, 'tokens.txt'], report, notice).open();
   const vocabulary = new Vocabulary(new TextDecoder().decode(await files.read('tokens.txt')));
   const onWebgpu = device === 'webgpu';
-  if (isCautious) reserveLess();
+  if (isCautious && pair.bytes < FEWER_BYTES / 2) reserveLess();
   const ort = await runtime(onWebgpu, threads);
   opened = {vocabulary, model: await openModel(ort, pair, (name) => files.read(name), onWebgpu)};
   self.postMessage({type: 'opened', languages: vocabulary.languages, threads: ort.env.wasm.numThreads});
@@ -98,13 +99,12 @@ async function runtime(onWebgpu, threads) {
   return ort;
 }
 
-// onnxruntime-web asks for 4 GB of addresses at its start, which iOS refuses. A quarter is enough for models that fit
-// there.
+// onnxruntime-web asks for 4 GB of addresses at its start, which iOS refuses. A quarter is enough for small models.
 function reserveLess() {
   const Native = WebAssembly.Memory;
   WebAssembly.Memory = class extends Native {
     constructor(size) {
-      super({...size, maximum: Math.min(size.maximum, FEWER_PAGES)});
+      super({...size, maximum: Math.min(size.maximum, FEWER_BYTES / PAGE_BYTES)});
     }
   };
 }
