@@ -1,6 +1,8 @@
 """Exports for browsers: weights in several files, and caches of any length that give the same tokens."""
 
 import hashlib
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,14 @@ from onnx.external_data_helper import uses_external_data
 from published import standin
 
 from cohere_lite.audio import mix, open_audio
+from cohere_lite.errors import ModelError
 from cohere_lite.export.__main__ import export, main
 from cohere_lite.export.web import shard
 from cohere_lite.mel import log_mel
 from cohere_lite.model import DEMO_FOLDER
 from cohere_lite.tokens import read_tokens
+from tools.web.__main__ import main as build_page
+from tools.web.models import describe_model
 
 CHECKPOINT = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint"
 TEXT = "Turn on the light in the living room."
@@ -154,6 +159,54 @@ def test_from_published_graphs(tmp_path: Path) -> None:
     said = export(standin("merged-q4"), tmp_path, target="web")
     assert "products in 4-bit blocks became INT8" in " ".join(said)
     assert heard(tmp_path, 16) == TEXT
+
+
+def test_what_the_page_is_told(folder: Path) -> None:
+    """By hand: the demonstration model has 2 decoder layers of 4 heads, 40 channels each, and 384 positions."""
+    model, files = describe_model(folder, "mine")
+    (pair,) = model["pairs"]
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert {path.name for path in files} == model["files"].keys() == sizes.keys()
+    assert {name: file["bytes"] for name, file in model["files"].items()} == sizes
+    digest = hashlib.sha256((folder / "tokens.txt").read_bytes()).hexdigest()
+    assert model["files"]["tokens.txt"]["sha256"] == digest
+    expected = {"precision": "int8", "device": "wasm", "heads": 4, "head_dim": 40, "positions": None}
+    expected |= {"max_positions": 384, "float_type": "float32", "max_audio_s": 35.0, "bytes": sum(sizes.values())}
+    assert {name: pair[name] for name in expected} == expected
+    assert pair["encoder"]["data"] == sorted(name for name in sizes if re.match(r"encoder.*\.data", name))
+    (shipped,) = describe_model(DEMO_FOLDER, "demonstration")[0]["pairs"]
+    assert shipped["positions"] == shipped["max_positions"] == 384
+
+
+@pytest.mark.parametrize(("precision", "float_type"), [("fp32", "float32"), ("fp16", "float16")])
+def test_graphs_that_choose_by_themselves_are_for_webgpu(precision: str, float_type: str, tmp_path: Path) -> None:
+    export(CHECKPOINT, tmp_path, precision)
+    (pair,) = describe_model(tmp_path, "mine")[0]["pairs"]
+    assert (pair["device"], pair["float_type"]) == ("webgpu", float_type)
+
+
+def test_folders_that_are_no_model(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is written, and nothing fetched."""
+    static, lacking = tmp_path / "static", tmp_path / "lacking"
+    export(CHECKPOINT, static, contract="static")
+    shutil.copytree(folder, lacking)
+    (lacking / "decoder.int8.onnx.00.data").unlink()
+    messages = {
+        tmp_path / "nowhere": "is no folder",
+        static: "no encoder and decoder of one precision in the fast layout",
+        lacking: "keeps its weights in 'decoder.int8.onnx.00.data', which is not beside it",
+        tmp_path: "has no tokens.txt",
+    }
+    for source, message in messages.items():
+        assert build_page([str(tmp_path / "out"), str(source)]) == 1
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_file_too_large_for_browsers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.web.models.MAX_FILE_BYTES", 4_000_000)  # of 2.1 GB
+    with pytest.raises(ModelError, match="--target web"):
+        describe_model(DEMO_FOLDER, "demonstration")
 
 
 @pytest.mark.parametrize(

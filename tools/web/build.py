@@ -28,6 +28,8 @@ def build(out: Path, model: Path | None) -> None:
     """Raises ValueError, OSError."""
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "models.json").is_file())):
         raise ValueError(f"{out} is neither an empty folder nor one that this command wrote: name another one")
+    if model:
+        describe_model(model, model.resolve().name)  # raises what is to be said of it before anything is written
     if out.exists():
         shutil.rmtree(out)
     shutil.copytree(PAGE, out)
