@@ -484,6 +484,7 @@ def test_a_private_window(page: Path, served: Callable[..., str]) -> None:
         ("nan.wav", test_wav.wav(np.full(9, np.nan, "<f4").tobytes(), tag=3, bits=32), "NaN, infinity or a number"),
         ("rate.wav", test_wav.wav(bytes(99), rate=5), "sampling rate 5 Hz; supported"),
     ],
+    ids=["no sound", "no bytes", "no samples", "no numbers", "no rate"],
 )
 def test_a_file_that_cannot_be_recognised(
     page: Path, served: Callable[..., str], name: str, data: bytes, message: str, tmp_path: Path
