@@ -3,6 +3,7 @@
     python -m cohere_lite.export SOURCE OUT [--precision int8|int4] [--contract fast|static]
     python -m cohere_lite.export SOURCE OUT --precision fp16|bf16|fp32 [--weights 8|4]
     python -m cohere_lite.export SOURCE OUT --precision fp16|fp32 --operators standard
+    python -m cohere_lite.export SOURCE OUT --target web [--shard-mb 90] [--precision fp16 --weights 4]
 
 Reads   a checkpoint: config.json, model.safetensors (or its shards), and tokens.txt, tokenizer.json or tokenizer.model;
         or published graphs: an encoder and a decoder of any contract that cohere_lite runs, and their list of tokens
@@ -12,6 +13,8 @@ Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, 
         of 8 or 4 bits (<precision> is then q8f16, q4f16, q8bf16 or q4bf16); fp32 is for other accelerators. With these
         comes step.<precision>.onnx, the decoder for one token, which CUDA and WebGPU launch as a whole. For TensorRT
         and CoreML, --operators standard keeps operators that only onnxruntime has out of the encoder
+        --target web is for browsers (tools/web), which cohere_lite itself does not read: INT8 for WebAssembly, or
+        fp16 or fp32 for WebGPU; weights in several files, and caches of any length
 Needs   pip install 'cohere-lite[export]'; no torch
 
 Weights that are quantised already are carried over, number by number, and only their scales rounded to the float type.
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 CONTRACTS = ("fast", "static")
 STANDARD_PRECISIONS = ("fp32", "fp16")
+WEB_PRECISIONS = (None, "int8", "fp32", "fp16")
+SHARD_MB = 90.0  # below 100 MB, which hosts of repositories take
 MAX_AUDIO_S = 35.0
 # Said of a weight that is rounded for a second time.
 SLOW_BLOCKS = {"products in 4-bit blocks": ": 4 bits are slow for the encoder; --precision int4 keeps them"}
@@ -53,6 +58,8 @@ def export(
     source_precision: str | None = None,
     weight_bits: int | None = None,
     standard: bool = False,
+    target: str | None = None,
+    shard_mb: float | None = None,
 ) -> list[str]:
     """Write the two graphs and tokens.txt into `out`, all of them or none. Returns what there is to say about it.
 
@@ -64,7 +71,9 @@ def export(
     reference never feeds more than 35 s, and cohere_lite cuts at what the model says;
     source_precision: which of several published pairs in the folder;
     weight_bits: 8 or 4 for weights in blocks, with fp16 and bf16;
-    standard: an encoder of ONNX's own operators, in fp32 or fp16, for TensorRT and CoreML; see standard.py.
+    standard: an encoder of ONNX's own operators, in fp32 or fp16, for TensorRT and CoreML; see standard.py;
+    target: "web" for browsers, whose WebAssembly has fast kernels for INT8 by channel alone; see web.py;
+    shard_mb: with it, the most that a file of weights holds, in millions of bytes, by default 90.
 
     Raises ValueError or OSError for a source that is incomplete or not understood, or that float16 cannot hold,
     ImportError without the packages of the extra `export`.
@@ -74,6 +83,7 @@ def export(
     from .check import rounding
     from .checkpoint import Checkpoint
     from .published import Published
+    from .web import make_ready
 
     if contract not in CONTRACTS:
         raise ValueError(f"contract is {contract!r}; it must be one of {', '.join(CONTRACTS)}")
@@ -89,6 +99,12 @@ def export(
         raise ValueError(
             f"standard operators are for {' and '.join(STANDARD_PRECISIONS)} in the fast contract, without --weights"
         )
+    if target not in (None, "web"):
+        raise ValueError(f"target is {target!r}; it must be 'web', or None")
+    if target == "web" and (precision not in WEB_PRECISIONS or contract != "fast"):
+        raise ValueError("for the web there are int8, and for WebGPU fp16 and fp32, all in the fast contract")
+    if shard_mb is not None and (target is None or not 0 < shard_mb < float("inf")):
+        raise ValueError(f"shard_mb is {shard_mb}; it is for the web, and more than 0")
     min_audio_s = 2 * SEARCH_S  # or long audio could not be cut at quiet points
     if max_audio_s is not None and not min_audio_s <= max_audio_s < float("inf"):
         raise ValueError(
@@ -106,10 +122,10 @@ def export(
     else:
         published = find_model(source.as_posix(), source_precision)
         kind = published.graphs.contract.name
-        if kind == contract == "fast" and name in (None, "int8", "int4", published.precision):
+        if kind == contract == "fast" and not target and name in (None, "int8", "int4", published.precision):
             return [f"{source} is in the fast layout already: nothing to do"]
         if kind == "fast":
-            wanted = contract if contract != "fast" else name
+            wanted = target or (contract if contract != "fast" else name)
             raise ValueError(f"{source} is in the fast layout; a {wanted} one is made from what that was made from")
         if out.resolve() in (source.resolve(), published.graphs.encoder.path.parent.resolve()):
             raise ValueError(f"{out} is the folder to convert; name another one for the result")
@@ -123,10 +139,16 @@ def export(
     try:
         with TemporaryDirectory(dir=out) as folder:  # an export that fails half-way must not look like a model
             plan = _plan(weights, precision, weight_bits, contract)._replace(standard=standard)
+            if target == "web" and plan.decoder.product in ("int8b", "int4b") and plan.encoder.product == "int8":
+                # WebAssembly, a step of the full size: blocks of 8 bits 500 ms, of 4 bits 550 to 1000, by channel 105
+                # to 190
+                plan = plan._replace(decoder=_Precision("int8", "int8"))
             moved, said = _write_files(weights, Path(folder), plan, contract, pointwise, max_audio_s or MAX_AUDIO_S)
             if published is not None:
                 most_apart = rounding(weights, plan.decoder.name)
                 said = [*_compare(published, Path(folder), plan.decoder.float_type, most_apart), *moved, *said]
+            if target == "web":
+                said += make_ready(Path(folder), round(1e6 * (shard_mb or SHARD_MB)))
             for file in Path(folder).iterdir():
                 file.replace(out / file.name)
     except BaseException:
@@ -284,6 +306,10 @@ def main(argv: list[str] | None = None) -> int:
         help="of the encoder: onnxruntime's own among them, or standard ones alone, for TensorRT and CoreML, in fp16 "
         "or fp32 (default: onnxruntime)",
     )
+    parser.add_argument("--target", choices=["web"], help="what will run it, where that is not cohere_lite: a browser")
+    parser.add_argument(
+        "--shard-mb", type=float, metavar="MB", help="with --target web: size of the files of weights (default: 90)"
+    )
     parser.add_argument(
         "--pointwise", choices=["int8", "fp32"], help="of the pointwise convolutions (default: as the encoder)"
     )
@@ -303,6 +329,8 @@ def main(argv: list[str] | None = None) -> int:
             args.source_precision,
             args.weight_bits,
             args.operators == "standard",
+            args.target,
+            args.shard_mb,
         )
     except ImportError as error:
         package = (__package__ or "").rpartition(".")[0]

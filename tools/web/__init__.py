@@ -1,0 +1,1 @@
+"""The recogniser as a web page: see __main__.py."""

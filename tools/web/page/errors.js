@@ -1,0 +1,10 @@
+// What is shown to the user as it is; any other error is a defect of the page.
+
+export class PageError extends Error {}
+
+export class AudioError extends PageError {}
+
+// A file that is no WAV file, or one with a coding that wav.js does not read: the browser may know it.
+export class NotWav extends AudioError {}
+
+export class ModelError extends PageError {}

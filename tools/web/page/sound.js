@@ -1,0 +1,46 @@
+// Files that are no WAV files -> samples, by the browser's own decoder, which holds the whole recording in memory.
+
+import {AudioError} from './errors.js';
+import {SAMPLE_RATE} from './mel.js';
+import {clock} from './transcript.js';
+
+const MAX_S = 3600; // an hour of stereo at 48 kHz is 1.4 GB while it is decoded
+const MAX_BYTES = 200e6; // of a file that does not say how long it is
+
+// -> {rate, channels}. Throws AudioError.
+export async function decodeByBrowser(file) {
+  const seconds = await duration(file);
+  const isLong = Number.isFinite(seconds) ? seconds > MAX_S : file.size > MAX_BYTES;
+  if (isLong) {
+    const length = Number.isFinite(seconds) ? `lasts ${clock(seconds)}` : `has ${Math.round(file.size / 1e6)} MB`;
+    throw new AudioError(
+      `it ${length}, and the browser's decoder holds all of it in memory, 1.4 GB an hour: convert it to a WAV file, ` +
+        'which is read piece by piece, or cut it into parts of an hour',
+    );
+  }
+  // At 16 kHz it takes the least memory.
+  const context = new OfflineAudioContext(1, 1, SAMPLE_RATE);
+  try {
+    const audio = await context.decodeAudioData(await file.arrayBuffer());
+    const channels = Array.from({length: audio.numberOfChannels}, (_, i) => audio.getChannelData(i).slice());
+    return {rate: SAMPLE_RATE, channels};
+  } catch (error) {
+    if (/memory|alloc/i.test(error.message)) throw new AudioError('there is not enough memory to decode it');
+    throw new AudioError('no sound that this browser can decode; WAV works in all of them');
+  }
+}
+
+// Seconds, by what the file says of itself; NaN where it says nothing.
+function duration(file) {
+  const audio = document.createElement('audio');
+  const url = URL.createObjectURL(file);
+  return new Promise((resolve) => {
+    audio.onloadedmetadata = () => resolve(audio.duration);
+    audio.onerror = () => resolve(NaN);
+    audio.preload = 'metadata';
+    audio.src = url;
+  }).finally(() => {
+    audio.removeAttribute('src');
+    URL.revokeObjectURL(url);
+  });
+}
