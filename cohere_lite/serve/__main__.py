@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     except (CohereLiteError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError) else 1
+    except KeyboardInterrupt:  # before it served
+        return 130
     return 0
 
 

@@ -26,6 +26,14 @@ from .service import Service
 from .transcriptions import Transcriptions, model_facts, not_there
 
 _RENDERED_BYTES = 1 << 24
+_ROUTES = (
+    "POST /v1/audio/transcriptions",
+    "/v1/models",
+    "/v1/realtime and /live (WebSocket)",
+    "/health",
+    "/metrics",
+    "/",
+)
 # The page's script and style stand in it; it opens connections to this server alone.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; "
@@ -64,18 +72,9 @@ def make_app(service: Service, key: str | None, origins: Sequence[str]) -> Starl
 def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        return error_response(
-            405, f"{request.method} does not go with {request.url.path}", headers=dict(error.headers or {})
-        )
-    routes = (
-        "POST /v1/audio/transcriptions",
-        "/v1/models",
-        "WebSocket /v1/realtime",
-        "WebSocket /live",
-        "/health",
-        "/",
-    )
-    return not_there(request.url.path, routes)
+        message = f"{request.url.path} does not take {request.method}"
+        return error_response(405, message, headers=dict(error.headers or {}))
+    return not_there(request.url.path, _ROUTES)
 
 
 def _page(request: Request) -> Response:
@@ -85,7 +84,11 @@ def _page(request: Request) -> Response:
 def _health(request: Request) -> Response:
     service: Service = request.app.state.service
     is_stopping = service.stopping.is_set()
-    facts = {"status": "stopping" if is_stopping else "ok", "model": service.model_id, "recordings": service.n_open}
+    facts: dict[str, Any] = {
+        "status": "stopping" if is_stopping else "ok",
+        "model": service.model_id,
+        "recordings": service.n_open,
+    }
     facts |= {"languages": service.transcriber.languages, "language": service.language}
     return JSONResponse(facts, 503 if is_stopping else 200)
 

@@ -24,11 +24,11 @@ class Form(NamedTuple):
 
     def one(self, name: str) -> str | None:
         """The last value of a field, None if it is not there or empty."""
-        return ([value for key, value in self.fields if key == name and value] or [None])[-1]
+        return next((value for key, value in reversed(self.fields) if key == name and value), None)
 
     def many(self, name: str) -> list[str]:
         """The values of a list."""
-        found = []
+        found: list[str] = []
         for value in (value for key, value in self.fields if key in (name, f"{name}[]")):
             items: object = value
             with suppress(ValueError, RecursionError):

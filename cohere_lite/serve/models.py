@@ -34,8 +34,10 @@ class Heard:
 
 
 class Piece(NamedTuple):
-    """A piece of a recording, cut and ready. seconds: what it costs to recognise, 0 where it is silent;  start_s, end_s:
-    in the recording"""
+    """A piece of a recording, cut and ready.
+
+    seconds: of audio that the model has to hear, 0 where it is silent;  start_s, end_s: in the recording
+    """
 
     cutting: Cutting
     piece: Any

@@ -265,7 +265,7 @@ class _Session:
 
     def _facts(self) -> dict[str, Any]:
         transcription = {"model": self._service.model_id, "language": self._language, "prompt": ""}
-        facts = {"id": self._id, "object": "realtime.transcription_session", "expires_at": 0}
+        facts: dict[str, Any] = {"id": self._id, "object": "realtime.transcription_session", "expires_at": 0}
         include = [_LOGPROBS] if self._logprobs else None
         if self._is_beta:
             names = {new: old for old, new in _BETA_FORMATS.items()}
@@ -273,11 +273,8 @@ class _Session:
             return facts | {"turn_detection": self._vad, "include": include}
         format_ = {"type": self._format} | ({"rate": self._rate} if self._format == "audio/pcm" else {})
         sound = {"format": format_, "transcription": transcription, "noise_reduction": None}
-        return facts | {
-            "type": "transcription",
-            "audio": {"input": sound | {"turn_detection": self._vad}},
-            "include": include,
-        }
+        facts |= {"audio": {"input": sound | {"turn_detection": self._vad}}}
+        return facts | {"type": "transcription", "include": include}
 
     def _name(self, what: str) -> str:
         return f"{'transcription_' if self._is_beta else ''}session.{what}"

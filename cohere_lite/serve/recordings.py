@@ -129,8 +129,8 @@ class LiveRecording:
         scheduler: Scheduler,
         threads: Executor,
     ) -> None:
-        """options: of Transcriber.recording;  on_heard: is called for each piece, in order, with what was heard in it or
-        why that failed. Raises OptionError, AudioError."""
+        """options: of Transcriber.recording;  on_heard: is called for each piece, in order, with what was heard in it,
+        or why that failed. Raises OptionError, AudioError."""
         self._cutting = Cutting(transcriber, rate, options)
         self._on_heard, self._scheduler, self._threads = on_heard, scheduler, threads
         self._share = Share()

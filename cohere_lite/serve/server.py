@@ -89,6 +89,7 @@ class _Server(uvicorn.Server):
             await asyncio.wait({draining}, timeout=0.1)
         draining.cancel()
         await super().shutdown(sockets)
+        self._captured_signals.clear()  # uvicorn would raise them again, before everything is closed
 
 
 def _wyoming(service: Service, uri: str) -> WyomingServer:

@@ -1,5 +1,5 @@
-"""What live sessions over WebSockets share: a sender, so that what is heard needs to wait for nobody, and messages until
-the server stops."""
+"""What live sessions over WebSockets share: a sender, so that what is heard waits for nobody, and messages until the
+server stops."""
 
 from __future__ import annotations
 

@@ -124,8 +124,8 @@ async def _send_event(send: Send, event: dict[str, Any]) -> None:
 
 
 def _wanted(form: Form, service: Service) -> _Wanted:
-    """What the fields ask for. Those that are not known, or mean nothing to this model (model, prompt, temperature), are
-    ignored. Raises OptionError."""
+    """What the fields ask for. Unknown ones, and those that mean nothing to this model (model, prompt, temperature),
+    are ignored. Raises OptionError."""
     style = form.one("response_format") or "json"
     if style not in FORMATS:
         raise OptionError(f"response_format is {style!r}; it must be one of {', '.join(FORMATS)}")

@@ -161,8 +161,8 @@ class _Connection:
             await self._write_transcript(None, "")
 
     async def _hear(self, language: str, asked: Asked) -> Deltas:
-        """Up to audio-stop, or where nothing comes any more. Chunks cut as a file's are: a command of a few seconds stays
-        whole, and its text is what the file's would be."""
+        """Up to audio-stop, or where nothing comes any more. It is cut as files are, not at pauses: a command of a few
+        seconds stays whole, and its text is what the file's would be."""
         deltas, failures = Deltas(language), list[Exception]()
         heard_texts: asyncio.Queue[str] = asyncio.Queue()
 
