@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 
 from ..cli.options import _named, _provider
 from ..errors import CohereLiteError, OptionError
+from .log import log_to_stderr
 
 _KEY_VARIABLE = "COHERE_LITE_API_KEY"
 _EPILOG = """\
@@ -26,9 +26,7 @@ Only this machine can reach the service unless --host says otherwise. Then use
 def main(argv: list[str] | None = None) -> int:
     """Serves until SIGTERM or Ctrl-C. Returns 1 or 2 where it cannot start."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("cohere_lite.serve").setLevel(logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # it writes lines for every malformed request
+    log_to_stderr()
     try:
         try:
             from .server import serve
@@ -54,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-l", "--language", default="en", metavar="CODE", help="where a client names none (default: en)")
     add("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for all (default: 127.0.0.1)")
-    add("--port", type=int, default=8000, help="0 for any that is free (default: 8000)")
+    add("--port", type=_port, default=8000, help="0 for any that is free (default: 8000)")
     add("--wyoming", metavar="URI", help="serve Home Assistant, too: tcp://0.0.0.0:10300")
     add("--zeroconf", metavar="NAME", help="announce the Wyoming service under this name in the local network")
 
@@ -79,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, metavar="N", help="pieces decoded at once (default: 4)")
     add("--cache", type=_named, metavar="FOLDER", help="for prepared copies of large models, or 'off'")
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 65535")
+    return int(text)
 
 
 def _positive(text: str) -> int:

@@ -132,7 +132,7 @@ class Guard:
             return True
         given = [headers.get("authorization", "").removeprefix("Bearer ")]
         given += [p.removeprefix(KEY_PROTOCOL) for p in scope.get("subprotocols", []) if p.startswith(KEY_PROTOCOL)]
-        return any([hmac.compare_digest(key.encode("utf-8", "replace"), self._key.encode()) for key in given])
+        return any([hmac.compare_digest(key.encode("latin-1", "replace"), self._key.encode()) for key in given])
 
 
 def error_response(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from functools import partial
 from threading import Semaphore
 from typing import Any, BinaryIO
@@ -36,15 +37,15 @@ class FileRecording:
         transcriber: Transcriber,
         scheduler: Scheduler,
         threads: Executor,
-        first_is_urgent: bool = False,
+        is_watched: bool,
     ) -> None:
-        """file: is closed in the end;  options: of Transcriber.recording;  first_is_urgent: somebody watches the text
-        come."""
+        """file: is closed in the end;  options: of Transcriber.recording;  is_watched: somebody sees the text come: the
+        first piece waits for no others, and what was read before the audio failed is heard, too."""
         self.warnings: list[str] = []
         self.duration_s = 0.0
         self.is_begun = False
         self._file, self._options, self._transcriber, self._scheduler = file, options, transcriber, scheduler
-        self._is_urgent = first_is_urgent
+        self._is_watched = self._is_urgent = is_watched
         self._share = Share()
         self._room = Semaphore(ROOM)
         self._loop = asyncio.get_running_loop()
@@ -78,14 +79,20 @@ class FileRecording:
         try:
             with open_audio(self._file) as audio:
                 cutting = Cutting(self._transcriber, audio.rate, self._options)
-                for frames in audio.blocks:
-                    if self._share.is_cancelled:  # there may be no piece for long: in silence, or without an end
-                        raise Cancelled
-                    self._put(cutting.push(frames))
-                    self.duration_s = cutting.position_s
+                try:
+                    for frames in audio.blocks:
+                        if self._share.is_cancelled:  # there may be no piece for long: in silence, or without an end
+                            raise Cancelled
+                        self._put(cutting.push(frames))
+                        self.duration_s = cutting.position_s
+                except AudioError:
+                    if self._is_watched:
+                        with suppress(AudioError):
+                            self._put(cutting.finish())
+                        self._wait_until_heard()
+                    raise
                 self._put(cutting.finish())
-                for _ in range(ROOM):  # until all is heard
-                    self._room.acquire()
+                self._wait_until_heard()
             self.warnings = [*audio.missing, *audio.warnings]
             self._tell(None)
         except Cancelled:
@@ -96,6 +103,10 @@ class FileRecording:
             self._tell(error)
         finally:
             self._file.close()
+
+    def _wait_until_heard(self) -> None:
+        for _ in range(ROOM):
+            self._room.acquire()
 
     def _put(self, pieces: list[Piece]) -> None:
         for piece in pieces:

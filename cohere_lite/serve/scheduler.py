@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import heapq
-import logging
 from collections.abc import Callable
 from itertools import count
 from threading import Condition, Thread
 from typing import NamedTuple
 
 from ..contracts.contract import Clip
+from .log import logger
 from .models import Heard, Piece, Recogniser
-
-logger = logging.getLogger("cohere_lite.serve")
 
 
 class Share:

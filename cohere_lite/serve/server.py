@@ -14,7 +14,8 @@ from ..errors import OptionError
 from ..transcribe import Transcriber
 from .app import make_app
 from .edge import PatientHTTP, PatientSocket
-from .service import Service, log
+from .log import log
+from .service import Service
 
 if TYPE_CHECKING:
     from .wyoming import WyomingServer

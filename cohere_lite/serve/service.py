@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import time
 from collections.abc import Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +15,7 @@ from ..errors import OptionError
 from ..extras.languages import language_code
 from ..model import HUB_NAME
 from ..transcribe import Transcriber
+from .log import log
 from .metrics import Metrics
 from .models import Recogniser
 from .recordings import FileRecording, LiveRecording, OnHeard
@@ -26,7 +25,6 @@ FILES = 32  # that are read at once; others wait, on the disk
 _LIVE = 2  # threads that cut live sound, which takes about a thousandth of its length
 RETRY_AFTER_S = 5
 
-logger = logging.getLogger("cohere_lite.serve")
 T = TypeVar("T")
 
 
@@ -109,12 +107,12 @@ class Service:
             log("served", route=route, status=asked.status, seconds=round(seconds, 3), audio_s=round(asked.audio_s, 3))
 
     @contextmanager
-    def file(self, file: BinaryIO, options: dict[str, Any], first_is_urgent: bool) -> Iterator[FileRecording]:
+    def file(self, file: BinaryIO, options: dict[str, Any], is_watched: bool) -> Iterator[FileRecording]:
         """A file that is recognised as long as this block. Arguments: see FileRecording. Raises Refused at the end."""
         if self.stopping.is_set():
             file.close()
             raise Refused(503, "the server is stopping")
-        recording = FileRecording(file, options, self.transcriber, self._scheduler, self._file_threads, first_is_urgent)
+        recording = FileRecording(file, options, self.transcriber, self._scheduler, self._file_threads, is_watched)
         self._files.add(recording)
         try:
             yield recording
@@ -160,9 +158,3 @@ class Service:
         self._file_threads.shutdown(cancel_futures=True)
         self._live_threads.shutdown(cancel_futures=True)
         self._scheduler.close()
-
-
-def log(event: str, **facts: object) -> None:
-    """A line of JSON on standard error. Never what was said, nor names of files."""
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    logger.info(json.dumps({"time": now, "event": event, **facts}, ensure_ascii=False))

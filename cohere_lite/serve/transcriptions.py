@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -18,11 +17,11 @@ from ..extras.phrases import Pauses
 from .answers import FORMATS, Deltas, answer, delta_event, done_event, segment_event
 from .edge import Stalled, TooLarge, counted_body, error_response, unless_gone
 from .forms import Form, read_form
+from .log import logger
 from .models import Heard
 from .recordings import FileRecording
 from .service import RETRY_AFTER_S, Asked, Refused, Service
 
-logger = logging.getLogger("cohere_lite.serve")
 _NOT_AGAIN = {"x-should-retry": "false"}  # OpenAI's clients obey it
 
 

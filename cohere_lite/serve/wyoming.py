@@ -24,9 +24,10 @@ from ..codings import PCM, find_coding
 from ..errors import AudioError, CohereLiteError, OptionError
 from .answers import Deltas
 from .live import parse_rate
+from .log import log
 from .models import Heard, Piece
 from .recordings import LiveRecording
-from .service import Asked, Refused, Service, log
+from .service import Asked, Refused, Service
 
 _LINE_BYTES, _DATA_BYTES, _PAYLOAD_BYTES = 1 << 16, 1 << 20, 1 << 24
 _SILENT_S = 30.0  # in the middle of a recording, or of an event: then it is over
