@@ -372,7 +372,8 @@ def test_too_large_an_upload_is_answered_before_it_is_read(server: Server, chunk
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         length = "Transfer-Encoding: chunked" if chunked else "Content-Length: 1000000000"
         client.sendall(
-            f"POST {ROUTE} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n{length}\r\n\r\n".encode()
+            f"POST {ROUTE} HTTP/1.1\r\nHost: x\r\n"
+            f"Content-Type: multipart/form-data; boundary=b\r\n{length}\r\n\r\n".encode()
         )
         if chunked:
             head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
