@@ -84,6 +84,12 @@ class PatientSocket(WebSocketsSansIOProtocol):
 
     _unread_timer: asyncio.TimerHandle | None = None
 
+    async def send(self, message: Any) -> None:
+        """As ASGI."""
+        await super().send(message)
+        if self.initial_response and self.close_sent:
+            self.handshake_complete = True  # by an answer of HTTP; uvicorn 0.54 would log an error
+
     def pause_writing(self) -> None:
         """As asyncio.Protocol."""
         super().pause_writing()

@@ -131,7 +131,7 @@ class _Session:
                 raise OptionError(f"the format is {format_!r}; it must be one of {', '.join(_FORMATS)}")
             rate = parse_rate(str(_dict(given["format"]).get("rate") or (24000 if format_ == "audio/pcm" else 8000)))
         language, transcription = self._language, _dict(given.get("transcription"))
-        if named := transcription.get("language") or (transcription.get("languages") or [None])[0]:
+        if named := transcription.get("language") or next(iter(_list(transcription.get("languages"))), None):
             language = self._service.known_language(str(named))
         vad = self._vad
         if "turn_detection" in given:
@@ -140,7 +140,7 @@ class _Session:
         if self._open or self._position_s - self._committed_s >= _LEAST_COMMIT_S:
             await self._commit()  # what was said before, with what was asked for then
         self._language, self._format, self._rate, self._vad = language, format_, rate, vad
-        self._logprobs = _LOGPROBS in (asked.get("include") or [])
+        self._logprobs = _LOGPROBS in _list(asked.get("include"))
         self._begin()
         self._send(self._name("updated"), session=self._facts())
 
@@ -161,8 +161,8 @@ class _Session:
 
     async def _append(self, event: dict[str, Any]) -> None:
         try:
-            sound = self._rest + base64.b64decode(str(event.get("audio", "")), validate=True)
-        except binascii.Error as error:
+            sound = self._rest + base64.b64decode(event.get("audio"), validate=True)  # type: ignore[arg-type]
+        except (binascii.Error, TypeError, ValueError) as error:
             raise OptionError(f"audio is not base64: {error}") from error
         n_bytes = len(sound) - len(sound) % self._coding.block_bytes
         self._rest = sound[n_bytes:]
@@ -298,6 +298,10 @@ def _pauses(vad: dict[str, Any] | None) -> Pauses | None:
 
 def _dict(value: object) -> dict[str, Any]:
     return dict(value) if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _new_id(kind: str) -> str:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .edge import KEY_PROTOCOL, error_response
+from .log import logger
 from .service import RETRY_AFTER_S, Asked, Refused, Service
 
 GOING_AWAY, NORMAL, INTERNAL_ERROR, RESTARTS = 1001, 1000, 1011, 1012  # RFC 6455, and IANA's list
@@ -72,6 +73,10 @@ async def serve_socket(websocket: WebSocket, service: Service, handler: Handler)
             except asyncio.TimeoutError:
                 asked.status = "idle"
                 await socket.close(GOING_AWAY, "nothing has come for too long")
+            except Exception:
+                asked.status = "failed"
+                logger.exception("a session failed")
+                await socket.close(INTERNAL_ERROR)
             finally:
                 socket.cancel()
     except Refused as refused:
