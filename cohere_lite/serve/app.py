@@ -69,7 +69,7 @@ def make_app(service: Service, key: str | None, origins: Sequence[str]) -> Starl
     return app
 
 
-def _not_found(request: Request, error: Exception) -> Response:
+async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         message = f"{request.url.path} does not take {request.method}"
@@ -77,11 +77,11 @@ def _not_found(request: Request, error: Exception) -> Response:
     return not_there(request.url.path, _ROUTES)
 
 
-def _page(request: Request) -> Response:
+async def _page(request: Request) -> Response:
     return HTMLResponse((files(__package__) / "page.html").read_text(encoding="utf-8"), headers=_PAGE_HEADERS)
 
 
-def _health(request: Request) -> Response:
+async def _health(request: Request) -> Response:
     service: Service = request.app.state.service
     is_stopping = service.stopping.is_set()
     facts: dict[str, Any] = {
@@ -93,16 +93,16 @@ def _health(request: Request) -> Response:
     return JSONResponse(facts, 503 if is_stopping else 200)
 
 
-def _metrics(request: Request) -> Response:
+async def _metrics(request: Request) -> Response:
     service: Service = request.app.state.service
     return PlainTextResponse(service.metrics.text(service.gauges()), media_type="text/plain; version=0.0.4")
 
 
-def _models(request: Request) -> Response:
+async def _models(request: Request) -> Response:
     return JSONResponse({"object": "list", "data": [model_facts(request.app.state.service)]})
 
 
-def _model(request: Request) -> Response:
+async def _model(request: Request) -> Response:
     service: Service = request.app.state.service
     if (name := request.path_params["id"]) != service.model_id:
         return error_response(
