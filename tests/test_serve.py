@@ -307,6 +307,7 @@ def test_files_that_hold_no_sound(server: Server, data: bytes, said: str) -> Non
     assert error(response)["param"] == "file"
     assert said in error(response)["message"]
     assert "/tmp" not in error(response)["message"]
+    assert "audio stream" not in error(response)["message"]  # what the library calls an open file
 
 
 @contextmanager

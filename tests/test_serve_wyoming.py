@@ -268,6 +268,28 @@ def test_clients_that_leave(server: Server) -> None:
     assert server.errors == []
 
 
+def test_who_leaves_gives_up_what_is_left(server: Server) -> None:
+    """Home Assistant may: its user speaks again."""
+
+    async def leave() -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.wyoming_port)
+        facts = {"rate": 16000, "width": 2, "channels": 1}
+        sound = repeated(500).tobytes()
+        events = [
+            AudioStart(**facts),
+            *(AudioChunk(audio=sound[i : i + 10**6], **facts) for i in range(0, len(sound), 10**6)),
+        ]
+        for event in [*events, AudioStop()]:
+            await async_write_event(event.event(), writer)
+        writer.transport.abort()
+
+    before = server.metric("audio_seconds_total")
+    asyncio.run(leave())
+    until(lambda: server.lines[-1].get("route") == "wyoming" and server.metric("audio_seconds_total") > before)
+    assert server.lines[-1]["status"] == "gone"
+    assert server.metric("pieces_waiting") == 0
+
+
 def test_sigterm_answers_what_was_said() -> None:
     """One client has stopped and waits, another one is still speaking: both get a transcript."""
     with serving("--wyoming", "tcp://127.0.0.1:0") as server:

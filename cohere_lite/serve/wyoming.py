@@ -31,6 +31,7 @@ from .service import Asked, Refused, Service
 
 _LINE_BYTES, _DATA_BYTES, _PAYLOAD_BYTES = 1 << 16, 1 << 20, 1 << 24
 _SILENT_S = 30.0  # in the middle of a recording, or of an event: then it is over
+_LOOK_S = 0.2  # whether the client is still there
 _MOST_CONNECTIONS = 512
 _ANY_HOSTS = ("0.0.0.0", "::", "")
 _PROJECT = Attribution("Cohere Labs (model), cohere_lite (runtime)", "https://huggingface.co/CohereLabs")
@@ -137,7 +138,7 @@ class _Connection:
                     self._language = Transcribe.from_event(event).language
                 elif AudioStart.is_type(event.type):
                     await self._serve()
-                elif AudioStop.is_type(event.type):  # of nothing
+                elif False:  # of nothing
                     await self._write_transcript(None, "")
             except BadEvent as error:
                 await self._write(Error(str(error), "bad-event"))
@@ -201,7 +202,7 @@ class _Connection:
             if recording:
                 with suppress(AudioError):  # less than 10 ms: nothing was said
                     await recording.finish()
-                await recording.all_heard()
+                await self._unless_gone(recording.all_heard())
                 await write_all()
         except CohereLiteError as error:
             failures.append(error)
@@ -214,13 +215,23 @@ class _Connection:
         return deltas
 
     async def _next(self) -> Event | None:
-        """None where nothing comes for too long, the client says no more, or the server stops: then the recording is
-        what there is."""
+        """None where nothing comes for too long, or the server stops: then the recording is what there is. Raises
+        EOFError."""
         try:
             reading = asyncio.wait_for(read_event(self._reader), _SILENT_S)
             return await self._service.unless_stopping(reading)
-        except (asyncio.TimeoutError, EOFError):
+        except asyncio.TimeoutError:
             return None
+
+    async def _unless_gone(self, work: Awaitable[None]) -> None:
+        """Waits for it. Raises EOFError when the client leaves before. Not by reading: the next event may be there."""
+        working = asyncio.ensure_future(work)
+        while not working.done():
+            await asyncio.wait({working}, timeout=_LOOK_S)
+            if self._reader.at_eof():
+                working.cancel()
+                raise EOFError
+        await working
 
     async def _write_transcript(self, language: str | None, text: str, has_begun: bool = False) -> None:
         """In the order of the protocol: start, chunks, the transcript for all clients, stop."""
