@@ -55,6 +55,8 @@ async def hello(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
         for _ in range(1000):
             await send({"type": "websocket.send", "bytes": bytes(100_000)})
         return
+    if scope["path"] == "/slow":
+        await asyncio.sleep(1.5)
     body = bytes(100_000_000) if scope["path"] == "/large" else b"hello"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
@@ -101,7 +103,7 @@ def test_a_body_without_end_that_was_answered(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_many_requests_in_a_row_are_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One connection for longer than a request may take to come."""
+    """One connection for longer than a request may take to come, and one of them that takes long to answer."""
     with patient(hello, monkeypatch) as port, socket.create_connection(("127.0.0.1", port)) as client:
         client.settimeout(60)
         end = time.monotonic() + 2
@@ -113,6 +115,8 @@ def test_many_requests_in_a_row_are_not_cut_off(monkeypatch: pytest.MonkeyPatch)
                 assert part
                 answer += part
             time.sleep(0.05)
+        client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 def test_an_answer_must_be_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,21 @@ def test_who_leaves_gives_up_what_is_left(server: Server) -> None:
     assert server.metric("pieces_waiting") == 0
 
 
+def test_who_leaves_after_the_end_does_not_wait_for_it(server: Server) -> None:
+    """34 sentences, each a piece."""
+    batches = server.metric("batches")
+
+    async def leave() -> None:
+        async with at(server, "/live") as connection:
+            await connection.send(repeated(34).astype("<i2").tobytes())
+            await connection.send("end")
+            await asyncio.to_thread(until, lambda: server.metric("batches") > batches)
+
+    asyncio.run(leave())
+    until(lambda: server.metric("recordings") == 0)
+    assert server.metric("batches") - batches < 34
+
+
 def test_pages_of_others_are_kept_out(server: Server) -> None:
     """Any page that somebody looks at may try. Its origin tells; programs have none."""
 
@@ -129,10 +144,10 @@ def test_pages_of_others_are_kept_out(server: Server) -> None:
 def test_keys_and_places() -> None:
     with serving("--api-key", "key", "--max-queue", "1", "--cors", "https://example.org") as server:
 
-        async def status(path: str, **options: object) -> int:
+        async def status(path: str, **options: object) -> object:
             try:
-                async with at(server, path, **options):
-                    return 101
+                async with at(server, path, **options) as connection:
+                    return connection.subprotocol
             except InvalidStatus as error:
                 return error.response.status_code
 
@@ -141,12 +156,13 @@ def test_keys_and_places() -> None:
             assert asyncio.run(status(path)) == 401
             assert asyncio.run(status(path, additional_headers={"Authorization": "Bearer other"})) == 401
             assert asyncio.run(status(path, subprotocols=["realtime", "openai-insecure-api-key.other"])) == 401
-            assert asyncio.run(status(path, **key)) == 101
-            assert asyncio.run(status(path, subprotocols=["realtime", "openai-insecure-api-key.key"])) == 101
-            assert asyncio.run(status(path, origin="https://example.org", **key)) == 101
+            assert asyncio.run(status(path, **key)) is None
+            for protocols in (["realtime", "openai-insecure-api-key.key"], ["openai-insecure-api-key.key", "realtime"]):
+                assert asyncio.run(status(path, subprotocols=protocols)) == "realtime"
+            assert asyncio.run(status(path, origin="https://example.org", **key)) is None
             assert asyncio.run(status(path, origin="https://example.com", **key)) == 403
 
-        async def second() -> int:
+        async def second() -> object:
             async with at(server, "/live", **key):
                 return await status("/live", **key)
 

@@ -274,19 +274,21 @@ def test_who_leaves_gives_up_what_is_left(server: Server) -> None:
     async def leave() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", server.wyoming_port)
         facts = {"rate": 16000, "width": 2, "channels": 1}
-        sound = repeated(500).tobytes()
+        sound = repeated(34).tobytes()  # 118 s, as much as may wait: 4 pieces
         events = [
             AudioStart(**facts),
             *(AudioChunk(audio=sound[i : i + 10**6], **facts) for i in range(0, len(sound), 10**6)),
         ]
         for event in [*events, AudioStop()]:
             await async_write_event(event.event(), writer)
+        await asyncio.to_thread(until, lambda: server.metric("batches") > batches)
         writer.transport.abort()
 
-    before = server.metric("audio_seconds_total")
+    audio_s, batches = server.metric("audio_seconds_total"), server.metric("batches")
     asyncio.run(leave())
-    until(lambda: server.lines[-1].get("route") == "wyoming" and server.metric("audio_seconds_total") > before)
+    until(lambda: server.metric("audio_seconds_total") > audio_s)
     assert server.lines[-1]["status"] == "gone"
+    assert server.metric("batches") - batches < 4
     assert server.metric("pieces_waiting") == 0
 
 

@@ -192,7 +192,7 @@ async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
     have been read."""
 
     async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
+        while not (await receive())["type"].endswith(".disconnect"):
             pass
 
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())

@@ -59,7 +59,7 @@ async def _session(service: Service, query: dict[str, str], socket: Socket, aske
                 await recording.push(_SAMPLES.decode(whole[:n_bytes]))
         if recording.position_s >= 0.01:  # less is no sound
             await recording.finish()
-        await recording.all_heard()
+        await socket.unless_gone(recording.all_heard())
         asked.audio_s = recording.position_s
         for failure in failures[:1]:
             _send(socket, error=error_facts(500, str(failure)))

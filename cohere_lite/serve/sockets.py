@@ -7,9 +7,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from .edge import KEY_PROTOCOL, error_response
+from .edge import KEY_PROTOCOL, error_response, unless_gone
 from .log import logger
 from .service import RETRY_AFTER_S, Asked, Refused, Service
 
@@ -40,6 +41,13 @@ class Socket:
             raise WebSocketDisconnect(message.get("code", NORMAL))
         text = message.get("text")
         return text if text is not None else bytes(message["bytes"])
+
+    async def unless_gone(self, work: Awaitable[None]) -> None:
+        """Waits for it, when nothing more is to be received. Raises WebSocketDisconnect."""
+        try:
+            await unless_gone(self._websocket.receive, work)
+        except ClientDisconnect:
+            raise WebSocketDisconnect from None
 
     async def close(self, code: int, reason: str = "") -> None:
         """After all that was to be sent. Afterwards nothing can be sent."""

@@ -138,7 +138,7 @@ class _Connection:
                     self._language = Transcribe.from_event(event).language
                 elif AudioStart.is_type(event.type):
                     await self._serve()
-                elif False:  # of nothing
+                elif AudioStop.is_type(event.type):  # of nothing
                     await self._write_transcript(None, "")
             except BadEvent as error:
                 await self._write(Error(str(error), "bad-event"))
