@@ -29,7 +29,7 @@ class Run(NamedTuple):
     """Latencies in ms."""
 
     per_s: float
-    median: float
+    half: float  # the median
     most: float  # of 95 %
     longest: float
     failed: int
@@ -89,11 +89,8 @@ def bench(url: str, body: str, clients: int, seconds: int) -> Run:
         return float(found[1]) if found else 0
 
     failed = number(r"Failed requests: +(\d+)") + number(r"Non-2xx responses: +(\d+)")
-    return Run(
-        number(r"Requests per second: +([\d.]+)"),
-        *(number(rf"\n +{percent}% +(\d+)") for percent in (50, 95, 100)),
-        failed=int(failed),
-    )
+    half, most, longest = (number(rf"\n +{percent}% +(\d+)") for percent in (50, 95, 100))
+    return Run(number(r"Requests per second: +([\d.]+)"), half, most, longest, int(failed))
 
 
 def show(runs: dict[int, list[Run]]) -> None:
