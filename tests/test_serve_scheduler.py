@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from queue import Queue
 from threading import Event, Thread
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import until
 
-from cohere_lite import Pauses, Transcriber
+from cohere_lite import Pauses, Transcriber, open_audio
 from cohere_lite.serve.models import Cutting, Recogniser
 from cohere_lite.serve.scheduler import Scheduler, Share
 
@@ -210,6 +211,5 @@ def test_one_recording_alone_is_heard_as_by_the_transcriber() -> None:
 
 
 def _sample() -> np.ndarray:
-    from serving import samples
-
-    return samples() / 32768
+    with open_audio(Path(__file__).parents[1] / "cohere_lite/demo/sample.wav") as audio:
+        return np.concatenate([*audio.blocks])[:, 0]
