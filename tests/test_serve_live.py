@@ -19,6 +19,9 @@ from serving import SAID, SAMPLE_S, Server, repeated, samples, serving
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 
+from cohere_lite.codings import PCM, find_coding
+from cohere_lite.serve.live import in_parts
+
 pytestmark = pytest.mark.folder
 
 
@@ -365,6 +368,29 @@ def test_a_message_that_is_too_large_ends_its_session_alone(server: Server) -> N
     assert realtime(server, talk) == 1009  # too big
 
 
+def test_a_large_message_takes_little_memory(server: Server) -> None:
+    """5 minutes at once, 9.6 MB: as floats they would be 38 MB, and resampled several times that."""
+    sound = np.zeros(4_800_000, np.int16)
+    sound[-16000 * 3 :][: len(samples())] = samples()
+    most_mb = [0.0]
+
+    async def talk() -> list[dict]:
+        async def watch() -> None:
+            while True:
+                most_mb[0] = max(most_mb[0], server.memory_mb())
+                await asyncio.sleep(0.005)
+
+        watching = asyncio.ensure_future(watch())
+        try:
+            return await speak(server, sound, 100_000_000)
+        finally:
+            watching.cancel()
+
+    before = server.memory_mb()
+    assert [line.get("text") for line in asyncio.run(talk())] == [SAID, None]
+    assert most_mb[0] - before < 80
+
+
 def test_live_sound_passes_files() -> None:
     """A phrase is heard before a long file is done."""
     from serving import wav
@@ -381,3 +407,12 @@ def test_live_sound_passes_files() -> None:
         assert answers == []
         uploading.join()
         assert len(answers) == 1
+
+
+def test_parts_are_of_whole_frames() -> None:
+    """7 channels of 2 bytes, 100,000 frames and half a frame: 14 divides no power of 2."""
+    coding = find_coding(PCM, 16, 7, 14, "<")
+    parts = [*in_parts(bytes(1_400_007), coding)]
+    assert sum(map(len, parts)) == 1_400_000
+    assert len(parts) > 1
+    assert all(len(part) % 14 == 0 and len(part) <= 1 << 18 for part in parts)

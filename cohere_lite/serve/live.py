@@ -7,12 +7,13 @@ server sends a line of JSON per phrase, as soon as it is over, {"start", "end", 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from starlette.websockets import WebSocket
 
-from ..codings import PCM, find_coding
+from ..codings import PCM, Coding, find_coding
 from ..errors import AudioError, CohereLiteError, OptionError
 from ..extras.phrases import Pauses
 from .edge import error_facts
@@ -22,6 +23,7 @@ from .sockets import NORMAL, RESTARTS, Socket, serve_socket
 
 _SAMPLES = find_coding(PCM, 16, 1, 2, "<")
 LEAST_RATE, MOST_RATE = 8000, 192000
+_PART_BYTES = 1 << 18
 
 
 async def live(websocket: WebSocket) -> None:
@@ -51,12 +53,11 @@ async def _session(service: Service, query: dict[str, str], socket: Socket, aske
     rest = b""  # half a sample
     try:
         while isinstance(message := await socket.receive(), bytes) and not failures:
-            asked.audio_s = recording.position_s
             whole = rest + message
-            n_bytes = len(whole) - len(whole) % 2
-            rest = whole[n_bytes:]
-            if n_bytes:
-                await recording.push(_SAMPLES.decode(whole[:n_bytes]))
+            rest = whole[len(whole) - len(whole) % 2 :]
+            for part in in_parts(whole, _SAMPLES):
+                await recording.push(_SAMPLES.decode(part))
+            asked.audio_s = recording.position_s
         if recording.position_s >= 0.01:  # less is no sound
             await recording.finish()
         await socket.unless_gone(recording.all_heard())
@@ -70,6 +71,14 @@ async def _session(service: Service, query: dict[str, str], socket: Socket, aske
     finally:
         recording.cancel()
     await socket.close(RESTARTS if message is None else NORMAL)
+
+
+def in_parts(data: bytes, coding: Coding) -> Iterator[bytes]:
+    """Whole frames, at most _PART_BYTES at once: what works on them takes memory in proportion."""
+    n_whole = len(data) // coding.block_bytes * coding.block_bytes
+    step = _PART_BYTES // coding.block_bytes * coding.block_bytes
+    for start in range(0, n_whole, step):
+        yield data[start : min(start + step, n_whole)]
 
 
 def parse_rate(text: str) -> int:

@@ -21,7 +21,7 @@ from ..errors import AudioError, CohereLiteError, OptionError
 from ..extras.phrases import Pauses
 from .answers import Deltas, duration_usage, token_logprobs
 from .edge import error_facts
-from .live import parse_rate
+from .live import in_parts, parse_rate
 from .models import Heard, Piece
 from .recordings import LiveRecording
 from .service import Asked, Service
@@ -164,18 +164,17 @@ class _Session:
             sound = self._rest + base64.b64decode(event.get("audio"), validate=True)  # type: ignore[arg-type]
         except (binascii.Error, TypeError, ValueError) as error:
             raise OptionError(f"audio is not base64: {error}") from error
-        n_bytes = len(sound) - len(sound) % self._coding.block_bytes
-        self._rest = sound[n_bytes:]
-        if not n_bytes:
-            return
-        recording = self._recordings[-1]
-        pieces = await recording.push(self._coding.decode(sound[:n_bytes]))
+        self._rest = sound[len(sound) - len(sound) % self._coding.block_bytes :]
+        for part in in_parts(sound, self._coding):
+            self._tell_phrases(await self._recordings[-1].push(self._coding.decode(part)))
         self._asked.audio_s = self._position_s
+
+    def _tell_phrases(self, pieces: list[Piece]) -> None:
+        """Awaits nothing: what is heard must not be told before what is committed."""
         if not self._vad:
             for piece in pieces:
                 self._add(self._open or self._open_item(), piece)
             return
-        # from here to the end nothing is awaited: what is heard must not be told before what is committed
         for piece in pieces:
             if piece.seconds:
                 item = self._open or self._speech_started(piece.start_s)
@@ -183,7 +182,7 @@ class _Session:
                 self._send("input_audio_buffer.speech_stopped", audio_end_ms=_ms(piece.end_s), item_id=item.id)
                 self._committed(item)
             self._committed_s = piece.end_s
-        if recording.is_speech and not self._open:
+        if self._recordings[-1].is_speech and not self._open:
             self._speech_started(self._committed_s)
 
     def _open_item(self) -> _Item:

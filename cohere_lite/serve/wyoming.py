@@ -23,7 +23,7 @@ from .. import __version__
 from ..codings import PCM, find_coding
 from ..errors import AudioError, CohereLiteError, OptionError
 from .answers import Deltas
-from .live import parse_rate
+from .live import in_parts, parse_rate
 from .log import log
 from .models import Heard, Piece
 from .recordings import LiveRecording
@@ -194,10 +194,9 @@ class _Connection:
                 if found != chunk_format:
                     raise BadEvent("an audio-chunk of another rate, width or number of channels than the one before")
                 coding = find_coding(PCM, 8 * found[1], found[2], found[1] * found[2], "<")
-                payload = (event.payload or b"")[: len(event.payload or b"") // coding.block_bytes * coding.block_bytes]
-                if payload:
-                    await recording.push(coding.decode(payload))
-                    asked.audio_s = recording.position_s
+                for part in in_parts(event.payload or b"", coding):
+                    await recording.push(coding.decode(part))
+                asked.audio_s = recording.position_s
                 await write_all()
             if recording:
                 with suppress(AudioError):  # less than 10 ms: nothing was said
