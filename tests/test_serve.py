@@ -5,12 +5,14 @@ import ctypes.util
 import io
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -590,6 +592,30 @@ def test_sigterm_answers_what_is_being_recognised(tmp_path: Path) -> None:
         assert all(answer.json()["text"].count(SAID[:7]) > 20 for answer in answers)
         assert [*folder.iterdir()] == []
         assert [line["event"] for line in server.lines][-1] == "stopped"
+
+
+def test_ctrl_c_while_it_stops_ends_at_once() -> None:
+    """Half an hour of speech is given up, and its client is told so."""
+    with serving() as server, ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(post, server, wav(repeated(500)))
+        until(lambda: server.metric("batches") >= 1)
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: server.lines[-1]["event"] == "stopping")
+        server.process.send_signal(signal.SIGINT)
+        assert server.wait() == 0
+        assert answer.result().status_code == 503
+
+
+def test_sigterm_refuses_what_has_not_begun() -> None:
+    """40 files, of which 32 are read at once: those are answered whole, the others are told to come again."""
+    with serving() as server, ThreadPoolExecutor(40) as threads:
+        sound = wav(repeated(17))
+        answers = [threads.submit(post, server, sound, response_format="srt") for _ in range(40)]
+        until(lambda: server.metric("recordings") == 40 and server.metric("batches") >= 1)
+        assert server.stop() == 0
+        found = [answer.result() for answer in answers]
+        assert {answer.status_code for answer in found} == {200, 503}
+        assert {answer.text.count(SAID) for answer in found if answer.status_code == 200} == {17}
 
 
 def test_the_page_renders_what_it_was_told(server: Server) -> None:

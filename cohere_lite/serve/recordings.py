@@ -66,13 +66,10 @@ class FileRecording:
         if self._reading.cancel():
             self._file.close()
 
-    def fail(self, error: Exception) -> bool:
-        """Ends it with an error, if it has not begun; whether it had not."""
-        if self.is_begun:
-            return False
+    def fail(self, error: Exception) -> None:
+        """Ends it with an error."""
         self.cancel()
         self._heard.put_nowait(error)
-        return True
 
     def _read(self) -> None:
         self.is_begun = True

@@ -89,6 +89,7 @@ class _Server(uvicorn.Server):
         while not draining.done() and not self.force_exit:
             await asyncio.wait({draining}, timeout=0.1)
         draining.cancel()
+        self._service.give_up()
         await super().shutdown(sockets)
         self._captured_signals.clear()  # uvicorn would raise them again, before everything is closed
 

@@ -24,6 +24,7 @@ from .scheduler import Scheduler
 FILES = 32  # that are read at once; others wait, on the disk
 _LIVE = 2  # threads that cut live sound, which takes about a thousandth of its length
 RETRY_AFTER_S = 5
+_STOPPING = "the server is stopping"
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ class Service:
         asked = Asked(route)
         try:
             if self.stopping.is_set():
-                raise Refused(503, "the server is stopping")
+                raise Refused(503, _STOPPING)
             if self.n_open >= self.max_queue:
                 raise Refused(429, f"{self.n_open} recordings are being served, as many as there may be; try again")
             self.n_open += 1
@@ -111,7 +112,7 @@ class Service:
         """A file that is recognised as long as this block. Arguments: see FileRecording. Raises Refused at the end."""
         if self.stopping.is_set():
             file.close()
-            raise Refused(503, "the server is stopping")
+            raise Refused(503, _STOPPING)
         recording = FileRecording(file, options, self.transcriber, self._scheduler, self._file_threads, is_watched)
         self._files.add(recording)
         try:
@@ -146,9 +147,15 @@ class Service:
         """Closes the door, refuses what has not begun, and waits for the rest."""
         self.stopping.set()
         for recording in self._files:
-            recording.fail(Refused(503, "the server is stopping"))
+            if not recording.is_begun:
+                recording.fail(Refused(503, _STOPPING))
         while self.n_open:
             await asyncio.sleep(0.02)
+
+    def give_up(self) -> None:
+        """Refuses what has begun, too."""
+        for recording in self._files:
+            recording.fail(Refused(503, _STOPPING))
 
     def close(self) -> None:
         """Ends the threads. Whatever is still there is dropped."""
