@@ -183,3 +183,23 @@ def test_a_key_is_asked_for(browser: "api.Browser") -> None:
         page.click("#speak")
         page.wait_for_selector("#key:not([hidden])")
         context.close()
+
+
+def test_what_a_media_recorder_makes(page: "api.Page") -> None:
+    """As chat programs send it: webm with Opus, without a length, an index or a file name that helps."""
+    found = page.evaluate(
+        """async () => {
+            const stream = await navigator.mediaDevices.getUserMedia({ audio: { noiseSuppression: false } });
+            const recorder = new MediaRecorder(stream, { mimeType: "audio/webm;codecs=opus" }), parts = [];
+            recorder.ondataavailable = (event) => parts.push(event.data);
+            recorder.start(500);
+            await new Promise((done) => setTimeout(done, 9000));
+            await new Promise((done) => { recorder.onstop = done; recorder.stop(); });
+            const form = new FormData();
+            form.append("file", new File(parts, "blob", { type: "audio/webm;codecs=opus" }));
+            form.append("response_format", "verbose_json");
+            return (await fetch("/v1/audio/transcriptions", { method: "POST", body: form })).json();
+        }"""
+    )
+    assert SAID in [segment["text"] for segment in found["segments"]]
+    assert 8 < found["duration"] < 10
