@@ -607,7 +607,7 @@ def test_ctrl_c_while_it_stops_ends_at_once() -> None:
 
 
 def test_sigterm_refuses_what_has_not_begun() -> None:
-    """40 files, of which 32 are read at once: those are answered whole, the others are told to come again."""
+    """40 files, of which 16 are read at once: those are answered whole, the others are told to come again."""
     with serving() as server, ThreadPoolExecutor(40) as threads:
         sound = wav(repeated(17))
         answers = [threads.submit(post, server, sound, response_format="srt") for _ in range(40)]

@@ -16,7 +16,7 @@ The path of a request, and the file of each step:
     service.py         what all of them share: the door, the threads, the end;  metrics.py, log.py
 
 Threads. The event loop's thread does all that waits for clients, and nothing that takes long. FILES threads read files,
-one each: reader, ffmpeg, resampling, cutting; a file waits when it is ROOM pieces ahead of the model. Two threads cut
+one each: reader, ffmpeg, resampling, cutting; a file waits when ROOM of its pieces wait. Two threads cut
 live sound as it comes. One thread has the model, and takes pieces in fair order: of the recordings that wait, the one
 that has used the fewest seconds of audio is next; one that comes, or comes back, starts where the one being served
 stands (start-time fair queueing). So a short clip or a live phrase passes hours of others' recordings, and nobody is

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from functools import partial
-from threading import Semaphore
+from threading import Condition
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from ..transcribe import Transcriber
 from .models import Cutting, Heard, Piece
 from .scheduler import Cancelled, Scheduler, Share
 
-ROOM = 4  # pieces that the reader of a file may be ahead of the model: a batch of one recording's own
+ROOM = 2  # pieces of a file that may wait for the model
 _LIVE_S = 120.0  # seconds of live sound that may wait for the model; then whoever sends it waits
 OnHeard = Callable[[Piece, Heard | Exception], None]
 
@@ -47,7 +47,8 @@ class FileRecording:
         self._file, self._options, self._transcriber, self._scheduler = file, options, transcriber, scheduler
         self._is_watched = self._is_urgent = is_watched
         self._share = Share()
-        self._room = Semaphore(ROOM)
+        self._n_put = self._n_taken = self._n_heard = 0  # pieces, by the model
+        self._changed = Condition()  # one of these, or the share
         self._loop = asyncio.get_running_loop()
         self._heard: asyncio.Queue[Heard | Exception | None] = asyncio.Queue()
         self._reading: Future[None] = threads.submit(self._read)
@@ -62,7 +63,8 @@ class FileRecording:
     def cancel(self) -> None:
         """Its pieces leave the queue, its thread ends soon, its file is closed."""
         self._scheduler.cancel(self._share)
-        self._room.release(ROOM)
+        with self._changed:
+            self._changed.notify()
         if self._reading.cancel():
             self._file.close()
 
@@ -102,20 +104,32 @@ class FileRecording:
             self._file.close()
 
     def _wait_until_heard(self) -> None:
-        for _ in range(ROOM):
-            self._room.acquire()
+        self._wait_for(lambda: self._n_heard == self._n_put)
 
     def _put(self, pieces: list[Piece]) -> None:
         for piece in pieces:
-            self._room.acquire()
-            if self._share.is_cancelled:
-                raise Cancelled
-            self._scheduler.put(self._share, piece, self._is_urgent, self._deliver)
+            self._wait_for(lambda: self._n_put - self._n_taken < ROOM)
+            self._n_put += 1
+            self._scheduler.put(self._share, piece, self._is_urgent, self._deliver, self._taken)
             self._is_urgent &= piece.seconds == 0
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        """Raises Cancelled."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._share.is_cancelled or condition())
+        if self._share.is_cancelled:
+            raise Cancelled
+
+    def _taken(self) -> None:
+        with self._changed:
+            self._n_taken += 1
+            self._changed.notify()
 
     def _deliver(self, heard: Heard | Exception) -> None:
         self._tell(heard)
-        self._room.release()
+        with self._changed:
+            self._n_heard += 1
+            self._changed.notify()
 
     def _tell(self, heard: Heard | Exception | None) -> None:
         if not self._share.is_cancelled:

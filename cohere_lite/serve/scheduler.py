@@ -29,6 +29,7 @@ class _Work(NamedTuple):
     piece: Piece
     is_urgent: bool
     deliver: Callable[[Heard | Exception], None]
+    taken: Callable[[], object]
 
 
 class Scheduler:
@@ -45,14 +46,21 @@ class Scheduler:
         self._thread = Thread(target=self._run, name="model")
         self._thread.start()
 
-    def put(self, share: Share, piece: Piece, urgent: bool, deliver: Callable[[Heard | Exception], None]) -> None:
+    def put(
+        self,
+        share: Share,
+        piece: Piece,
+        urgent: bool,
+        deliver: Callable[[Heard | Exception], None],
+        taken: Callable[[], object] = lambda: None,
+    ) -> None:
         """deliver: is called once, from the model's thread, with what was heard or why it failed; pieces of one share
         in their order; not at all once the share is cancelled.  urgent: nothing that waits is decoded with it but what
-        came before."""
+        came before;  taken: is called when the piece leaves the queue for the model"""
         with self._changed:
             start_s = max(self._now_s, share.used_s)
             share.used_s = start_s + piece.seconds
-            heapq.heappush(self._waiting, _Work(start_s, next(self._numbers), share, piece, urgent, deliver))
+            heapq.heappush(self._waiting, _Work(start_s, next(self._numbers), share, piece, urgent, deliver, taken))
             self._changed.notify()
 
     def cancel(self, share: Share) -> None:
@@ -108,7 +116,8 @@ class Scheduler:
                 return None
             work = heapq.heappop(self._waiting)
             self._now_s = work.start_s
-            return work
+        work.taken()
+        return work
 
     def _decoded(self, batch: list[tuple[_Work, Clip | Exception | None]]) -> list[Heard | Exception]:
         """What failed in the encoder stays as it is; if a batch fails in the decoder, each piece is tried alone."""

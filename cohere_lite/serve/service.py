@@ -21,7 +21,7 @@ from .models import Recogniser
 from .recordings import FileRecording, LiveRecording, OnHeard
 from .scheduler import Scheduler
 
-FILES = 32  # that are read at once; others wait, on the disk
+FILES = 16  # that are read at once; others wait, on the disk
 _LIVE = 2  # threads that cut live sound, which takes about a thousandth of its length
 RETRY_AFTER_S = 5
 _STOPPING = "the server is stopping"
