@@ -50,7 +50,8 @@ class Session:
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         self.inputs = _values(session, path, session.get_inputs(), "get_input_memory_infos")
         self.outputs = _values(session, path, session.get_outputs(), "get_output_memory_infos")
-        self.beside: Callable[[bytes], Session] | None = None  # opens another graph on the same GPU: devices/opening.py
+        self.beside: Callable[[bytes], Session] | None = None  # opens a graph on the same GPU: devices/opening.py
+        self.recorded: Callable[[Path], Session] | None = None  # and one to be recorded: devices/recorded.py
         self._session = session
         self._binding = session.io_binding()
         # the binding alone does not keep the arrays behind the values alive (onnxruntime <= 1.23)
@@ -109,10 +110,10 @@ class Session:
         self.run(binding)
         return dict(zip(outputs, binding.get_outputs(), strict=True))
 
-    def run(self, binding: ort.IOBinding | None = None) -> None:
+    def run(self, binding: ort.IOBinding | None = None, options: ort.RunOptions | None = None) -> None:
         """Run on what is bound. Raises ModelError."""
         try:
-            self._session.run_with_iobinding(binding or self._binding)
+            self._session.run_with_iobinding(binding or self._binding, options)
         except Exception as error:  # onnxruntime's own classes share no base but this one
             if type(error) is not RuntimeError and not type(error).__module__.startswith("onnxruntime"):
                 raise  # a signal handler's: it has nothing to do with the model

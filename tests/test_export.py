@@ -222,6 +222,7 @@ def test_types_and_operators_of_device_graphs(for_devices, name: str) -> None:
     models = {role: onnx.load(for_devices(name) / f"{role}.{name}.onnx") for role in ("encoder", "decoder")}
     assert {path.name for path in for_devices(name).iterdir()} == {
         *(f"{role}.{name}.onnx{data}" for role in models for data in ("", ".data")),
+        f"step.{name}.onnx",
         "tokens.txt",
     }
     of_graph = ONNX_FLOATS[precision]
@@ -257,6 +258,38 @@ def test_types_and_operators_of_device_graphs(for_devices, name: str) -> None:
                 assert {stored[value] for value in node.input[1:]} == {of_conv}
     shapes = {value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in graph.output}
     assert (shapes["next_token"], shapes["next_logprob"]) == (["batch"], ["batch"])
+
+
+@pytest.mark.parametrize("name", DEVICE_EXPORTS)
+def test_the_graph_of_a_step(for_devices, name: str) -> None:
+    """By definition: the decoder's caches, outputs and weights, none of which is on the disk twice; three inputs more;
+    and no size that is read at run time."""
+    paths = [for_devices(name) / f"{graph}.{name}.onnx" for graph in ("step", "decoder")]
+    for path in paths:
+        onnx.checker.check_model(path)
+    step, decoder = (onnx.load(path, load_external_data=False) for path in paths)
+    assert step.metadata_props == decoder.metadata_props
+    assert step.graph.output == decoder.graph.output
+    taken = {value.name: value.type.tensor_type for value in step.graph.input}
+    sizes = {given: [dim.dim_param or dim.dim_value for dim in kind.shape.dim] for given, kind in taken.items()}
+    fed = {"tokens": ["batch", 1], "last_position": ["batch"], "encoder_length": ["batch"]}
+    caches = [value for value in decoder.graph.input if value.name.startswith("past_")]
+    assert {given: sizes[given] for given in fed} == fed
+    assert {taken[given].elem_type for given in fed} == {TensorProto.INT32}
+    assert [value for value in step.graph.input if value.name.startswith("past_")] == caches
+    crossed = [value for value in decoder.graph.input if value.name.startswith("cross_")]
+    for value in crossed:
+        heads, _, head_dim = (dim.dim_value for dim in value.type.tensor_type.shape.dim[1:])
+        assert sizes[value.name] == ["batch", heads, 438, head_dim]  # 35 s, 80 ms each, rounded up
+    assert len(taken) == len(fed) + len(caches) + len(crossed)
+    assert not {"Shape", "Range", "Expand"} & {node.op_type for node in step.graph.node}
+    stored = {tensor.name: tensor for tensor in decoder.graph.initializer}
+    weights = [tensor for tensor in step.graph.initializer if tensor.name in stored]
+    assert all(tensor == stored[tensor.name] for tensor in weights)
+    assert {tensor.name for tensor in weights} >= {key for key, tensor in stored.items() if tensor.external_data}
+    others = [tensor for tensor in step.graph.initializer if tensor.name not in stored]
+    assert not any(tensor.external_data for tensor in others)
+    assert paths[0].stat().st_size < 1.3 * paths[1].stat().st_size
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16", "q8f16", "q4f16"])

@@ -16,6 +16,7 @@ from scripted_contracts import write_merged
 from test_transcribe import SAMPLE, SAMPLE_TEXT
 
 from cohere_lite.errors import ModelError, ModelFileNotFound
+from cohere_lite.extras.hub import _choose_files
 from cohere_lite.model import DEMO_FOLDER, load_model
 
 GRAPHS = ["encoder.int8.onnx", "decoder.int8.onnx"]
@@ -236,6 +237,21 @@ def test_a_precision_of_several(hub: HubServer, community, tmp_path: Path, asked
     assert run(tmp_path, hub.url, NAME + asked, HF_HUB_OFFLINE="1") == result
     message = refused(run(tmp_path, hub.url, f"{NAME}:q4f16"), code=2)
     assert message == f"error: {NAME} has no precision 'q4f16'; it has fp32, int8, q4\n"
+
+
+@pytest.mark.parametrize(
+    ("on_cpu", "expected"),
+    [
+        (True, ["encoder.fp16.onnx", "decoder.fp16.onnx", "tokens.txt"]),
+        (False, ["encoder.fp16.onnx", "decoder.fp16.onnx", "step.fp16.onnx", "tokens.txt"]),
+    ],
+)
+def test_the_graph_of_a_step_is_for_gpus(on_cpu: bool, expected: list[str]) -> None:
+    """By hand."""
+    held = ["tokens.txt", "decoder.fp16.onnx", "encoder.fp16.onnx", "step.fp16.onnx", "step.fp32.onnx"]
+    assert _choose_files("demo/tiny", held, None, on_cpu) == expected
+    capitals = ["ENCODER.onnx", "DECODER.onnx", "tokens.txt"]  # whose step would have the decoder's own name
+    assert _choose_files("demo/tiny", capitals, None, on_cpu) == capitals
 
 
 @pytest.mark.reference

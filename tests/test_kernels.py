@@ -126,8 +126,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     + [(provider, "fp32") for provider in ("directml", "webgpu")],
 )
 def test_a_kernel_for_every_node(exported: Callable[[str], Path], provider: str, name: str) -> None:
-    for role in ("encoder", "decoder"):
+    for role in ("encoder", "decoder", "step"):
         assert on_the_cpu(provider, exported(name) / f"{role}.{name}.onnx") == {}
+
+
+@pytest.mark.parametrize("provider", ["cuda", "directml", "webgpu"])
+@pytest.mark.parametrize("name", ["fp16", "q8f16", "q4f16"])
+def test_a_kernel_for_every_integer_of_a_step(exported: Callable[[str], Path], provider: str, name: str) -> None:
+    """A recording holds no node that runs on the CPU, not even one that reads lengths."""
+    model = onnx.load(exported(name) / f"step.{name}.onnx", load_external_data=False)
+    nodes = [node.op_type for node, *typed in typed_nodes(model) if not has_kernel(provider, node, *typed, OPSET)]
+    assert nodes == []
 
 
 @pytest.mark.parametrize(

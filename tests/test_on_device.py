@@ -13,7 +13,9 @@ from onnx import TensorProto, helper
 from cohere_lite.contracts.fast import FastContract
 from cohere_lite.decode import decode
 from cohere_lite.devices.on_device import DeviceContract, on_device
+from cohere_lite.devices.recorded import find_step
 from cohere_lite.devices.side_by_side import SideBySide, graph_bytes
+from cohere_lite.errors import ProviderError
 from cohere_lite.export.__main__ import export
 from cohere_lite.model import Model, load_model
 from cohere_lite.session import OrtValue, Session
@@ -58,7 +60,7 @@ def test_rows_that_end_run_on_unseen(
     model: Model, device_contract: DeviceContract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each clip is made to end after a number of tokens of its own; what it says until then is the same as alone. By
-    hand: all five rows run until the longest has ended, 17 tokens and end-of-text."""
+    hand: all rows, eight for five clips, run until the longest has ended, 17 tokens and end-of-text."""
     ends = [13, 17, 11, 15, 13]
     clips = clips_of(device_contract, [120, 80, 300, 16, 64])
     free = [decode(device_contract, [clip], PROMPT, 2)[0].tokens for clip in clips]
@@ -84,7 +86,7 @@ def test_rows_that_end_run_on_unseen(
         monkeypatch.setattr(device_contract, name, replaced)
     found = decode(device_contract, clips, PROMPT, 2)
     assert [decoded.tokens for decoded in found] == [tokens[:end] for tokens, end in zip(free, ends, strict=True)]
-    assert rows_fed == [5] * 18
+    assert rows_fed == [8] * 18
 
 
 def test_caches_are_allocated_once(model: Model) -> None:
@@ -176,3 +178,115 @@ def test_only_where_caches_are_in_another_memory(model: Model) -> None:
         "Elsewhere", (), {"inputs": {"past_key_0": decoder.inputs["past_key_0"]._replace(device=("cuda", 0))}}
     )
     assert on_device(FastContract, elsewhere()) is DeviceContract  # type: ignore[arg-type]
+
+
+# -- steps that are recorded: here they are run anew each time, on the same buffers
+
+
+@pytest.fixture(scope="module")
+def recorded_contract(model: Model) -> DeviceContract:
+    decoder = model.contract.decoder
+    decoder.recorded = lambda path: Session(ort.InferenceSession(str(path)), path)
+    try:
+        return DeviceContract(model.contract.encoder, decoder, {})
+    finally:
+        decoder.recorded = None
+
+
+@pytest.fixture
+def runs(recorded_contract: DeviceContract, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which graph runs, one after the other."""
+    found: list[str] = []
+
+    def followed(name: str, session: Session) -> None:
+        run = session.run
+
+        def run_and_tell(*how: object) -> None:
+            found.append(name)
+            run(*how)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(session, "run", run_and_tell)
+
+    followed("decoder", recorded_contract.decoder)
+    followed("step", recorded_contract._recorded._session)  # type: ignore[union-attr]
+    return found
+
+
+@pytest.mark.parametrize("lengths", [[100], [120, 80, 300, 16, 64], [50, 50], [101]])
+def test_recorded_steps(model: Model, recorded_contract: DeviceContract, runs: list[str], lengths: list[int]) -> None:
+    """By the ordinary contract, each clip alone. The prompt goes through the decoder, every later token through the
+    step's graph. In this order other numbers of clips have come between the first clip and the last."""
+    for _ in range(2):
+        alone = [decode(model.contract, [clip], PROMPT, 2)[0] for clip in clips_of(model.contract, lengths)]
+        runs.clear()
+        found = decode(recorded_contract, clips_of(recorded_contract, lengths), PROMPT, 2)
+        longest = max(len(one.tokens) + (not one.truncated) for one in alone)
+        assert runs == ["decoder"] + ["step"] * (longest - 1)
+        assert [decoded.tokens for decoded in found] == [decoded.tokens for decoded in alone]
+        for one, other in zip(found, alone, strict=True):
+            assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=1e-5)
+
+
+def test_logits_of_recorded_steps(model: Model, recorded_contract: DeviceContract, runs: list[str]) -> None:
+    """By the ordinary contract."""
+    expected, found = [], []
+    for contract, logits in ((model.contract, expected), (recorded_contract, found)):
+        contract.start(clips_of(contract, [120]))  # type: ignore[arg-type]
+        logits += [contract.step(fed)[0].copy() for fed in ([PROMPT], [[7]], [[9]])]
+        contract.release()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert runs[-3:] == ["decoder", "step", "step"]
+
+
+def test_a_recording_keeps_its_buffers(recorded_contract: DeviceContract) -> None:
+    """Or the next clip would be read where the first one was: every value is bound once for a number of rows, and the
+    decoder reads the encoder's output from the same buffers."""
+    step, places = recorded_contract._recorded, []
+    assert step is not None
+    for lengths in ([100], [30, 60, 90], [200]):
+        recorded_contract.start(clips_of(recorded_contract, lengths))
+        recording, bound = step._recording, recorded_contract.decoder._bound
+        assert recording.binding.get_outputs()  # it is bound
+        for name, value in bound.items():
+            if name in recording.values and name != "encoder_length":
+                assert value is recording.values[name], name
+        places.append({name: value.data_ptr() for name, value in recording.values.items()})
+        recorded_contract.release()
+    assert places[0] == places[2]
+    assert len({*places[0].values(), *places[1].values()}) == 2 * (len(places[0]) - 4)  # 4: past and present are one
+
+
+def test_a_clip_that_is_too_long_for_a_recording(recorded_contract: DeviceContract, runs: list[str]) -> None:
+    """35 s are 438 frames; of an encoder that takes more than the decoder was exported for, nothing may be cut off."""
+    assert recorded_contract._recorded.n_frames == 438  # type: ignore[union-attr]
+    (clip,) = clips_of(recorded_contract, [8])
+    for n_frames, expected in ((438, "step"), (439, "decoder")):
+        longer = {name: np.repeat(value.numpy(), n_frames, axis=2) for name, value in clip.values.items()}
+        values = {name: OrtValue.ortvalue_from_numpy(array) for name, array in longer.items()}
+        recorded_contract.start([clip._replace(values=values)])
+        recorded_contract.step([PROMPT])
+        recorded_contract.step([[7]])
+        recorded_contract.release()
+        assert runs[-1] == expected
+
+
+def test_what_cannot_be_recorded(
+    model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A provider that refuses is told of, and no graph or no such provider is nothing to tell of."""
+
+    def refuse(path: Path) -> Session:
+        raise ProviderError(f"cuda with enable_cuda_graph=1 cannot open {path.name}: a node on the CPU")
+
+    decoder = model.contract.decoder
+    assert find_step(decoder) is None
+    monkeypatch.setattr(decoder, "recorded", refuse)
+    with caplog.at_level("WARNING", "cohere_lite"):
+        assert find_step(decoder) is None
+    (told,) = caplog.messages
+    assert told.startswith("steps of the decoder are launched kernel by kernel, which is slower: cuda with enable_cuda")
+    assert "cannot open step.fp32.onnx" in told
+    for name in ("decoder.fp16.onnx", "other.onnx"):  # the first without a step beside it
+        monkeypatch.setattr(decoder, "path", decoder.path.with_name(name))
+        assert find_step(decoder) is None
+    assert len(caplog.messages) == 1

@@ -341,6 +341,28 @@ def test_the_library_that_is_missing(
     assert str(failure(CUDA, monkeypatch, [EPS["cpu"]])) == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "is_recorded"),
+    [({}, True), ({"enable_cuda_graph": "1"}, True), ({"enable_cuda_graph": "0"}, False), ({"x": "y"}, True)],
+)
+def test_what_records_launches(asked: dict, is_recorded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: the option is for the step's graph alone, whether or not somebody asks for it, and off where somebody
+    says so; others are for all graphs."""
+    script = Refuses(monkeypatch, [EPS["cuda"]])
+    monkeypatch.setattr(opening, "Session", lambda session, path: SimpleNamespace(inputs={}, outputs={}, recorded=None))
+    opened = open_on([CUDA._replace(options=asked)], ENCODER, options)
+    others = {"x": "y"} if "x" in asked else {}
+    assert script.opened[0][1]["providers"][0] == (EPS["cuda"], others)
+    assert (opened.recorded is not None) == is_recorded
+    if opened.recorded:
+        opened.recorded(Path("step.onnx"))
+        path, how = script.opened[1]
+        assert path == "step.onnx"
+        assert how["providers"][0] == (EPS["cuda"], others | {"enable_cuda_graph": "1"})
+    directml = open_on([Plan("cpu", EPS["cuda"], {}, [])], ENCODER, options)
+    assert directml.recorded is None
+
+
 PLACE = (
     "[ONNXRuntimeError] : 11 : EP_FAIL : /src/onnxruntime/core/session/ep_plugin_provider_interfaces.cc:393 virtual "
     "std::unique_ptr<onnxruntime::IProvider> onnxruntime::PluginExecutionProviderFactory::CreateProvider(const "

@@ -319,11 +319,13 @@ def test_golden_numbers_are_those_of_transformers(tmp_path: Path) -> None:
 
 
 def test_what_fails_is_said_of_the_provider() -> None:
-    def check(provider: str, on_cpu: bool) -> None:
-        check_model(demo(WrongMemory), "int8", provider, on_cpu, open_graph)
+    def check(provider: str, on_cpu: bool, precision: str = "int8") -> None:
+        check_model(demo(WrongMemory), precision, provider, on_cpu, open_graph)
 
     with pytest.raises(ProviderError, match=rf"^webgpu failed the self-check: .*{LOST}; --provider cpu, or .*$"):
         check("webgpu", False)
+    with pytest.raises(ProviderError, match=rf"^openvino failed .*{LOST}; --precision fp32, --provider cpu, or .*$"):
+        check("openvino", False, "q4f16")
     with pytest.raises(ModelError, match=f"^tokens .*{LOST}$"):
         check("cpu", True)
 

@@ -83,13 +83,35 @@ def test_caches_are_those_of_the_cpu(folder: Callable[[str], Path], precision: s
                 assert not cache.numpy()[:, :, n_positions:].any()
 
 
+@pytest.mark.parametrize("precision", CACHES_APART)
+def test_steps_are_recorded(
+    folder: Callable[[str], Path], precision: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By count: only the prompt goes through the decoder's own graph; a provider that refuses would be told of. Unless
+    the option says no."""
+    n_runs = {}
+    with caplog.at_level(logging.WARNING, "cohere_lite"):
+        for provider in ("webgpu", "webgpu:enableGraphCapture=0"):
+            model = load_model(folder(precision), [provider])
+            run, ran = model.contract.decoder.run, []
+            monkeypatch.setattr(model.contract.decoder, "run", lambda *how, run=run, ran=ran: ran.append(run(*how)))
+            said = decoded(model, [None])[0]  # type: ignore[list-item]
+            n_runs[provider] = len(ran), len(said.tokens)
+    assert not caplog.records
+    (recorded, n_tokens), (each, n_tokens_each) = n_runs.values()
+    assert n_tokens == n_tokens_each > 10
+    assert (recorded, each) == (1, n_tokens + 1)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "q4f16"])
 def test_clips_side_by_side(folder: Callable[[str], Path], precision: str) -> None:
-    """Of three lengths; each says what it says alone."""
+    """Of three lengths; each says what it says alone, before and after: there is a recording for one clip, and one for
+    four."""
     model = load_model(folder(precision), ["webgpu"])
     ends = [39_680, 16_000, 79_360]
     alone = [decoded(model, [end])[0] for end in ends]
     together = decoded(model, ends)
+    assert [decoded(model, [end])[0] for end in ends] == alone
     assert [clip.tokens for clip in together] == [clip.tokens for clip in alone]
     assert [clip.avg_logprob for clip in together] == pytest.approx([clip.avg_logprob for clip in alone], abs=0.01)
 

@@ -5,6 +5,7 @@ import mmap
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from ..graphfile import MODEL_GRAPH, GraphFile, fields
 from ..session import CPU, Options, OrtValue, Session, ort
 from .providers import PROVIDERS, Plan, quiet_log, reason
 
+# The option with which a provider records the launches of a run, and repeats them in the next ones.
+_RECORDS = {"cuda": "enable_cuda_graph", "webgpu": "enableGraphCapture"}
 _GRAPH_NODES, _NODE_INPUT, _NODE_OP_TYPE = 1, 1, 4  # field numbers: onnx/onnx.proto
 _KEY_PADDING_MASK = 4  # which input of MultiHeadAttention it is
 _GRAPH_ERRORS = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")  # onnxruntime's, of the file alone
@@ -37,27 +40,35 @@ def open_on(plans: list[Plan], graph: GraphFile, make_options: Options) -> Sessi
             "export with --precision fp16 or fp32"
         )
 
-    def opened_on(model: str | bytes) -> Session:
+    records = _RECORDS.get(first.name, "")
+
+    def opened_on(model: Path | bytes, recorded: bool = False) -> Session:
         options = make_options()
+        options_of = [{key: value for key, value in plan.options.items() if key != records} for plan in plans]
+        if recorded:
+            options_of[0][records] = "1"
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for split.py
         providers = None
         if first.devices:
-            for plan in plans:
-                options.add_provider_for_devices(plan.devices, plan.options)
+            for plan, own in zip(plans, options_of, strict=True):
+                options.add_provider_for_devices(plan.devices, own)
         else:
-            providers = [*((plan.ep, plan.options) for plan in plans), PROVIDERS["cpu"][0]]
+            providers = [*((plan.ep, own) for plan, own in zip(plans, options_of, strict=True)), PROVIDERS["cpu"][0]]
         with quiet_log():
             try:
                 # its own fallback to other providers prints to standard output, where the text goes
-                session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+                given = model if isinstance(model, bytes) else str(model)
+                session = ort.InferenceSession(given, options, providers=providers, enable_fallback=0)
             except Exception as error:  # onnxruntime's own classes share no base but this one
                 raise _failure(first, graph, error) from error
         if session.get_providers()[0] != first.ep:  # it only warns, and runs on what is left
             raise _failure(first, graph, None)
         return Session(session, graph.path)
 
-    opened = opened_on(str(graph.path))
+    opened = opened_on(graph.path)
     opened.beside = opened_on
+    if records and first.options.get(records, "1") not in ("0", "false"):
+        opened.recorded = partial(opened_on, recorded=True)
     _check_memory(first, opened)
     return opened
 

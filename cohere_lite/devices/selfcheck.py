@@ -54,8 +54,10 @@ def check_model(
     except ModelError as error:
         if on_cpu:
             raise
+        instead = "--precision fp32, " if "16" in precision else ""  # of which OpenVINO has the better kernels
         raise ProviderError(
-            f"{provider} failed the self-check: {error}; --provider cpu, or another version of {provider}, may work"
+            f"{provider} failed the self-check: {error}; {instead}--provider cpu, or another version of {provider}, "
+            "may work"
         ) from error
 
 

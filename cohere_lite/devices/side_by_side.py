@@ -17,17 +17,17 @@ class SideBySide:
         self._decoder = decoder
         self._opened: dict[int, Session] = {}
 
-    def __call__(self, name: str, values: Sequence[OrtValue]) -> OrtValue:
+    def __call__(self, name: str, values: Sequence[OrtValue], into: OrtValue | None = None) -> OrtValue:
         """Values (1, heads, frames, size) of the decoder's input `name` -> one of (clips, heads, most frames, size),
-        zeros behind the shorter ones."""
+        zeros behind the shorter ones.  into: where it goes, with as many frames as that has; without, it is made"""
         count = len(values)
         if count not in self._opened:
             assert self._decoder.beside is not None  # opening.py has opened the decoder
             self._opened[count] = self._decoder.beside(graph_bytes(count, values[0].element_type()))
-        longest = max(value.shape()[2] for value in values)
+        longest = into.shape()[2] if into else max(value.shape()[2] for value in values)
         feeds: dict[str, Any] = {f"clip_{i}": value for i, value in enumerate(values)}
         feeds |= {f"pads_{i}": [0] * 6 + [longest - value.shape()[2], 0] for i, value in enumerate(values)}
-        return self._opened[count].call(feeds, {"clips": self._decoder.inputs[name].device})["clips"]
+        return self._opened[count].call(feeds, {"clips": into or self._decoder.inputs[name].device})["clips"]
 
 
 def graph_bytes(n_clips: int, element_type: int) -> bytes:

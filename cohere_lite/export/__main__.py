@@ -9,8 +9,9 @@ Reads   a checkpoint: config.json, model.safetensors (or its shards), and tokens
 Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, and tokens.txt (int4 is for the decoder:
         its encoder is INT8, since at many rows at once 4-bit products are several times slower than INT8).
         fp16 and bf16 are for GPUs: both graphs in float16 or bfloat16, with --weights the products' weights in blocks
-        of 8 or 4 bits (<precision> is then q8f16, q4f16, q8bf16 or q4bf16); fp32 is for other accelerators. For
-        TensorRT and CoreML, --operators standard keeps operators that only onnxruntime has out of the encoder
+        of 8 or 4 bits (<precision> is then q8f16, q4f16, q8bf16 or q4bf16); fp32 is for other accelerators. With these
+        comes step.<precision>.onnx, the decoder for one token, which CUDA and WebGPU launch as a whole. For TensorRT
+        and CoreML, --operators standard keeps operators that only onnxruntime has out of the encoder
 Needs   pip install 'cohere-lite[export]'; no torch
 
 Weights that are quantised already are carried over, number by number, and only their scales rounded to the float type.
@@ -186,6 +187,7 @@ def _write_files(
     from .decoder import write_decoder
     from .encoder import write_encoder
     from .graph import Graph
+    from .step import write_step
 
     dims = source.dimensions
     metadata = {"model_type": MODEL_TYPE, "contract": contract}
@@ -201,6 +203,8 @@ def _write_files(
     with Graph(out / f"decoder.{name}.onnx", product, float_type) as decoder:
         write_decoder(decoder, source, contract)
         decoder.save(metadata | {"precision": name})
+    if contract == "fast" and decoder.for_devices:
+        write_step(out / f"decoder.{name}.onnx", max_encoder_frames)
     source.finish()
     moved = {**encoder.moved, **decoder.moved}
     said = [

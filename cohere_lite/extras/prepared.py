@@ -91,7 +91,7 @@ def prepared_graph(graph: GraphFile, options: ort.SessionOptions, disabled: list
         entry = cache / _entry_name(graph, disabled)
         if not _is_complete(entry):
             cache.mkdir(parents=True, exist_ok=True)
-            with _lock(cache) as locked:
+            with alone_in(cache) as locked:
                 if not locked:
                     logger.info("%s is loaded as it is: another process is preparing a model now", graph.path.name)
                     return None
@@ -118,7 +118,7 @@ def engine_folder(graph: GraphFile, provider: str, choice: str | PathLike[str] |
     try:
         folder = cache / _entry_name(graph, [provider])
         cache.mkdir(parents=True, exist_ok=True)
-        with _lock(cache) as locked:
+        with alone_in(cache) as locked:
             if locked and not folder.is_dir():
                 _remove_leftovers(folder)
         folder.mkdir(exist_ok=True)
@@ -175,13 +175,13 @@ def _digest(graph: Path) -> str:
 
 
 @contextmanager
-def _lock(cache: Path) -> Iterator[bool]:
-    """Whether this process alone prepares models in `cache` until the end of the block; does not wait.
+def alone_in(folder: Path) -> Iterator[bool]:
+    """Whether this process alone works in the folder until the end of the block; does not wait.
 
     The system's lock on a file ends with its process, also after kill -9. A folder or file whose existence is the lock
     would stay, and nobody could tell it from one in use. The lock file is never removed: processes that have it open
     would hold a lock on another file than those that come later."""
-    with open(cache / _LOCK, "a") as file:
+    with open(folder / _LOCK, "a") as file:
         locked = True
         try:
             if sys.platform == "win32":
@@ -194,7 +194,7 @@ def _lock(cache: Path) -> Iterator[bool]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # taken: the first on POSIX systems, the second on Windows
             locked = False
-        except OSError:  # a file system without locks: two processes may both prepare, and disturb each other
+        except OSError:  # a file system without locks: two processes may both work there, and disturb each other
             pass
         yield locked
 

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-LARGEST = 1024  # bytes; the prompts of eight clips have 640, the logits of one 65,536, a row of a cache 2,048
+LARGEST = 8192  # bytes; the numbers of frames for a prompt's mask have 3,504, the logits of one clip 65,536, caches MB
 
 
 class Copies(NamedTuple):

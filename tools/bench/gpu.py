@@ -183,7 +183,8 @@ def token_lines(steps: dict[str, dict[str, Any]]) -> list[str]:
     lines, targets = [], []
     for precision, step in found.items():
         token = step["token_1_ms"]
-        cells = [f"{token:.3f}", *(f"{step[key]:.3f}" if key in step else "" for key in ("token_8_ms", "run_ms"))]
+        others = ("token_8_ms", "run_ms", "unrecorded_ms")
+        cells = [f"{token:.3f}", *(f"{step[key]:.3f}" if key in step else "" for key in others)]
         floor = step["weight_bytes"] / bytes_per_s * 1e3 if bytes_per_s and "weight_bytes" in step else None
         cells.append(f"{floor:.3f}" if floor else "")
         lines.append(f"| {'transformers ' * (precision == THEIRS)}{precision} | {' | '.join(cells)} |")
@@ -195,9 +196,9 @@ def token_lines(steps: dict[str, dict[str, Any]]) -> list[str]:
                 f"{precision}: transformers takes {' and '.join(ahead)} times as long for a token of one"
                 f"{' and of 8 clips' if len(ahead) > 1 else ' clip'} (target: {AHEAD:g})"
             )
-    head = "| decoder | ms a token | of 8 clips | the graph alone | floor |"
+    head = "| decoder | ms a token | of 8 clips | the graph alone | kernel by kernel | floor |"
     bandwidth = [f"copy: {bytes_per_s / 1e9:.0f} GB/s, read and written"] if bytes_per_s else []
-    return [head, "|---" * 5 + "|", *lines, "", *bandwidth, *targets] if lines else bandwidth
+    return [head, "|---" * 6 + "|", *lines, "", *bandwidth, *targets] if lines else bandwidth
 
 
 def clip_lines(steps: dict[str, dict[str, Any]]) -> list[str]:
