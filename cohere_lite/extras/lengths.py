@@ -122,7 +122,7 @@ def promised_end(file: BinaryIO) -> int | None:
 
 
 def _at(file: BinaryIO, position: int, count: int) -> bytes:
-    file.seek(min(position, 1 << 62))  # a damaged header may name one that no file has
+    file.seek(max(0, min(position, 1 << 62)))  # a damaged header may name one that no file has
     return file.read(count)
 
 

@@ -1,0 +1,167 @@
+"""The only file here that reaches into Recording and the model: cutting apart from recognising, so that one thread can
+recognise the pieces of many recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..contracts.contract import Clip
+from ..decode import decode
+from ..mel import SAMPLE_RATE
+from ..transcribe import Transcriber
+from ..transcript import Segment
+
+
+class Token(NamedTuple):
+    """text: of the token alone, which for a byte of a character is not text yet;  logprob: natural."""
+
+    text: str
+    utf8: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A segment and its tokens."""
+
+    segment: Segment
+    tokens: tuple[Token, ...]
+
+
+class Piece(NamedTuple):
+    """A piece of a recording, cut and ready.
+
+    seconds: of audio that the model has to hear, 0 where it is silent;  start_s, end_s: in the recording
+    """
+
+    cutting: Cutting
+    piece: Any
+    seconds: float
+    start_s: float
+    end_s: float
+
+    def silent(self) -> Heard:
+        """What is heard where there is nothing to recognise."""
+        return Heard(self.cutting.recording._segment(self.piece, None), ())
+
+
+class Cutting:
+    """A recording, as it comes, cut into pieces."""
+
+    def __init__(self, transcriber: Transcriber, rate: int, options: dict[str, Any]) -> None:
+        """options: of Transcriber.recording. Raises OptionError; AudioError for a rate that cannot be."""
+        self.recording = transcriber.recording(rate, **options)
+        self.prompt = self.recording._prompt
+        self.position_s = 0.0  # of what was pushed
+
+    def push(self, frames: NDArray, live: bool = False) -> list[Piece]:
+        """Frames (n, channels) -> the pieces that they complete. Raises AudioError."""
+        self.recording._cut(frames, live)
+        self.position_s = self.recording._start + self.recording._n_frames / self.recording._rate
+        return self._cut()
+
+    def finish(self) -> list[Piece]:
+        """The last pieces. Raises AudioError for less than 10 ms."""
+        self.recording._end()
+        return self._cut()
+
+    @property
+    def is_speech(self) -> bool:
+        """Whether the phrase that is being cut has begun; only of recordings cut at pauses."""
+        for track in self.recording._tracks:
+            cutter: Any = track.cutter
+            if cutter._quiet < cutter._n_frames:
+                return True
+        return False
+
+    def _cut(self) -> list[Piece]:
+        cut, self.recording._pieces = self.recording._pieces, []
+        start_s = self.recording._start
+        return [
+            Piece(
+                self,
+                piece,
+                0.0 if piece.samples is None else len(piece.samples) / SAMPLE_RATE,
+                start_s + piece.start / SAMPLE_RATE,
+                start_s + piece.end / SAMPLE_RATE,
+            )
+            for piece in cut
+        ]
+
+
+class Recogniser:
+    """The model, for one thread."""
+
+    def __init__(self, transcriber: Transcriber) -> None:
+        self._model = transcriber._model
+        self.batch_size = transcriber._batch_size
+
+    def encode(self, piece: Piece) -> Clip | None:
+        """A piece with sound through the encoder; None for a silent one. Raises ModelError, StateError."""
+        if piece.piece.samples is None:
+            return None
+        with self._model.turn.lock:
+            self._model.turn.check()
+            return self._model.contract.encode(piece.piece.samples)
+
+    def decode(self, encoded: Sequence[tuple[Piece, Clip | None]]) -> list[Heard]:
+        """Pieces decoded side by side, whatever their prompts. Raises ModelError, StateError."""
+        spoken = [(piece, clip) for piece, clip in encoded if clip is not None]
+        if not spoken:
+            return [piece.silent() for piece, _ in encoded]
+        vocabulary = self._model.vocabulary
+        prompts = [[*piece.cutting.prompt] for piece, _ in spoken]
+        with self._model.turn.lock:
+            self._model.turn.check()
+            watched = _Watched(self._model.contract, prompts)
+            found = decode(watched, [clip for _, clip in spoken], prompts[0], vocabulary.end_of_text)  # type: ignore[arg-type]
+        decoded = iter(zip(found, watched.logprobs, strict=True))
+        heard = []
+        for piece, clip in encoded:
+            if clip is None:
+                heard.append(piece.silent())
+                continue
+            of_clip, logprobs = next(decoded)
+            # the watched log-probabilities also have end-of-text, and the repetitions of a loop
+            tokens = [self._token(i, logprob) for i, logprob in zip(of_clip.tokens, logprobs, strict=False)]
+            heard.append(Heard(piece.cutting.recording._segment(piece.piece, of_clip), tuple(tokens)))
+        return heard
+
+    def _token(self, token: int, logprob: float) -> Token:
+        piece = self._model.vocabulary.pieces[token]
+        if len(piece) == 6 and piece.startswith("<0x"):
+            return Token(f"bytes:\\x{piece[3:5].lower()}", bytes([int(piece[3:5], 16)]), logprob)
+        text = piece.replace("▁", " ")
+        return Token(text, text.encode(), logprob)
+
+
+class _Watched:
+    """A contract whose clips have prompts of their own, of one length, and whose log-probabilities are kept."""
+
+    def __init__(self, contract: Any, prompts: list[list[int]]) -> None:
+        self._contract, self._prompts = contract, prompts
+        self._rows = list(range(len(prompts)))
+        self.logprobs: list[list[float]] = [[] for _ in prompts]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._contract, name)
+
+    def choose(self, tokens: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As Contract.choose."""
+        if self._prompts:  # the first step is what feeds them
+            tokens, self._prompts = np.array(self._prompts), []
+        best, logprobs = self._contract.choose(tokens)
+        for row, logprob in zip(self._rows, logprobs, strict=True):
+            self.logprobs[row].append(float(logprob))
+        return best, logprobs
+
+    def keep(self, rows: list[int]) -> list[int]:
+        """As Contract.keep."""
+        kept = self._contract.keep(rows)
+        self._rows = [self._rows[row] for row in kept]
+        return kept

@@ -1,0 +1,338 @@
+"""Home Assistant's protocol, by the package's own client and by bytes that it would not send."""
+
+import asyncio
+import json
+import signal
+import socket
+import time
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from conftest import until
+
+for needed in ("starlette", "uvicorn", "websockets", "python_multipart", "wyoming", "httpx"):
+    pytest.importorskip(needed)
+
+from serving import SAID, Server, repeated, samples, serving
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it imports audioop, which Python 3.13 has not
+    from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.asr import Transcribe, Transcript
+from wyoming.client import AsyncTcpClient
+from wyoming.event import Event, async_write_event
+from wyoming.info import Describe, Info
+from wyoming.ping import Ping
+
+pytestmark = pytest.mark.folder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving("--wyoming", "tcp://127.0.0.1:0") as server:
+        yield server
+
+
+def connected(server: Server) -> AsyncTcpClient:
+    return AsyncTcpClient("127.0.0.1", server.wyoming_port)
+
+
+async def read(client: AsyncTcpClient, last: str) -> list[Event]:
+    """Events up to one of this type; fewer if the connection ends before."""
+    events: list[Event] = []
+    while (event := await client.read_event()) is not None:
+        events.append(event)
+        if event.type == last:
+            break
+    return events
+
+
+async def send_sound(
+    client: AsyncTcpClient, sound: np.ndarray, rate: int = 16000, width: int = 2, channels: int = 1
+) -> None:
+    facts = {"rate": rate, "width": width, "channels": channels}
+    await client.write_event(AudioStart(**facts).event())
+    data = sound.tobytes()
+    step = 1024 * width * channels  # as Home Assistant
+    for i in range(0, len(data), step):
+        await client.write_event(AudioChunk(audio=data[i : i + step], **facts).event())
+    await client.write_event(AudioStop().event())
+
+
+async def ask(server: Server, sound: np.ndarray, language: str | None = "en", **facts: int) -> list[Event]:
+    async with connected(server) as client:
+        await client.write_event(Transcribe(language=language).event())
+        await send_sound(client, sound, **facts)
+        return await read(client, "transcript-stop")
+
+
+def test_describe(server: Server) -> None:
+    async def describe() -> Info:
+        async with connected(server) as client:
+            await client.write_event(Describe().event())
+            return Info.from_event((await read(client, "info"))[0])
+
+    info = asyncio.run(describe())
+    (program,) = info.asr
+    (model,) = program.models
+    assert (program.installed, model.installed, model.languages) == (True, True, ["de", "en", "es", "fr"])
+    assert program.supports_transcript_streaming
+    assert all((program.name, program.attribution.name, program.attribution.url, program.description, program.version))
+    assert not any((info.tts, info.wake, info.handle, info.intent))
+
+
+@pytest.mark.parametrize("language", ["en", "en-US", None])
+def test_a_command(server: Server, language: str | None) -> None:
+    events = asyncio.run(ask(server, samples(), language))
+    assert [event.type for event in events] == [
+        "transcript-start",
+        "transcript-chunk",
+        "transcript",
+        "transcript-stop",
+    ]
+    assert events[1].data["text"] == events[2].data["text"] == SAID
+    assert events[2].data["language"] == "en"
+
+
+def test_pauses_do_not_cut_a_command(server: Server) -> None:
+    """It is one piece, as a file of its length is; the demonstration model has learnt one sentence at a time."""
+    from cohere_lite import Transcriber
+
+    sound = repeated(2)
+    expected = Transcriber(threads=1).transcribe(sound, rate=16000)
+    assert len(expected.segments) == 1
+    assert asyncio.run(ask(server, sound))[-2].data["text"] == expected.text
+
+
+@pytest.mark.parametrize(
+    ("rate", "width", "channels"), [(48000, 2, 1), (16000, 4, 1), (16000, 2, 2), (8000, 2, 1)], ids=str
+)
+def test_other_formats(server: Server, rate: int, width: int, channels: int) -> None:
+    sound = samples()
+    if rate > 16000:
+        sound = np.repeat(sound, rate // 16000)
+    if rate < 16000:
+        sound = sound.reshape(-1, 2).mean(axis=1).astype("<i2")
+    if width == 4:
+        sound = sound.astype("<i4") << 16
+    sound = np.repeat(sound[:, None], channels, axis=1)
+    events = asyncio.run(ask(server, sound, rate=rate, width=width, channels=channels))
+    assert events[-2].data["text"] == SAID
+
+
+def test_stop_without_a_chunk(server: Server) -> None:
+    """Home Assistant's voice detection may end before it began. It waits for a transcript without end."""
+
+    async def stop(with_start: bool) -> list[Event]:
+        async with connected(server) as client:
+            await client.write_event(Transcribe(language="en").event())
+            if with_start:
+                await client.write_event(AudioStart(rate=16000, width=2, channels=1).event())
+            await client.write_event(AudioStop().event())
+            return await read(client, "transcript-stop")
+
+    for with_start in (True, False):
+        events = asyncio.run(stop(with_start))
+        assert [event.data.get("text") for event in events if Transcript.is_type(event.type)] == [""]
+
+
+def test_silence(server: Server) -> None:
+    events = asyncio.run(ask(server, np.zeros(16000, np.int16)))
+    assert [event.type for event in events] == ["transcript-start", "transcript", "transcript-stop"]
+    assert events[1].data["text"] == ""
+
+
+def test_a_language_that_is_not_known(server: Server) -> None:
+    events = asyncio.run(ask(server, samples(), "xx"))
+    assert [event.type for event in events][:1] == ["error"]
+    assert events[-2].data["text"] == ""
+
+
+def test_two_commands_on_one_connection(server: Server) -> None:
+    async def talk() -> list[str]:
+        texts = []
+        async with connected(server) as client:
+            for _ in range(2):
+                await client.write_event(Event("select-program", {"name": "cohere-lite"}))
+                await client.write_event(Event("something-new", {"a": 1}))
+                await client.write_event(Transcribe(language="en").event())
+                await send_sound(client, samples())
+                texts.append((await read(client, "transcript-stop"))[-2].data["text"])
+            await client.write_event(Ping(text="x").event())
+            texts += [event.type for event in await read(client, "pong")]
+        return texts
+
+    assert asyncio.run(talk()) == [SAID, SAID, "pong"]
+
+
+def test_many_at_once_and_info_within_a_second(server: Server) -> None:
+    """Home Assistant waits a second for info: also while the model is at work. Median of 20: one of them may be late
+    on a machine that others use, too."""
+
+    async def talk() -> tuple[list[list[Event]], list[float]]:
+        asking = [asyncio.ensure_future(ask(server, samples())) for _ in range(24)]
+        times = []
+        for _ in range(20):
+            began = time.monotonic()
+            async with connected(server) as client:
+                await client.write_event(Describe().event())
+                assert (await read(client, "info"))[-1].type == "info"
+            times.append(time.monotonic() - began)
+        return await asyncio.gather(*asking), times
+
+    answers, times = asyncio.run(talk())
+    assert [events[-2].data["text"] for events in answers] == 24 * [SAID]
+    assert sorted(times)[10] < 1
+
+
+def chunk(data: dict) -> bytes:
+    event = {"type": "audio-chunk", "data": data, "payload_length": 2}
+    return b'{"type": "audio-start"}\n' + json.dumps(event).encode() + b"\nab"
+
+
+MALFORMED = {
+    "no JSON": b"hello\n",
+    "a list": b"[]\n",
+    "no type": b"{}\n",
+    "type is a number": b'{"type": 5}\n',
+    "data is null": b'{"type": "transcribe", "data": null}\n',
+    "data is a list": b'{"type": "transcribe", "data": []}\n',
+    "length is text": b'{"type": "audio-chunk", "payload_length": "x"}\n',
+    "length is negative": b'{"type": "audio-chunk", "payload_length": -1}\n',
+    "length is true": b'{"type": "audio-chunk", "payload_length": true}\n',
+    "length is 100 GB": b'{"type": "audio-chunk", "payload_length": 100000000000}\n' + bytes(1000),
+    "data of 100 GB": b'{"type": "audio-chunk", "data_length": 100000000000}\n' + bytes(1000),
+    "data is no object": b'{"type": "describe", "data_length": 2}\n[]',
+    "half an event": b'{"type": "describe", "data_length": 200}\n{',
+    "half a line": b'{"type": "descr',
+    "a line without end": b"x" * 200_000,
+    "deep": b"[" * 60_000 + b"\n",
+    "no UTF-8": b'{"type": "\xff"}\n',
+    "a chunk of no rate": chunk({"rate": "x"}),
+    "a chunk of 0 Hz": chunk({"rate": 0, "width": 2, "channels": 1}),
+    "a chunk of 99 channels": chunk({"rate": 16000, "width": 2, "channels": 99}),
+    "HTTP": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_what_is_no_event_ends_its_connection_alone(server: Server, kind: str) -> None:
+    """With a word, where the client still listens; then the server goes on as before, and has logged no traceback."""
+    with socket.create_connection(("127.0.0.1", server.wyoming_port)) as client:
+        client.settimeout(60)
+        client.sendall(MALFORMED[kind])
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        try:
+            while part := client.recv(1 << 16):
+                answer += part
+        except ConnectionResetError:  # it had more to say
+            pass
+    if kind not in ("half an event", "half a line", "data is null", "a line without end"):
+        assert b"bad-event" in answer
+    assert asyncio.run(ask(server, samples()))[-2].data["text"] == SAID
+    assert server.errors == []
+
+
+def test_an_endless_chunk_takes_no_memory(server: Server) -> None:
+    before = server.memory_mb()
+    with socket.create_connection(("127.0.0.1", server.wyoming_port)) as client:
+        client.settimeout(5)
+        try:
+            client.sendall(b'{"type": "audio-start"}\n')
+            client.sendall(b'{"type": "audio-chunk", "payload_length": 100000000000}\n')
+            for _ in range(150):
+                client.sendall(bytes(1 << 20))
+        except OSError:
+            pass  # the server has hung up
+    assert server.memory_mb() - before < 50
+
+
+def test_clients_that_leave(server: Server) -> None:
+    """At every point; a place is free again, and nothing is written to the log."""
+
+    async def leave(n_events: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.wyoming_port)
+        facts = {"rate": 16000, "width": 2, "channels": 1}
+        chunk = AudioChunk(audio=samples().tobytes(), **facts)
+        events = [Transcribe(), AudioStart(**facts), chunk, chunk, AudioStop()]
+        for event in events[:n_events]:
+            await async_write_event(event.event(), writer)
+        writer.transport.abort()
+
+    for n_events in range(6):
+        asyncio.run(leave(n_events))
+    until(lambda: server.metric("recordings") == 0)
+    assert server.errors == []
+
+
+def test_who_leaves_gives_up_what_is_left(server: Server) -> None:
+    """Home Assistant may: its user speaks again."""
+
+    async def leave() -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.wyoming_port)
+        facts = {"rate": 16000, "width": 2, "channels": 1}
+        sound = repeated(34).tobytes()  # 118 s, as much as may wait: 4 pieces
+        events = [
+            AudioStart(**facts),
+            *(AudioChunk(audio=sound[i : i + 10**6], **facts) for i in range(0, len(sound), 10**6)),
+        ]
+        for event in [*events, AudioStop()]:
+            await async_write_event(event.event(), writer)
+        await asyncio.to_thread(until, lambda: server.metric("batches") > batches)
+        writer.transport.abort()
+
+    audio_s, batches = server.metric("audio_seconds_total"), server.metric("batches")
+    asyncio.run(leave())
+    until(lambda: server.metric("audio_seconds_total") > audio_s)
+    assert server.lines[-1]["status"] == "gone"
+    assert server.metric("batches") - batches < 4
+    assert server.metric("pieces_waiting") == 0
+
+
+def test_sigterm_answers_what_was_said() -> None:
+    """One client has stopped and waits, another one is still speaking: both get a transcript."""
+    with serving("--wyoming", "tcp://127.0.0.1:0") as server:
+
+        async def talk() -> list[str]:
+            facts = {"rate": 16000, "width": 2, "channels": 1}
+            first, second = connected(server), connected(server)
+            async with first, second:
+                await first.write_event(AudioStart(**facts).event())
+                await first.write_event(AudioChunk(audio=samples().tobytes(), **facts).event())
+                await send_sound(second, samples())
+                until(lambda: server.metric("recordings") >= 1)
+                await asyncio.sleep(0.3)
+                server.process.send_signal(signal.SIGTERM)
+                found = await asyncio.gather(read(first, "transcript-stop"), read(second, "transcript-stop"))
+            return [events[-2].data["text"] for events in found]
+
+        assert asyncio.run(talk()) == [SAID, SAID]
+        assert server.wait() == 0
+
+
+def test_unix_sockets(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from wyoming.client import AsyncUnixClient
+
+    with serving("--wyoming", f"unix://{tmp_path}/socket"):
+
+        async def describe() -> str:
+            async with AsyncUnixClient(f"{tmp_path}/socket") as client:
+                await client.write_event(Describe().event())
+                return (await read(client, "info"))[-1].type
+
+        assert asyncio.run(describe()) == "info"
+
+
+def test_zeroconf() -> None:
+    zeroconf = pytest.importorskip("zeroconf")
+    with serving("--wyoming", "tcp://127.0.0.1:0", "--zeroconf", "cohere-test") as server:
+        browser = zeroconf.Zeroconf(interfaces=["127.0.0.1"])
+        try:
+            info = browser.get_service_info("_wyoming._tcp.local.", "cohere-test._wyoming._tcp.local.", timeout=10_000)
+        finally:
+            browser.close()
+        assert info is not None
+        assert (info.port, info.parsed_addresses()) == (server.wyoming_port, ["127.0.0.1"])

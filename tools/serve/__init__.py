@@ -1,0 +1,1 @@
+"""Around the service: load.py, a unit for systemd, a Dockerfile."""
