@@ -44,8 +44,8 @@ used; 2 if an option is wrong; 130 after Ctrl-C
 def main(argv: list[str] | None = None) -> int:
     """The command: its exit code, and on stderr one line for what is wrong."""
     args = _parser().parse_args(argv)
-    # Read when Ray is imported: nothing is reported to its makers; and what its C++ code writes to stderr, of an actor's
-    # arguments and of nodes that die, is for its developers (errors come as exceptions).
+    # Read when Ray is imported: nothing is reported to its makers; and what its C++ code writes to stderr, of actors'
+    # arguments and of nodes that die, is for its developers; errors come as exceptions.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--format",
         choices=["jsonl", "parquet"],
         default="jsonl",
-        help="parquet: beside the lines (default: jsonl)",
+        help="parquet: beside the lines, too (default: jsonl)",
     )
     add("-l", "--language", type=language_code, default="en", metavar="CODE", help="language spoken (default: en)")
     add("--no-punctuation", action="store_true", help="without capitals and punctuation marks")
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "--address",
         type=_named,
         metavar="HOST:PORT",
-        help="of a running cluster, or auto (default: this machine alone)",
+        help="of a running cluster, or auto (default: none)",
     )
     add("--actors", type=_positive, metavar="N", help="models that work at once (default: CPUs / --threads)")
     add("--threads", type=_positive, default=2, metavar="N", help="CPUs of each (default: 2)")

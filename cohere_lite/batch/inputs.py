@@ -1,4 +1,4 @@
-"""What was named on the command line -> the recordings, each once, and in groups to be worked on one after the other."""
+"""What was named on the command line -> the recordings, each once; and groups of them."""
 
 from __future__ import annotations
 
@@ -89,10 +89,9 @@ def _table_items(name: str) -> Iterator[Item]:
             types = {field.name: str(field.type) for field in table.schema_arrow}
             path = next((column for column in _PATH_COLUMNS if "string" in types.get(column, "")), None)
             if path is None:
-                columns = ", ".join(f"{column} ({kind})" for column, kind in types.items())
-                raise OptionError(f"{name} needs a column of paths: path, file or audio; it has {columns}")
-            columns = [path, *({"id", "language"} & {*types})]
-            for batch in table.iter_batches(columns=columns):
+                there = ", ".join(f"{column} ({kind})" for column, kind in types.items())
+                raise OptionError(f"{name} needs a column of paths: path, file or audio; it has {there}")
+            for batch in table.iter_batches(columns=[path, *({"id", "language"} & {*types})]):
                 for row in batch.to_pylist():
                     yield _row_item(row, path, name)
     except ArrowException as error:

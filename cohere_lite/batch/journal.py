@@ -61,8 +61,7 @@ class Journal:
         lines = self._lines()
         with ParquetWriter(partial, schema := _schema()) as table:
             while rows := [*islice(lines, _ROWS_AT_ONCE)]:
-                flat = [row | {"seconds": row["timing"]["seconds"], "model": json.dumps(row["model"])} for row in rows]
-                table.write_table(pa.Table.from_pylist(flat, schema))
+                table.write_table(pa.Table.from_pylist([*map(_flat, rows)], schema))
         partial.replace(path)
         return path
 
@@ -112,6 +111,20 @@ def _whole_bytes(path: Path) -> int:
         return 0
     with open(path, "rb") as file:
         return sum(len(line) for line in file if line.endswith(b"\n"))
+
+
+def _flat(line: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table."""
+    names = {name: _as_utf8(line[name]) for name in ("id", "file", "error") if line[name]}
+    warnings = [*map(_as_utf8, line["warnings"])]
+    return (
+        line | names | {"warnings": warnings, "seconds": line["timing"]["seconds"], "model": json.dumps(line["model"])}
+    )
+
+
+def _as_utf8(text: str) -> str:
+    """Names of files may hold bytes that are no UTF-8, which a table does not take."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _schema() -> Any:

@@ -101,8 +101,9 @@ def run(plan: Plan) -> Summary:
                 _work(plan, todo, journal, summary)
         finally:
             journal.close()
-            (plan.out / _SUMMARY).write_text(json.dumps(asdict(summary), indent=1), encoding="utf-8")
-            print(summary, file=sys.stderr)
+            if summary.done or summary.failed or not todo:  # else it did not begin
+                (plan.out / _SUMMARY).write_text(json.dumps(asdict(summary), indent=1), encoding="utf-8")
+                print(summary, file=sys.stderr)
         if plan.as_table:
             journal.write_table()
     return summary

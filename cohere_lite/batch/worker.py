@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 _LOCKED_S = 0.2  # between two looks at whether another process has loaded its model
 
 
-@ray.remote(num_cpus=0)
 class Attempts:
     """How often each recording was begun and not ended, because its process died.
 
@@ -128,12 +128,14 @@ class Recogniser:
 def _one_at_a_time() -> Iterator[None]:
     """Of the processes of a node, one loads the model at a time. The first prepares the copy that all others then map,
     so that a node holds its weights once; at the same time, each would load the model as it is."""
-    cache = cache_folder()
-    if cache is None:
+    # not the cache itself, whose lock is taken to prepare a copy
+    folder = None if (cache := cache_folder()) is None else cache / "loading"
+    if folder is not None:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+    if folder is None or not os.access(folder, os.W_OK):  # no copy can be prepared there either
         yield
         return
-    folder = cache / "loading"  # not the cache itself, whose lock is taken to prepare a copy
-    folder.mkdir(parents=True, exist_ok=True)
     while True:
         with alone_in(folder) as is_alone:
             if is_alone:
@@ -151,7 +153,7 @@ def recognised(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    attempts = Attempts.options(scheduling_strategy=here).remote()
+    attempts: ActorHandle = ray.remote(num_cpus=0)(Attempts).options(scheduling_strategy=here).remote()
     blocks = [pa.table({"item": [json.dumps(item) for item in group]}) for group in groups]
     lines = ray.data.from_arrow(blocks).map_batches(
         Recogniser,
