@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import uuid
 import wave
 from collections import Counter
@@ -349,6 +350,7 @@ class Place:
             "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
             "COHERE_LITE_CACHE": str(root / "cache"),
             "COHERE_LITE_TEST": self.token,
+            "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "1",  # which must not end the work
         }
 
     def start(self, *arguments: Path | str) -> subprocess.Popen[str]:
@@ -357,7 +359,7 @@ class Place:
 
     def run(self, *arguments: Path | str) -> tuple[int, str]:
         process = self.start(*arguments)
-        _, stderr = process.communicate()
+        _, stderr = process.communicate(timeout=300)
         return process.returncode, stderr
 
     def begun(self) -> list[str]:
@@ -427,7 +429,7 @@ class TestClusters:
         counts = {name: summary[name] for name in ("recordings", "named_again", "before", "done", "failed")}
         assert counts == {"recordings": 8, "named_again": 1, "before": 0, "done": 5, "failed": 3}
         assert summary["audio_s"] == pytest.approx(5 * 2.48)
-        assert said.startswith("8 of 8 recordings (3 failed), 1 named again, 0:12 of audio, "), said
+        assert "\n8 of 8 recordings (3 failed), 1 named again, 0:12 of audio, " in said
         rows = read_table(place.out / "transcripts.parquet").to_pylist()
         assert {row["id"]: (row["text"], row["error"]) for row in rows} == {
             id: (line["text"], line["error"]) for id, line in by_id.items()
@@ -438,7 +440,7 @@ class TestClusters:
         stays = {id: by_id[id] for id in by_id if id not in errors}
         code, said = place.run(*command, "--tries", "1")
         assert code == 1, said
-        assert said.startswith("3 of 8 recordings (1 failed), 5 before, 1 named again, "), said
+        assert "\n3 of 8 recordings (1 failed), 5 before, 1 named again, " in said
         again = {line["id"]: line for line in place.lines()}
         assert (len(again), place.n_lines()) == (8, 8)
         assert {id: again[id] for id in stays} == stays  # not done again
@@ -459,9 +461,10 @@ class TestClusters:
         process = place.start(place.folder, "--actors", "2")
         try:
             until(lambda: place.n_lines() == 20)
+            time.sleep(5)  # without any progress
         finally:
             (place.root / "open").touch()
-            _, said = process.communicate()
+            _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
         assert place.lines()[20]["file"] == str(long)
 
@@ -471,7 +474,7 @@ class TestClusters:
         process = place.start(place.folder, "--actors", "2")
         until(lambda: place.n_lines() > 0)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate()
+        _, said = process.communicate(timeout=300)
         assert process.returncode == 130, said
         assert "interrupted; the same command goes on from here" in said
         first = place.lines()

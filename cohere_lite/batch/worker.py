@@ -152,6 +152,7 @@ def recognised(
     Raises what Ray raises where the model cannot be loaded."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # else half an hour without a line, as of a long recording, is the end
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     attempts: ActorHandle = ray.remote(num_cpus=0)(Attempts).options(scheduling_strategy=here).remote()
     blocks = [pa.table({"item": [json.dumps(item) for item in group]}) for group in groups]
