@@ -11,7 +11,7 @@ import time
 import uuid
 import wave
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -331,6 +331,14 @@ def sample_as_au(path: Path) -> Path:
     return path
 
 
+def wait(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    """Until it is so, or the process ends. Ray takes its time to start on a busy machine."""
+    end = time.monotonic() + 300
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 class Place:
     """folder: for recordings;  out: what a batch writes;  begun: what ffmpeg was asked for, a line each"""
 
@@ -460,7 +468,7 @@ class TestClusters:
             file.write(bytes(5_000_000))
         process = place.start(place.folder, "--actors", "2")
         try:
-            until(lambda: place.n_lines() == 20)
+            wait(process, lambda: place.n_lines() == 20)
             time.sleep(5)  # without any progress
         finally:
             (place.root / "open").touch()
@@ -472,7 +480,7 @@ class TestClusters:
         for i in range(12):
             sample_as_au(place.folder / f"slow{i}.au")
         process = place.start(place.folder, "--actors", "2")
-        until(lambda: place.n_lines() > 0)
+        wait(process, lambda: place.n_lines() > 0)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=300)
         assert process.returncode == 130, said
@@ -507,7 +515,7 @@ class TestClusters:
                 return Counter(begun.split()[0] for begun in place.begun())
 
             try:
-                until(lambda: process.poll() is not None or (len(workers()) == 2 and place.n_lines() > 0))
+                wait(process, lambda: len(workers()) == 2 and place.n_lines() > 0)
             finally:
                 cluster.remove_node(node, allow_graceful=False)
             begun_before = len(place.begun())
