@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -22,6 +23,7 @@ from test_transcribe import SAMPLE, SAMPLE_TEXT
 from cohere_lite import OptionError
 from cohere_lite.batch.inputs import Item, find_items, in_groups
 from cohere_lite.batch.journal import Journal
+from cohere_lite.model import DEMO_FOLDER
 
 pytestmark = pytest.mark.folder
 needs_ray = pytest.mark.skipif(
@@ -282,7 +284,6 @@ def test_two_processes_load_one_after_the_other(tmp_path: Path, monkeypatch: pyt
 @needs_ray
 @pytest.mark.filterwarnings("ignore")
 def test_a_model_that_kills_its_processes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cohere_lite import ModelError
     from cohere_lite.batch import worker
 
     class Remote:  # as Ray's handle of Attempts
@@ -304,8 +305,9 @@ def test_a_model_that_kills_its_processes_is_given_up(monkeypatch: pytest.Monkey
     settings = {"model": "folder", "precision": "q4"}
     made = worker.Recogniser(Remote(3), 3, 5, settings)
     assert made._transcriber == {"precision": "q4", "threads": 5, "spin": False}  # type: ignore[comparison-overlap]
-    with pytest.raises(ModelError, match="folder: loading it killed 3 processes"):
-        worker.Recogniser(Remote(4), 3, 5, settings)
+    given_up = worker.Recogniser(Remote(4), 3, 5, settings)
+    message = "folder: loading it killed its process 3 times, as where memory runs out"
+    assert given_up(worker.pa.table({"item": ["[]"]})).to_pylist() == [{"failure": message}]
 
 
 # ---- on real clusters. In place of ffmpeg is a program that does what a recording's name asks for, then ffmpeg's work
@@ -458,6 +460,22 @@ class TestClusters:
         write_parquet(table, path=names[:5], id=ids[:5], language=languages[:5])
         code, said = place.run(*command)
         assert (code, said) == (0, "0 of 5 recordings, 5 before, 1 named again, 0:00 of audio, 0.0x real time\n")
+
+    def test_a_model_that_cannot_be_loaded(self, place: Place) -> None:
+        """Its graph has an operator that onnxruntime does not know; the files are all there."""
+        model = place.root / "model"
+        shutil.copytree(DEMO_FOLDER, model)
+        graph = (model / "encoder.int8.onnx").read_bytes()
+        changed = graph.replace(b"DynamicQuantizeMatMul", b"DynamicQuantizeMatMux")
+        assert changed != graph
+        (model / "encoder.int8.onnx").write_bytes(changed)
+        code, said = place.run(SAMPLE, "--model", model)
+        assert code == 1
+        last = said.splitlines()[-1]
+        assert last.startswith("error: onnxruntime "), said
+        assert f"cannot load {model / 'encoder.int8.onnx'}" in last
+        assert "Traceback" not in said
+        assert place.lines() == []
 
     def test_a_long_recording_holds_nobody_up(self, place: Place) -> None:
         """The longest by far ends after all others have come out."""

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(run(plan).failed > 0)
     except (CohereLiteError, OSError, RayError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)  # Ray's go on with tracebacks
         return 2 if isinstance(error, OptionError) else 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

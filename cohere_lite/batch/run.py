@@ -85,8 +85,7 @@ class Summary:
 def run(plan: Plan) -> Summary:
     """Does what the journal lacks, and says so on stderr. Ctrl-C and errors leave a journal to go on from.
 
-    Raises OptionError, ModelError, OSError; Ray's errors where the cluster cannot be reached or the model not loaded
-    there."""
+    Raises OptionError, ModelError, OSError, and Ray's errors."""
     items, n_again = find_items(plan.names)
     _check(plan, items)
     plan.out.mkdir(parents=True, exist_ok=True)

@@ -55,22 +55,28 @@ class Recogniser:
     {"line": [bytes]}: paths travel, no sound."""
 
     def __init__(self, attempts: ActorHandle, tries: int, threads: int, settings: dict[str, Any]) -> None:
-        """tries: of a recording that kills its process;  threads: as many CPUs as Ray counts for this actor. Raises
-        CohereLiteError for a model that cannot be loaded."""
+        """tries: of a recording that kills its process;  threads: as many CPUs as Ray counts for this actor.
+
+        A model that cannot be loaded is told by the first block: what an actor raises here, Ray tells at length."""
         self._attempts, self._tries, self._settings = attempts, tries, settings
-        loading = f"{settings['model']} in {ray.get_runtime_context().get_actor_id()}"  # which a restart keeps
-        if self._begin(loading) > tries:
-            raise ModelError(f"{settings['model']}: loading it killed {tries} processes, as where memory runs out")
-        with _one_at_a_time():
-            # onnxruntime does not read OMP_NUM_THREADS, which is what Ray sets; and other actors have work for a core
-            # that would spin
-            self._transcriber = Transcriber(
-                settings["model"], precision=settings["precision"], threads=threads, spin=False
-            )
+        self._failure = None
+        model = settings["model"]
+        loading = f"{model} in {ray.get_runtime_context().get_actor_id()}"  # which a restart keeps
+        try:
+            if self._begin(loading) > tries:
+                raise ModelError(f"{model}: loading it killed its process {tries} times, as where memory runs out")
+            with _one_at_a_time():
+                # onnxruntime does not read OMP_NUM_THREADS, which is what Ray sets; and other actors have work for a
+                # core that would spin
+                self._transcriber = Transcriber(model, precision=settings["precision"], threads=threads, spin=False)
+        except (CohereLiteError, OSError) as error:
+            self._failure = f"{error}"
         self._end(loading)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """The lines of a block's recordings."""
+        """The lines of a block's recordings; or {"failure": [what is wrong with the model]}."""
+        if self._failure is not None:
+            return pa.table({"failure": [self._failure]})
         return pa.table({"line": [self._line(Item(*json.loads(item))) for item in block["item"].to_pylist()]})
 
     def _line(self, item: Item) -> bytes:
@@ -149,7 +155,7 @@ def recognised(
 ) -> Iterator[bytes]:
     """The lines of all recordings as they come, in no order; after the death of a node, a line may come twice.
 
-    Raises what Ray raises where the model cannot be loaded."""
+    Raises ModelError where a node cannot load the model, and what Ray raises."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1  # else half an hour without a line, as of a long recording, is the end
@@ -167,4 +173,6 @@ def recognised(
     )
     # nothing is fetched ahead, for which lines that are there would wait
     for block in lines.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        if "failure" in block.column_names:
+            raise ModelError(block["failure"][0].as_py())
         yield from block["line"].to_pylist()
