@@ -53,14 +53,14 @@ def found(*names: Path | str) -> tuple[list[str], int]:
 
 
 def test_folders_lists_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("b.wav", "a.MP3", "in/c.flac", "in/notes.txt", ".hidden/d.wav", "e.wav.part"):
+    for name in ("b.wav", "a.MP3", "in/c.flac", "in/notes.txt", "in/deep/g.ogg", ".hidden/d.wav", "e.wav.part"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(bytes(7))
     (tmp_path / "list.txt").write_text("\ufeffin/c.flac\n\n gone.wav \n", encoding="utf-8")
-    assert found(tmp_path) == (["a.MP3", "b.wav", "c.flac"], 0)
+    assert found(tmp_path) == (["a.MP3", "b.wav", "c.flac", "g.ogg"], 0)
     assert found(tmp_path / "list.txt") == (["c.flac", "gone.wav"], 0)
-    assert found(tmp_path / "**/*.flac", tmp_path / "b.wav") == (["c.flac", "b.wav"], 0)
-    assert found(tmp_path / "*.txt", tmp_path / "in") == (["c.flac", "gone.wav"], 1)
+    assert found(tmp_path / "**/*.ogg", tmp_path / "b.wav") == (["g.ogg", "b.wav"], 0)
+    assert found(tmp_path / "*.txt", tmp_path / "in") == (["c.flac", "gone.wav", "g.ogg"], 1)
     monkeypatch.chdir(tmp_path)
     assert find_items(["b.wav", "list.txt"])[0] == [  # by hand
         Item(path, path, None, size)
