@@ -310,6 +310,25 @@ def test_a_model_that_kills_its_processes_is_given_up(monkeypatch: pytest.Monkey
     assert given_up(worker.pa.table({"item": ["[]"]})).to_pylist() == [{"failure": message}]
 
 
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("shown", [False, True])
+def test_progress(shown: bool, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cohere_lite.batch import run
+
+    for name, value in {"_TOLD_S": 0, "_SHOWN_S": 0, "is_terminal": lambda _: shown}.items():
+        monkeypatch.setattr(run, name, value)
+    monkeypatch.setattr(run, "_terminal_columns", lambda: 31)
+    monkeypatch.setattr(run, "spent_since", lambda _: 10.0)
+    summary = run.Summary(4, 0, before=1)
+    with run._progress(summary, total=100) as tell:
+        summary.count({"error": None, "duration": 65.0, "timing": {"seconds": 5.0}})
+        tell(25)
+    whole = "1 of 4 recordings, 1 before, 1:05 of audio, 6.5x real time, 0:30 left"  # by hand
+    erased = f"\r{' ' * 30}\r"
+    assert capsys.readouterr().err == (f"\r{whole[:30]}\r{erased}" if shown else f"{whole}\n")
+
+
 # ---- on real clusters. In place of ffmpeg is a program that does what a recording's name asks for, then ffmpeg's work
 
 FFMPEG = """#!/bin/sh
@@ -480,7 +499,8 @@ class TestClusters:
     def test_a_long_recording_holds_nobody_up(self, place: Place) -> None:
         """The longest by far ends after all others have come out."""
         for i in range(20):
-            (place.folder / f"{i}.wav").write_bytes(SAMPLE.read_bytes())
+            name = os.fsdecode(b"\xff%d.wav" % i)  # no UTF-8
+            (place.folder / name).write_bytes(SAMPLE.read_bytes())
         long = sample_as_au(place.folder / "gate.au")
         with open(long, "ab") as file:
             file.write(bytes(5_000_000))
@@ -493,6 +513,7 @@ class TestClusters:
             _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
         assert place.lines()[20]["file"] == str(long)
+        assert {line["id"] for line in place.lines()} == {*map(str, place.folder.iterdir())}
 
     def test_interrupted_and_gone_on_with(self, place: Place) -> None:
         for i in range(12):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import ray
 
-from ..cli.terminal import is_terminal, spent_since
+from ..cli.terminal import _terminal_columns, is_terminal, spent_since
 from ..errors import OptionError
 from ..extras.prepared import alone_in
 from ..model import find_model
@@ -25,7 +25,7 @@ from .journal import Journal
 from .worker import recognised
 
 _STORE_BYTES = 100_000_000  # of Ray's object store on this machine: paths and texts take little
-_TOLD_S = 60  # how often progress is told where there is no terminal
+_SHOWN_S, _TOLD_S = 1, 60  # how often progress is told: on a terminal, elsewhere
 _CONNECT_S = 10
 _SUMMARY = "summary.json"
 
@@ -167,14 +167,18 @@ def _progress(summary: Summary, total: int) -> Iterator[Callable[[int], None]]:
         nonlocal done, told
         done += n_bytes
         summary.seconds = spent_since(began)
-        if time.monotonic() - told >= (1 if shown else _TOLD_S):
+        if time.monotonic() - told >= (_SHOWN_S if shown else _TOLD_S):
             told = time.monotonic()
             left = f", {clock(summary.seconds * (total - done) / done)} left" if done else ""
-            print(f"{summary}{left}", file=sys.stderr, end="\033[K\r" if shown else "\n", flush=True)
+            show(f"{summary}{left}")
+
+    def show(text: str) -> None:
+        columns = _terminal_columns() - 1  # what runs into a second row could not be written over
+        print(f"\r{text[:columns]:{columns}}\r" if shown else f"{text}\n", file=sys.stderr, end="", flush=True)
 
     try:
         yield tell
     finally:
         summary.seconds = spent_since(began)
         if shown:
-            print("\033[K", file=sys.stderr, end="")
+            show("")
