@@ -158,6 +158,12 @@ def test_unknown_fields_and_models_are_taken(server: Server) -> None:
     assert response.json()["text"] == SAID
 
 
+def test_a_long_field_takes_no_other_along(server: Server) -> None:
+    """OpenAI's known_speaker_references are recordings as base64, and come before the fields that matter here."""
+    fields = {"known_speaker_references[]": "data:audio/wav;base64," + "A" * 3_000_000, "response_format": "text"}
+    assert post(server, **fields).text == SAID + "\n"
+
+
 @pytest.mark.parametrize("language", ["en", "en-US", "EN", "english"])
 def test_languages_in_any_form(server: Server, language: str) -> None:
     assert post(server, language=language).json()["text"] == SAID
