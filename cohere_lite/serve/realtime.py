@@ -279,7 +279,8 @@ class _Session:
         return f"{'transcription_' if self._is_beta else ''}session.{what}"
 
     def _send(self, kind: str, **facts: Any) -> None:
-        self._socket.send(json.dumps({"type": kind, "event_id": _new_id("event"), **facts}, ensure_ascii=False))
+        # in ASCII: half a character, as JSON may have it, could not be sent
+        self._socket.send(json.dumps({"type": kind, "event_id": _new_id("event"), **facts}))
 
 
 class _Empty(OptionError):
