@@ -581,6 +581,20 @@ def test_short_recordings_pass_long_ones() -> None:
         assert answers[0].text.count(SAID) == 200
 
 
+def test_short_recordings_do_not_wait_for_the_end_of_many_long_ones() -> None:
+    """20 of 12 minutes, more than are read at once: none of them is done by then."""
+    with serving() as server, ThreadPoolExecutor(20) as threads:
+        hour = wav(repeated(200))
+        long = [threads.submit(post, server, hour) for _ in range(20)]
+        until(lambda: server.metric("recordings") == 20 and server.metric("pieces_waiting") >= 10)
+        assert post(server).json()["text"] == SAID
+        assert not any(answer.done() for answer in long)
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: server.lines[-1]["event"] == "stopping")
+        server.process.send_signal(signal.SIGINT)  # they are given up
+        assert server.wait() == 0
+
+
 def test_sigterm_answers_what_is_being_recognised(tmp_path: Path) -> None:
     folder = tmp_path / "temporary"
     folder.mkdir()
@@ -613,7 +627,7 @@ def test_ctrl_c_while_it_stops_ends_at_once() -> None:
 
 
 def test_sigterm_refuses_what_has_not_begun() -> None:
-    """40 files, of which 16 are read at once: those are answered whole, the others are told to come again."""
+    """40 files, of which some are read at once: those are answered whole, the others are told to come again."""
     with serving() as server, ThreadPoolExecutor(40) as threads:
         sound = wav(repeated(17))
         answers = [threads.submit(post, server, sound, response_format="srt") for _ in range(40)]

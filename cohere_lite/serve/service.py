@@ -21,7 +21,10 @@ from .models import Recogniser
 from .recordings import FileRecording, LiveRecording, OnHeard
 from .scheduler import Scheduler
 
-FILES = 16  # that are read at once; others wait, on the disk
+# Files that are read at once; others wait, on the disk. A long one is read for as long as it is recognised, which short
+# ones need not wait for.
+_LONG, _SHORT = 6, 10
+_SHORT_BYTES = 1 << 20  # 33 s as 16-bit WAV, some minutes compressed
 _LIVE = 2  # threads that cut live sound, which takes about a thousandth of its length
 RETRY_AFTER_S = 5
 _STOPPING = "the server is stopping"
@@ -67,7 +70,8 @@ class Service:
         self.stopping = asyncio.Event()
         self._files: set[FileRecording] = set()
         self._scheduler = Scheduler(Recogniser(transcriber))
-        self._file_threads = ThreadPoolExecutor(FILES, "file")
+        self._long_threads = ThreadPoolExecutor(_LONG, "long file")
+        self._short_threads = ThreadPoolExecutor(_SHORT, "short file")
         self._live_threads = ThreadPoolExecutor(_LIVE, "live")
 
     @property
@@ -113,7 +117,10 @@ class Service:
         if self.stopping.is_set():
             file.close()
             raise Refused(503, _STOPPING)
-        recording = FileRecording(file, options, self.transcriber, self._scheduler, self._file_threads, is_watched)
+        file.seek(0, 2)
+        threads = self._short_threads if file.tell() <= _SHORT_BYTES else self._long_threads
+        file.seek(0)
+        recording = FileRecording(file, options, self.transcriber, self._scheduler, threads, is_watched)
         self._files.add(recording)
         try:
             yield recording
@@ -162,6 +169,6 @@ class Service:
         self.stopping.set()
         for recording in self._files:
             recording.cancel()
-        self._file_threads.shutdown(cancel_futures=True)
-        self._live_threads.shutdown(cancel_futures=True)
+        for threads in (self._long_threads, self._short_threads, self._live_threads):
+            threads.shutdown(cancel_futures=True)
         self._scheduler.close()
