@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Inval
 
 from cohere_lite.codings import PCM, find_coding
 from cohere_lite.serve.live import in_parts
+from cohere_lite.serve.sockets import Socket
 
 pytestmark = pytest.mark.folder
 
@@ -359,6 +361,60 @@ def test_realtime_sessions_are_many(server: Server) -> None:
         return await asyncio.gather(*(one() for _ in range(16)))
 
     assert asyncio.run(all_of_them()) == 16 * [[SAID, SAID]]
+
+
+def test_realtime_commits_do_not_pile_up(server: Server) -> None:
+    """60 items of 10 s, sent as fast as they are read: of 120 s at most is there a piece that waits."""
+    item = np.repeat(repeated(3), 3)[::2].astype("<i2").tobytes()
+
+    async def talk(client: Realtime) -> float:
+        async def commit_all() -> None:
+            await client.send("session.update", session={"audio": {"input": {"turn_detection": None}}})
+            for _ in range(60):
+                await client.append(item)
+                await client.send("input_audio_buffer.commit")
+
+        batches, most = server.metric("batches"), 0.0
+        committing = asyncio.ensure_future(commit_all())
+        while server.metric("batches") < batches + 6:
+            most = max(most, server.metric("pieces_waiting"))
+            await asyncio.sleep(0.02)
+        committing.cancel()
+        return most
+
+    assert 5 < realtime(server, talk) <= 14
+    until(lambda: server.metric("recordings") == 0)
+
+
+def test_who_does_not_read_is_not_read_from() -> None:
+    """Else the answers to what is sent on and on would fill the memory."""
+
+    class Unread:
+        n_received = 0
+
+        def __init__(self) -> None:
+            self.is_read = asyncio.Event()
+
+        async def send_text(self, text: str) -> None:
+            await self.is_read.wait()
+
+        async def receive(self) -> dict:
+            self.n_received += 1
+            return {"type": "websocket.receive", "text": "x"}
+
+    async def talk() -> None:
+        websocket = Unread()
+        service = SimpleNamespace(timeout_s=60, unless_stopping=lambda receiving: receiving)
+        connection = Socket(websocket, service)  # type: ignore[arg-type]
+        connection.send("answer")
+        receiving = asyncio.ensure_future(connection.receive())
+        await asyncio.sleep(0.1)
+        assert websocket.n_received == 0
+        websocket.is_read.set()
+        assert await receiving == "x"
+        connection.cancel()
+
+    asyncio.run(talk())
 
 
 def test_a_message_that_is_too_large_ends_its_session_alone(server: Server) -> None:
