@@ -60,6 +60,16 @@ def test_help_needs_nothing_but_the_standard_library() -> None:
     assert "--max-queue" in done.stdout
 
 
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn", "websockets", "python_multipart"])
+def test_what_is_missing_is_told_before_it_serves(missing: str) -> None:
+    code = f"import sys; sys.modules['{missing}'] = None; sys.argv[1:] = ['--port', '0', '--model', 'nowhere']; "
+    code += "import runpy; runpy.run_module('cohere_lite.serve', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install 'cohere-lite[serve]'" in done.stderr
+    assert missing in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -612,6 +622,16 @@ def test_sigterm_answers_what_is_being_recognised(tmp_path: Path) -> None:
         assert all(answer.json()["text"].count(SAID[:7]) > 20 for answer in answers)
         assert [*folder.iterdir()] == []
         assert [line["event"] for line in server.lines][-1] == "stopped"
+
+
+def test_sigterm_does_not_wait_for_uploads() -> None:
+    """Of a client that has sent half of one, and nothing more."""
+    with serving() as server, begin_upload(server) as client:
+        until(lambda: server.metric("recordings") == 1)
+        server.process.send_signal(signal.SIGTERM)
+        client.settimeout(60)
+        assert client.recv(4096).startswith(b"HTTP/1.1 503 ")
+        assert server.wait() == 0
 
 
 def test_ctrl_c_while_it_stops_ends_at_once() -> None:

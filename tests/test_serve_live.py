@@ -144,6 +144,7 @@ def test_pages_of_others_are_kept_out(server: Server) -> None:
 
     assert asyncio.run(refused("https://example.org")) == 403
     assert asyncio.run(refused("null")) == 403
+    assert asyncio.run(refused("http://[")) == 403
 
     async def own() -> None:
         async with at(server, "/live", origin=f"http://127.0.0.1:{server.port}"):

@@ -6,7 +6,6 @@ import asyncio
 import hmac
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -130,7 +129,7 @@ class Guard:
 
     def _is_known(self, headers: Headers) -> bool:
         origin = headers.get("origin")
-        is_own = origin is None or urlsplit(origin).netloc == headers.get("host")
+        is_own = origin is None or origin.partition("://")[2] == headers.get("host")
         return is_own or "*" in self._origins or origin in self._origins
 
     def _has_key(self, headers: Headers, scope: Scope) -> bool:

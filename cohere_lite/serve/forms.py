@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple, cast
 
+import python_multipart  # noqa: F401  # which Starlette would miss at the first upload only
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 

@@ -20,7 +20,7 @@ from .forms import Form, read_form
 from .log import logger
 from .models import Heard
 from .recordings import FileRecording
-from .service import RETRY_AFTER_S, Asked, Refused, Service
+from .service import RETRY_AFTER_S, STOPPING, Asked, Refused, Service
 
 _NOT_AGAIN = {"x-should-retry": "false"}  # OpenAI's clients obey it
 
@@ -72,7 +72,10 @@ class Transcriptions:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, asked: Asked) -> None:
         headers = Request(scope).headers
-        form = await read_form(headers, counted_body(headers, receive, self._service.max_upload))
+        body = counted_body(headers, receive, self._service.max_upload)
+        form = await self._service.unless_stopping(read_form(headers, body))
+        if form is None:
+            raise Refused(503, STOPPING)
         try:
             wanted = _wanted(form, self._service)
         except OptionError:
