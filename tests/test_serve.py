@@ -1,5 +1,6 @@
 """OpenAI's interface, as raw requests: what is asked for in any form, and what must be refused."""
 
+import asyncio
 import ctypes
 import ctypes.util
 import io
@@ -11,11 +12,12 @@ import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from serving import SAID, SAMPLE, SAMPLE_S, Server, converted, repeated, samples
 
 from cohere_lite import Pauses, Transcriber
 from cohere_lite.extras.formats import render
+from cohere_lite.serve import transcriptions
 
 pytestmark = pytest.mark.folder
 ROUTE = "/v1/audio/transcriptions"
@@ -663,6 +666,44 @@ def test_the_page_renders_what_it_was_told(server: Server) -> None:
     asked = {"format": "srt", "language": "en", "segments": segments}
     response = httpx.post(server.url + "/render", json=asked)
     assert response.text == ("1\n00:00:00,000 --> 00:00:02,500\na - -> b\n\n2\n00:00:03,000 --> 00:00:04,000\nc\n\n")
-    for wrong in (b"[]", b"{}", b'{"format": "srt", "segments": [1]}', b"\xff", b"[" * 100_000):
+    half = b'{"format": "srt", "segments": [{"start": 0, "end": 1, "text": "\\ud800"}]}'  # of a character
+    for wrong in (b"[]", b"{}", b'{"format": "srt", "segments": [1]}', b"\xff", b"[" * 100_000, half):
         response = httpx.post(server.url + "/render", content=wrong)
         assert (response.status_code, bool(error(response))) == (400, True)
+
+
+def test_others_do_not_wait_for_what_is_rendered(server: Server) -> None:
+    """300 segments in which there is much to wrap take a second or more."""
+    segments = [{"start": i, "end": i + 1, "text": 50 * "a b "} for i in range(300)]
+    n_answers = 0
+    with ThreadPoolExecutor(1) as threads:
+        asked = {"format": "srt", "language": "en", "segments": segments}
+        rendering = threads.submit(httpx.post, server.url + "/render", json=asked, timeout=600)
+        while not rendering.done():
+            n_answers += httpx.get(server.url + "/health", timeout=600).status_code == 200
+        assert rendering.result().text.count("-->") >= 300
+    assert n_answers > 3
+
+
+def test_others_do_not_wait_for_an_answer_that_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written only when the event loop has gone on."""
+    has_gone_on, sent = Event(), []
+    monkeypatch.setattr(transcriptions, "answer", lambda *facts: str(has_gone_on.wait(10)))
+
+    class Nothing:
+        warnings = ()
+
+        async def __aiter__(self) -> AsyncIterator[object]:
+            for heard in ():
+                yield heard
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def write() -> None:
+        asyncio.get_running_loop().call_later(0.05, has_gone_on.set)
+        wanted = transcriptions._Wanted({"language": "en"}, "srt", False, False, False)
+        await transcriptions.Transcriptions(None)._answer(Nothing(), wanted, {"type": "http"}, None, send)  # type: ignore[arg-type]
+
+    asyncio.run(write())
+    assert sent[-1]["body"] == b"True"

@@ -93,7 +93,8 @@ class Transcriptions:
         self, recording: FileRecording, wanted: _Wanted, scope: Scope, receive: Receive, send: Send
     ) -> None:
         heard = [h async for h in recording]
-        text = answer(wanted.style, heard, wanted.options["language"], recording.warnings, wanted.logprobs)
+        facts = wanted.style, heard, wanted.options["language"], recording.warnings, wanted.logprobs
+        text = await asyncio.to_thread(answer, *facts)  # subtitles of 3 hours take a second
         await Response(text, media_type=FORMATS[wanted.style])(scope, receive, send)
 
     async def _stream(
