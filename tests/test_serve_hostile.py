@@ -247,10 +247,13 @@ def test_a_thousand_wait(tmp_path: Path) -> None:
 
         async def ask() -> bytes:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(request(body).replace(b"Host: x", b"Host: x\r\nConnection: close"))
-            answer = await reader.read()
-            writer.close()
-            return answer
+            try:
+                writer.write(request(body).replace(b"Host: x", b"Host: x\r\nConnection: close"))
+                return await reader.read()
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
 
         async def ask_all() -> list[bytes]:
             nonlocal most_mb
