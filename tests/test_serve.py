@@ -81,6 +81,7 @@ def test_what_is_missing_is_told_before_it_serves(missing: str) -> None:
         (["--zeroconf", "home"], "--wyoming"),
         (["--port", "99999"], "0 to 65535"),
         (["--host", "nowhere.invalid"], "--host nowhere.invalid"),
+        (["--api-key", ""], "leave the option out"),
         (["--max-queue", "0"], "'0' is not a whole number from 1"),
     ],
 )
@@ -470,12 +471,15 @@ def test_health(server: Server) -> None:
 
 
 def test_metrics(server: Server) -> None:
-    before = server.metric("audio_seconds_total"), server.metric("request_seconds_count")
+    post(server)
+    count = r'request_seconds_count\{route="/v1/audio/transcriptions"\}'
+    before = server.metric("audio_seconds_total"), server.metric(count)
     post(server)
     post(server, b"")
     assert server.metric("audio_seconds_total") == pytest.approx(before[0] + SAMPLE_S, abs=0.002)
-    assert server.metric("request_seconds_count") == before[1] + 2
-    assert server.metric('requests_total{route="/v1/audio/transcriptions",status="400"}'.replace("{", r"\{")) >= 1
+    assert server.metric(count) == before[1] + 2
+    assert server.metric(r'request_seconds_bucket\{route="/v1/audio/transcriptions",le="\+Inf"\}') == before[1] + 2
+    assert server.metric(r'requests_total\{route="/v1/audio/transcriptions",status="400"\}') >= 1
     text = httpx.get(server.url + "/metrics").text
     parser = pytest.importorskip("prometheus_client.parser")
     families = {family.name: family for family in parser.text_string_to_metric_families(text)}
