@@ -516,6 +516,29 @@ def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path, capsys: p
     assert (tmp_path / "precious").read_text() == "mine"
 
 
+def test_a_page_stays_until_the_new_one_is_complete(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Built again with a model of its own folder; without npm, and with it."""
+    model = copied / "models" / "mine"
+    (copied / "models" / "demonstration").rename(model)
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", "")
+        assert main([str(copied), str(model)]) == 1
+    assert "could not be installed with npm" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in copied.parent.rglob("*") if path.is_file()} == before
+    assert main([str(copied), str(model)]) == 0
+    assert (model / "tokens.txt").read_bytes() == before[model / "tokens.txt"]
+    assert [path.name for path in copied.parent.iterdir()] == [copied.name]
+
+
+def test_a_model_called_as_the_small_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = shutil.copytree(DEMO_FOLDER, tmp_path / "demonstration")
+    assert main([str(tmp_path / "out"), str(model)]) == 1
+    assert "give the folder another name" in capsys.readouterr().err
+
+
 def test_serving_with_tls(page: Path) -> None:
     import ssl
     import urllib.request

@@ -138,7 +138,8 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with TemporaryDirectory(dir=out) as folder:  # an export that fails half-way must not look like a model
-            plan = _plan(weights, precision, weight_bits, contract)._replace(standard=standard, has_step=target != "web")
+            plan = _plan(weights, precision, weight_bits, contract)
+            plan = plan._replace(standard=standard, has_step=target != "web")
             if target == "web" and plan.decoder.product in ("int8b", "int4b") and plan.encoder.product == "int8":
                 # WebAssembly, a step of the full size: blocks of 8 bits 500 ms, of 4 bits 550 to 1000, by channel 105
                 # to 190
