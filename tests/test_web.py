@@ -547,14 +547,17 @@ def test_serving_with_tls(page: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "tools.web", "--serve", str(page), "--tls", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
+            assert process.stderr
             lines = [process.stdout.readline(), process.stdout.readline()]
             assert f"https://{own_address()}:{port}/" in lines[1]
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             request = urllib.request.Request(f"https://localhost:{port}/index.html", headers={"Range": "bytes=10-"})
+            with pytest.raises(urllib.error.URLError, match="self.signed certificate"):  # as of a browser at first
+                urllib.request.urlopen(request.full_url)
             # a client that says nothing does not hold up others
             silent = socket.create_connection(("127.0.0.1", port))
             with silent, urllib.request.urlopen(request, context=context) as answer:
@@ -563,3 +566,4 @@ def test_serving_with_tls(page: Path) -> None:
                 assert answer.read() == (page / "index.html").read_bytes()[10:]
         finally:
             process.terminate()
+        assert process.stderr.read() == ""
