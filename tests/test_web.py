@@ -201,16 +201,18 @@ def test_a_server_without_headers(page: Path, served: Callable[..., str]) -> Non
 
 
 def test_offline_after_the_first_visit(
-    page: Path, served: Callable[..., str], servers: list[ThreadingHTTPServer]
+    page: Path, served: Callable[..., str], servers: list[ThreadingHTTPServer], tmp_path: Path
 ) -> None:
-    """The server has gone."""
+    """The server has gone. (It has the page in a folder called as that of its models is.)"""
+    shutil.copytree(page, tmp_path / "models" / "page")
 
     def go() -> None:
         server = servers.pop()
         server.shutdown()
         server.server_close()
 
-    found = visit("offline", served(page, Plain), files=[SAMPLE], at_pause=go, allowed="ERR_CONNECTION_REFUSED")
+    url = f"{served(tmp_path, Plain)}models/page/"
+    found = visit("offline", url, files=[SAMPLE], at_pause=go, allowed="ERR_CONNECTION_REFUSED")
     assert texts(found) == [TEXT]
     assert found["isolated"]
 
@@ -259,7 +261,7 @@ def test_long_audio_is_cut_as_in_python(served: Callable[..., str], tmp_path: Pa
     saved. (Of longer pieces the demonstration model, which knows one sentence at a time, says what chance decides.)"""
     from tools.demo.heldout import heldout
 
-    model, out = tmp_path / "ten seconds", tmp_path / "out"
+    model, out = tmp_path / "10 s, 100 % #1", tmp_path / "out"
     export(CHECKPOINT, model, max_audio_s=10)
     assert main([str(out), str(model)]) == 0
     whole = np.concatenate([np.pad(samples, (0, 126_400 - len(samples))) for samples, _, _ in heldout("en", 8)])
@@ -369,6 +371,15 @@ def test_no_list_of_models(copied: Path, served: Callable[..., str]) -> None:
     (copied / "models.json").write_text("[")
     found = visit("texts", served(copied), allowed="Failed to load resource")
     assert found["ready"].startswith("The list of models cannot be read")
+
+
+def test_a_page_that_is_incomplete(copied: Path, served: Callable[..., str]) -> None:
+    """Its service worker, which keeps all files, has failed; the page goes on without it."""
+    (copied / "icon.svg").unlink()
+    found = visit("texts", served(copied), files=[(SAMPLE, "en")], allowed="Failed to load resource")
+    assert texts(found) == [TEXT]
+    assert "works only as long as its server is there" in found["notices"][0]
+    assert "a file of it is missing" in found["notices"][0]
 
 
 def test_a_model_too_large_for_the_memory(copied: Path, served: Callable[..., str]) -> None:

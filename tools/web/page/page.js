@@ -92,10 +92,10 @@ async function start() {
 // Threads need two headers, which the service worker adds where the server does not: from the second load on.
 async function reloadedForThreads() {
   try {
-    await navigator.serviceWorker.register('service-worker.js');
-    await navigator.serviceWorker.ready;
+    await installServiceWorker();
   } catch (error) {
-    const why = window.isSecureContext ? 'the browser has closed this to the page' : 'the address begins with http://';
+    const closed = window.isSecureContext ? 'the browser has closed this to the page' : 'the address begins with http://';
+    const why = error instanceof PageError ? error.message : closed;
     notice(`The page works only as long as its server is there, and keeps nothing: ${why}.`);
     console.info(error);
   }
@@ -117,6 +117,17 @@ async function reloadedForThreads() {
     notice(`One thread does the work, which takes longer: ${why}.`);
   }
   return false;
+}
+
+// Throws PageError where it cannot keep all files; `ready` alone would wait for ever.
+async function installServiceWorker() {
+  const {installing} = await navigator.serviceWorker.register('service-worker.js');
+  const failed = new Promise((_, reject) => {
+    installing?.addEventListener('statechange', () => {
+      if (installing.state === 'redundant') reject(new PageError('a file of it is missing, or the disk is full'));
+    });
+  });
+  await Promise.race([navigator.serviceWorker.ready, failed]);
 }
 
 // The pair of graphs that runs on a device, if one does here.
@@ -172,7 +183,7 @@ async function load() {
   if (pair.bytes > SMALL_BYTES) navigator.storage?.persist?.(); // some browsers ask, and the download need not wait
   try {
     const threads = Math.min(navigator.hardwareConcurrency || 1, MAX_THREADS);
-    const url = new URL(`models/${model.folder}/`, location.href).href;
+    const url = new URL(`models/${encodeURIComponent(model.folder)}/`, location.href).href;
     const {languages, threads: used} = await engine.open({model, url, pair, device, threads});
     remember('model', isKept ? model.folder : null);
     isReady = true;

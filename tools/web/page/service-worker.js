@@ -5,6 +5,7 @@
 const VERSION = '';
 const FILES = [];
 const SCOPE = self.registration.scope; // other pages of the host have caches, too
+const MODELS = new URL('models/', SCOPE).href;
 const CACHE = `${SCOPE} ${VERSION}`;
 
 self.addEventListener('install', (event) => {
@@ -33,7 +34,7 @@ async function takeOver() {
 }
 
 async function answer(request, url) {
-  if (url.pathname.includes('/models/')) return fetch(request); // files.js keeps them
+  if (url.href.startsWith(MODELS)) return fetch(request); // files.js keeps them
   const cache = await caches.open(CACHE);
   if (url.pathname.endsWith('/models.json')) {
     try {
