@@ -250,9 +250,30 @@ def test_other_files_by_the_browsers_decoder(page: Path, served: Callable[..., s
     files.append(tmp_path / "stereo.flac")
     convert = ["ffmpeg", "-v", "error", "-i", str(SAMPLE), "-ar", "48000", "-ac", "2", str(files[-1])]
     subprocess.run(convert, check=True)
-    found = visit("together", served(page), files=files)
-    assert texts(found) == [TEXT] * 4
+    files.append(tmp_path / "mp3.wav")  # a WAV file by its container
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(SAMPLE), "-c:a", "libmp3lame", str(files[-1])], check=True)
+    done_before = """
+        const decode = OfflineAudioContext.prototype.decodeAudioData;
+        window.seen = [];
+        OfflineAudioContext.prototype.decodeAudioData = function (bytes) {
+          window.seen.push(document.querySelectorAll('[data-state=done]').length);
+          return decode.call(this, bytes);
+        };
+    """
+    found = visit("together", served(page), files=files, before=done_before)
+    assert texts(found) == [TEXT] * 5
     assert [recording["name"] for recording in found["found"]] == [path.name for path in files]
+    assert found["seen"] == [0, 1, 2, 3, 4]  # one after the other: each is in memory as a whole
+
+
+def test_a_file_that_was_cut_short(page: Path, served: Callable[..., str], tmp_path: Path) -> None:
+    """It is 9.92 s, four times the sample, of which half are there."""
+    path = tmp_path / "sample.flac"
+    subprocess.run(["ffmpeg", "-v", "error", "-stream_loop", "3", "-i", str(SAMPLE), str(path)], check=True)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (recording,) = visit("together", served(page), files=[path])["found"]
+    assert recording["state"] == "done"
+    assert re.search("it lasts 0:10, and the browser's decoder found 0:0[45]: it may have", recording["remarks"][-1])
 
 
 @needs_espeak
@@ -458,6 +479,50 @@ def test_a_file_while_the_microphone_listens(page: Path, served: Callable[..., s
     assert found["after"][1]["state"] in ("done", "failed")  # loading a model ends it, and says so
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("block: ({id, samples}) => ", "block: ({id, samples}) => nothing.there() ?? ", "The recogniser ended"),
+        ("for (const samples of pieces) {", "for (const samples of pieces) { nothing.there();", "This browser cannot"),
+        # where the last phrase takes long, the recording's own button still says Stop
+        ("stop: ({id}) => ", "stop: () => {}, unused: ({id}) => ", ""),
+    ],
+    ids=["the recogniser ends", "recognising fails", "stopped twice"],
+)
+def test_a_microphone_that_ends(
+    copied: Path, served: Callable[..., str], before: str, after: str, message: str
+) -> None:
+    """It is off then, and says so."""
+    changed = 0
+    for name in ("worker.js", "recording.js"):
+        text = (copied / name).read_text()
+        changed += before in text
+        (copied / name).write_text(text.replace(before, after))
+    assert changed == 1
+    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    remembering = """
+        const devices = navigator.mediaDevices;
+        const open = devices.getUserMedia.bind(devices);
+        devices.getUserMedia = async (wanted) => {
+          const stream = await open(wanted);
+          Object.defineProperty(window, 'seen', {get: () => stream.getAudioTracks()[0].readyState});
+          return stream;
+        };
+    """
+    given = {"flags": fake, "before": remembering, "allowed": "nothing is not defined", "stops": not message}
+    found = visit("ends", served(copied), **given)
+    assert found["seen"] == "ended"
+    (recording,) = found["found"]
+    assert recording["state"] == ("failed" if message else "done")
+    assert message in " ".join(recording["remarks"])
+    assert found["isDisabled"] == (message == "The recogniser ended")
+
+
+def test_a_folder_that_is_dropped(page: Path, served: Callable[..., str], tmp_path: Path) -> None:
+    (recording,) = visit("moved", served(page), folder=tmp_path)["found"]
+    assert "It cannot be read: it is a folder, or has been moved" in recording["remarks"][0]
+
+
 def test_a_recogniser_that_ends(copied: Path, served: Callable[..., str]) -> None:
     """As where memory ends while it works: what waits for it is told so."""
     script = copied / "worker.js"
@@ -491,11 +556,13 @@ def test_a_private_window(page: Path, served: Callable[..., str]) -> None:
     [
         ("text.txt", b"no sound at all, but words", "not a WAV file; no sound that this browser can decode"),
         ("empty.wav", b"", "The file is empty."),
+        ("gsm.wav", test_wav.wav(bytes(65), tag=0x31), "tag 0x0031, 16 bits per sample, 1 channels; no sound"),
+        ("other.wav", test_wav.wav(bytes(65), tag=0x31), "WAV of 16 bits works in all of them"),
         ("zero.wav", test_wav.wav(b""), "holds 0.0 ms of sound; 10 ms is the least"),
         ("nan.wav", test_wav.wav(np.full(9, np.nan, "<f4").tobytes(), tag=3, bits=32), "NaN, infinity or a number"),
         ("rate.wav", test_wav.wav(bytes(99), rate=5), "sampling rate 5 Hz; supported"),
     ],
-    ids=["no sound", "no bytes", "no samples", "no numbers", "no rate"],
+    ids=["no sound", "no bytes", "GSM", "another coding", "no samples", "no numbers", "no rate"],
 )
 def test_a_file_that_cannot_be_recognised(
     page: Path, served: Callable[..., str], name: str, data: bytes, message: str, tmp_path: Path
@@ -567,7 +634,7 @@ def test_serving_with_tls(page: Path) -> None:
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             request = urllib.request.Request(f"https://localhost:{port}/index.html", headers={"Range": "bytes=10-"})
-            with pytest.raises(urllib.error.URLError, match="self.signed certificate"):  # as of a browser at first
+            with pytest.raises(urllib.error.URLError, match=r"self.signed certificate"):  # as of a browser at first
                 urllib.request.urlopen(request.full_url)
             # a client that says nothing does not hold up others
             silent = socket.create_connection(("127.0.0.1", port))

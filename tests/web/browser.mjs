@@ -131,6 +131,7 @@ const facts = async (page) => ({
   notices: await notices(page),
   advice: await read(page, '#advice'),
   isolated: await page.evaluate(() => window.crossOriginIsolated),
+  seen: await page.evaluate(() => window.seen), // by what the test has put into the page
   screenshot: await shot(page),
 });
 
@@ -242,6 +243,32 @@ const SCENARIOS = {
     await until(async () => (await shown(page))[1].state !== 'working', 'the end', page);
     const ready = await status(page, /^Ready/);
     return {states, after: await shown(page), ready, ...(await facts(page))};
+  },
+
+  // A microphone that ends by itself, or once it was stopped: what is left of it.
+  async ends() {
+    const page = await opened();
+    await loaded(page);
+    await page.click('#record');
+    await until(async () => (await shown(page)).length > 0, 'the recording', page);
+    if (given.stops) {
+      await page.click('#record');
+      await until(async () => (await read(page, '#record')) === 'Speak', 'the end of listening', page);
+      await page.click('.cancel');
+    }
+    await until(async () => (await shown(page))[0].state !== 'working', 'the end', page);
+    await until(async () => (await read(page, '#record')) === 'Speak', 'the end of listening', page);
+    const isDisabled = await page.$eval('#record', (button) => button.disabled);
+    return {found: await shown(page), isDisabled, status: await read(page, '#status'), ...(await facts(page))};
+  },
+
+  // Files of which one was chosen, and is not there any more when its turn comes.
+  async moved() {
+    const page = await opened();
+    await loaded(page);
+    await (await page.$('#files')).uploadFile(given.folder);
+    await until(async () => (await shown(page))[0]?.state === 'failed', 'the folder', page);
+    return {found: await shown(page), ...(await facts(page))};
   },
 
   // What the buttons save.

@@ -81,7 +81,7 @@ export class ModelFiles {
   }
 
   async kept(name) {
-    if (!this.folder || !(await this.exists(`${name}.checked`))) return null;
+    if (!this.folder || !(await this.exists(`${name}.checked`)) || !(await this.exists(name))) return null;
     const file = await (await this.folder.getFileHandle(name)).getFile();
     if (file.size !== this.described(name).bytes) return null;
     this.count(name, file.size);

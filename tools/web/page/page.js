@@ -32,23 +32,22 @@ const engine = new Engine({
   started: ({id, duration}) => views.get(id).started(duration),
   segment: ({id, segment, picture, seconds}) => views.get(id).add(segment, picture, seconds),
   undecoded: async ({id, message}) => {
-    try {
-      const {rate, channels} = await decodeByBrowser(views.get(id).file);
-      const request = {type: 'samples', id, rate, channels, language: views.get(id).language};
-      engine.send(
-        request,
-        channels.map((channel) => channel.buffer),
-      );
-    } catch (error) {
-      views.get(id).failed(error instanceof PageError ? `${message}; ${error.message}.` : `${message}.`);
-    }
+    const decoded = await decodeByBrowser(views.get(id).file).catch((error) => {
+      return {channels: [], error: error instanceof PageError ? `${message}; ${error.message}.` : `${message}.`};
+    });
+    const buffers = decoded.channels.map((channel) => channel.buffer);
+    if (views.get(id).isOpen) engine.send({type: 'decoded', ...decoded}, buffers);
   },
   done: ({id, isCancelled, warnings}) => views.get(id).done(warnings, isCancelled),
-  failed: ({id, message}) => views.get(id).failed(message),
-  ended: (message) => {
+  failed: async ({id, message}) => {
+    views.get(id).failed(message);
+    if (microphone?.id === id) await stopMicrophone();
+  },
+  ended: async (message) => {
     isReady = false;
     allow();
     closeAll(message);
+    if (microphone) await stopMicrophone();
     say(message);
   },
 });
@@ -267,7 +266,7 @@ async function toggleMicrophone() {
   $('record').disabled = true;
   if (microphone) await stopMicrophone();
   else await startMicrophone();
-  $('record').disabled = false;
+  $('record').disabled = !isReady;
 }
 
 async function startMicrophone() {
@@ -278,8 +277,9 @@ async function startMicrophone() {
   } catch (error) {
     return say(error.message);
   }
+  if (!isReady) return stopMicrophone(); // another model is being loaded since
   const view = newView(`Microphone, ${new Date().toLocaleTimeString()}`);
-  view.find('.cancel').onclick = toggleMicrophone;
+  view.find('.cancel').onclick = () => (microphone?.id === view.id ? toggleMicrophone() : view.cancel());
   engine.send({type: 'live', id: view.id, rate: microphone.rate, language: view.language});
   receive = (samples) => {
     $('level').value = level(samples);
