@@ -40,6 +40,7 @@ SCREENSHOTS = os.environ.get("COHERE_LITE_WEB_SCREENSHOTS")  # a folder for them
 SWIFTSHADER = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-unsafe-swiftshader"]
 SAMPLE = DEMO_FOLDER / "sample.wav"
 TEXT = "Turn on the light in the living room."
+IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko)"
 
 # folder: tools/ is no part of the package as one file
 pytestmark = [
@@ -266,6 +267,18 @@ def test_other_files_by_the_browsers_decoder(page: Path, served: Callable[..., s
     assert found["seen"] == [0, 1, 2, 3, 4]  # one after the other: each is in memory as a whole
 
 
+@pytest.mark.parametrize(("flags", "minutes"), [([], 60), ([f"--user-agent={IPHONE}"], 15)])
+def test_a_file_that_is_too_long_for_the_browsers_decoder(
+    page: Path, served: Callable[..., str], flags: list[str], minutes: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "silence.mp3"
+    silence = ["-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono", "-t", str(60 * minutes + 90), "-b:a", "8k"]
+    subprocess.run(["ffmpeg", "-v", "error", *silence, str(path)], check=True)
+    (recording,) = visit("together", served(page), files=[path], flags=flags)["found"]
+    assert recording["state"] == "failed"
+    assert f"cut it into parts of {minutes} minutes" in recording["remarks"][0]
+
+
 def test_a_file_that_was_cut_short(page: Path, served: Callable[..., str], tmp_path: Path) -> None:
     """It is 9.92 s, four times the sample, of which half are there."""
     path = tmp_path / "sample.flac"
@@ -446,9 +459,6 @@ def test_threads_that_fail(copied: Path, served: Callable[..., str]) -> None:
     assert texts(found) == [TEXT]
     assert found["ready"].endswith("1 thread.")
     assert found["notices"] == ["Several threads failed here: one does the work."]
-
-
-IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko)"
 
 
 def test_a_large_model_on_a_telephone(copied: Path, served: Callable[..., str]) -> None:

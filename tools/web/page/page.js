@@ -9,6 +9,8 @@ import {View} from './view.js';
 
 const SMALL_BYTES = 50e6; // a model that is loaded without a question
 const IOS_BYTES = 500e6; // above it, a telephone's tab may end without a word: it may have about 1.5 GB
+// Of what the browser decodes in memory: by measurement 3 GB for an hour of stereo at 48 kHz.
+const [DECODED_S, IOS_DECODED_S] = [3600, 900];
 const DEVICES = {wasm: 'WebAssembly', webgpu: 'WebGPU'};
 
 const $ = (id) => document.getElementById(id);
@@ -32,7 +34,8 @@ const engine = new Engine({
   started: ({id, duration}) => views.get(id).started(duration),
   segment: ({id, segment, picture, seconds}) => views.get(id).add(segment, picture, seconds),
   undecoded: async ({id, message}) => {
-    const decoded = await decodeByBrowser(views.get(id).file).catch((error) => {
+    const maxS = isIos() ? IOS_DECODED_S : DECODED_S;
+    const decoded = await decodeByBrowser(views.get(id).file, maxS).catch((error) => {
       return {channels: [], error: error instanceof PageError ? `${message}; ${error.message}.` : `${message}.`};
     });
     const buffers = decoded.channels.map((channel) => channel.buffer);
@@ -93,9 +96,11 @@ async function reloadedForThreads() {
   try {
     await installServiceWorker();
   } catch (error) {
-    const closed = window.isSecureContext ? 'the browser has closed this to the page' : 'the address begins with http://';
+    const closed = window.isSecureContext
+      ? 'the browser has closed this to the page'
+      : 'the address begins with http://';
     const why = error instanceof PageError ? error.message : closed;
-    notice(`The page works only as long as its server is there, and keeps nothing: ${why}.`);
+    notice(`The page works only as long as its server is there: ${why}.`);
     console.info(error);
   }
   const isFirst = !remembered('reloaded');
