@@ -439,6 +439,7 @@ def test_an_address_of_http(page: Path, served: Callable[..., str]) -> None:
     url = served(page, host="0.0.0.0").replace("localhost", own_address())
     found = visit("texts", url, files=[(SAMPLE, "en")], allowed=UNTRUSTED)
     assert texts(found) == [TEXT]
+    assert "Copy" not in found["found"][0]["buttons"]  # browsers give no clipboard, either
     assert found["ready"].endswith("in WebAssembly, 1 thread.")
     assert not found["isolated"]
     assert len([notice for notice in found["notices"] if "http://" in notice]) == 3
@@ -586,8 +587,21 @@ def test_a_file_that_cannot_be_recognised(
     assert name in recording["remarks"][0]
 
 
+def test_the_picture_of_live_speech(page: Path, served: Callable[..., str]) -> None:
+    """By hand: 10 columns a second, and the last of 60 s; 15 s of the first 30 are left, then there is silence."""
+    assert visit("picture", served(page))["drawn"] == [True] * 150 + [False] * 300 + [True] * 150
+
+
 def test_accessibility(page: Path, served: Callable[..., str]) -> None:
-    found = visit("accessibility", served(page), files=[SAMPLE])
+    said = """
+        window.seen = [];
+        addEventListener('DOMContentLoaded', () => {
+          const status = document.getElementById('status');
+          new MutationObserver(() => window.seen.push(status.textContent)).observe(status, {childList: true});
+        });
+    """
+    found = visit("accessibility", served(page), files=[SAMPLE], before=said)
+    assert [message[:8] for message in found["seen"]] == ["Loading ", "Ready: d"]  # all that is read out
     assert found["violations"] == []
     assert found["duration"] == "0s"  # reduced motion
     wanted = {"model", "device", "load", "forget", "language", "record", "files", "text", "copy quiet"}

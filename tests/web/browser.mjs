@@ -102,6 +102,7 @@ function shown(page) {
       text: article.querySelector('.text').textContent,
       lang: article.querySelector('.text').lang,
       facts: article.querySelector('.facts').textContent,
+      buttons: [...article.querySelectorAll('button:not([hidden])')].map((button) => button.textContent),
       remarks: [...article.querySelectorAll('.advice li')].map((item) => item.textContent),
       isDrawn: article
         .querySelector('canvas')
@@ -262,6 +263,24 @@ const SCENARIOS = {
     return {found: await shown(page), isDisabled, status: await read(page, '#status'), ...(await facts(page))};
   },
 
+  // Live speech of 75 s, silent from the 30th to the 60th: where its picture of the last minute has colours.
+  async picture() {
+    const page = await opened();
+    await loaded(page);
+    const drawn = await page.evaluate(async () => {
+      const {View} = await import('./view.js');
+      const view = new View('speech', 'en', () => {});
+      view.started(null);
+      const picture = (columns) => ({columns, rows: 64, pixels: new Uint8ClampedArray(64 * columns).fill(255)});
+      view.add({start: 0, end: 30, text: ''}, picture(300), 1);
+      view.add({start: 30, end: 60, text: ''}, null, 1);
+      view.add({start: 60, end: 75, text: ''}, picture(150), 1);
+      const {data} = view.find('canvas').getContext('2d').getImageData(0, 30, 600, 1);
+      return Array.from({length: 600}, (_, column) => data[4 * column + 3] > 0);
+    });
+    return {drawn, ...(await facts(page))};
+  },
+
   // Files of which one was chosen, and is not there any more when its turn comes.
   async moved() {
     const page = await opened();
@@ -319,7 +338,7 @@ const SCENARIOS = {
       reached.push(await page.evaluate(() => document.activeElement.id || document.activeElement.className));
     }
     const duration = await page.$eval('.text span', (span) => getComputedStyle(span).transitionDuration);
-    return {violations, reached, duration, shots};
+    return {violations, reached, duration, shots, seen: await page.evaluate(() => window.seen)};
   },
 };
 

@@ -25,7 +25,8 @@ let isKept = true; // on this device, for the next visit
 const engine = new Engine({
   progress: ({loaded, total}) => {
     $('loading').value = loaded / total;
-    say(loaded < total ? `${megabytes(loaded)} of ${megabytes(total)} …` : 'Opening the model …');
+    // not in the status, which screen readers would read out at every megabyte
+    $('loaded').textContent = `${megabytes(loaded)} of ${megabytes(total)}`;
   },
   notice: ({message}) => {
     isKept = false; // the worker has nothing else to remark
@@ -181,7 +182,8 @@ async function load() {
   [isReady, isKept] = [false, true];
   busy(true);
   closeAll('another model was loaded before this was recognised.');
-  $('loading').hidden = false;
+  say(`Loading ${model.folder} …`);
+  $('loading').hidden = $('loaded').hidden = false;
   for (const item of $('notices').querySelectorAll('[data-of=model]')) item.remove();
   remember('loading', bytes(model) > SMALL_BYTES ? model.folder : null);
   if (pair.bytes > SMALL_BYTES) navigator.storage?.persist?.(); // some browsers ask, and the download need not wait
@@ -202,7 +204,7 @@ async function load() {
     say(`${model.folder} could not be loaded. ${error.message}`);
   }
   remember('loading', null);
-  $('loading').hidden = true;
+  $('loading').hidden = $('loaded').hidden = true;
   busy(false);
 }
 

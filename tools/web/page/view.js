@@ -90,9 +90,10 @@ export class View {
     else if (end * 10 > canvas.width) {
       const moved = Math.ceil(end * 10 - canvas.width) - (this.moved ?? 0);
       this.moved = (this.moved ?? 0) + moved;
+      context.globalCompositeOperation = 'copy'; // of silence nothing is drawn, and nothing must stay under it
       context.drawImage(canvas, -moved, 0);
+      context.globalCompositeOperation = 'source-over';
       left -= this.moved;
-      context.clearRect(left, 0, canvas.width, canvas.height);
     }
     if (!picture) return;
     const {columns, rows, pixels} = picture;
