@@ -218,6 +218,20 @@ def test_offline_after_the_first_visit(
     assert found["isolated"]
 
 
+def test_a_new_version(copied: Path, served: Callable[..., str]) -> None:
+    """It takes over when the page is opened the next time: the modules of two versions are never mixed."""
+
+    def update() -> None:
+        for name in ("page.js", "worker.js"):
+            (copied / name).write_text((copied / name).read_text() + "//v2")
+        script = copied / "service-worker.js"
+        script.write_text(script.read_text().replace("const VERSION = '", "const VERSION = 'second"))
+
+    found = visit("update", served(copied), at_pause=update)
+    assert "//v2" not in found["during"]
+    assert found["after"] == ["//v2", "//v2"]
+
+
 @pytest.mark.parametrize("rate", [44_100, 48_000])
 def test_microphone(page: Path, served: Callable[..., str], rate: int, tmp_path: Path) -> None:
     """The sample at the device's rate, with a pause after it, at which the phrase appears; then silence."""

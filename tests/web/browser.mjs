@@ -177,11 +177,38 @@ const SCENARIOS = {
   async offline() {
     const page = await opened();
     await loaded(page);
-    console.log('waiting');
-    await new Promise((resolve) => process.stdin.once('data', resolve));
+    await pause();
     await page.reload();
     const ready = await loaded(page);
     return {ready, found: await recognised(page, given.files), ...(await facts(page))};
+  },
+
+  // A visit in which the test changes page.js and worker.js, and one after it: the ends of both files.
+  async update() {
+    const page = await opened();
+    await loaded(page);
+    await pause();
+    await page.reload();
+    await loaded(page);
+    await until(() => page.evaluate(async () => (await caches.keys()).length === 2), 'the new version', page);
+    await until(
+      () => page.evaluate(async () => !(await navigator.serviceWorker.getRegistration()).installing),
+      'its installation',
+      page,
+    );
+    await new Promise((resolve) => setTimeout(resolve, 3000)); // in which it could take over
+    const ends = (of) =>
+      of.evaluate(async () => {
+        const texts = ['page.js', 'worker.js'].map(async (name) => (await (await fetch(name)).text()).slice(-4));
+        return Promise.all(texts);
+      });
+    const during = await ends(page);
+    await browser.newPage();
+    await page.close();
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    const next = await opened();
+    await loaded(next);
+    return {during, after: await ends(next), ...(await facts(next))};
   },
 
   // What is kept after a visit, what the next one finds, and what the button leaves.
@@ -341,6 +368,12 @@ const SCENARIOS = {
     return {violations, reached, duration, shots, seen: await page.evaluate(() => window.seen)};
   },
 };
+
+// Until the test has done something.
+async function pause() {
+  console.log('waiting');
+  await new Promise((resolve) => process.stdin.once('data', resolve));
+}
 
 async function shot(page) {
   if (!given.screenshot) return null;

@@ -8,10 +8,8 @@ const SCOPE = self.registration.scope; // other pages of the host have caches, t
 const MODELS = new URL('models/', SCOPE).href;
 const CACHE = `${SCOPE} ${VERSION}`;
 
-self.addEventListener('install', (event) => {
-  self.skipWaiting();
-  event.waitUntil(keepAll());
-});
+// A later version waits until the page is closed: it must not mix its modules with those that are running.
+self.addEventListener('install', (event) => event.waitUntil(keepAll()));
 
 self.addEventListener('activate', (event) => event.waitUntil(takeOver()));
 
