@@ -345,6 +345,24 @@ def test_what_is_kept_and_deleted(page: Path, served: Callable[..., str]) -> Non
     assert found["left"] == []
 
 
+def test_a_kept_file_that_is_gone(page: Path, served: Callable[..., str]) -> None:
+    assert visit("keeping", served(page), evicted="encoder.int8.onnx.data")["ready"].startswith("Ready")
+
+
+def test_nothing_leaves_the_machine(page: Path, served: Callable[..., str]) -> None:
+    """The browser sees to it: to another host the page could send nothing."""
+    asked: list[str] = []
+
+    class Listing(Plain):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+
+    elsewhere = served(page, Listing)
+    found = visit("elsewhere", served(page), elsewhere=elsewhere, allowed="Content Security Policy")
+    assert "Failed to fetch" in found["answer"]
+    assert asked == []
+
+
 def test_a_download_that_was_cut_short_goes_on(page: Path, served: Callable[..., str]) -> None:
     """The connection ends in the middle of the weights, once; and once the server is another, which knows no ranges."""
     ranges: list[str | None] = []

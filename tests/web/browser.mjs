@@ -128,6 +128,18 @@ function kept(page) {
   });
 }
 
+function evict(page, file) {
+  return page.evaluate(async (file) => {
+    const walk = async (folder) => {
+      for await (const [name, handle] of folder.entries()) {
+        if (handle.kind === 'directory') await walk(handle);
+        else if (name === file) await folder.removeEntry(name);
+      }
+    };
+    await walk(await navigator.storage.getDirectory());
+  }, file);
+}
+
 const facts = async (page) => ({
   notices: await notices(page),
   advice: await read(page, '#advice'),
@@ -216,6 +228,7 @@ const SCENARIOS = {
     const page = await opened();
     await loaded(page);
     const after = await kept(page);
+    if (given.evicted) await evict(page, given.evicted);
     await page.reload();
     const ready = await loaded(page);
     await page.click('#forget');
@@ -245,6 +258,14 @@ const SCENARIOS = {
       said[model] = await read(page, '#advice');
     }
     return {ready, said, ...(await facts(page))};
+  },
+
+  // What comes of a request to another host.
+  async elsewhere() {
+    const page = await opened();
+    await loaded(page);
+    const fetched = (url) => fetch(url, {mode: 'no-cors'}).then(() => 'answered', String);
+    return {answer: await page.evaluate(fetched, given.elsewhere), ...(await facts(page))};
   },
 
   // Two models, one after the other.
