@@ -193,6 +193,19 @@ def test_a_model_of_ones_own(served: Callable[..., str], tmp_path: Path) -> None
     assert "decoder.int8.onnx.data" in found["kept"]
 
 
+def test_a_model_for_webgpu_alone(served: Callable[..., str], tmp_path: Path) -> None:
+    """Exported for the web; and where there is no WebGPU, it is not loaded, and the page says why."""
+    model, out = tmp_path / "for-webgpu", tmp_path / "out"
+    export(CHECKPOINT, model, "fp32", target="web", shard_mb=1)
+    assert main([str(out), str(model)]) == 0
+    found = visit("texts", served(out), files=[(SAMPLE, "en")] * 2, device="webgpu", flags=SWIFTSHADER)
+    assert texts(found) == [TEXT] * 2
+    assert found["ready"] == "Ready: for-webgpu, fp32, on WebGPU (google swiftshader)."
+    found = visit("choice", served(out))
+    assert found["ready"] == "Choose a model, and load it."
+    assert found["said"]["for-webgpu"].startswith("for-webgpu runs on WebGPU alone")
+
+
 def test_a_server_without_headers(page: Path, served: Callable[..., str]) -> None:
     """As of static hosts, in a folder of theirs: threads all the same."""
     found = visit("texts", f"{served(page.parent, Plain)}{page.name}/", files=[(SAMPLE, "en")])

@@ -88,7 +88,7 @@ async function start() {
   if (isTold) {
     notice(`The page ended while it loaded ${brokenOff}: this device may not have the memory. A smaller one may do.`);
   }
-  if (wanted.folder === last || bytes(wanted) <= SMALL_BYTES) await load();
+  if (!$('load').disabled && (wanted.folder === last || bytes(wanted) <= SMALL_BYTES)) await load();
   else say('Choose a model, and load it.');
 }
 
