@@ -20,7 +20,7 @@ REQUEST_S = 20.0  # from a connection, or an answer, to the end of the next requ
 _BODY_S = 30.0  # without a byte of a body that is to come
 _UNREAD_S = 60.0  # of answers that nobody reads
 _OPEN = ("/", "/health")  # without a key: the page asks for it, and watchdogs have none
-# As browsers, which cannot set headers, send a key to a WebSocket; in it, % stands for what no protocol may be called
+# Browsers set no headers for a WebSocket, so the key comes as a protocol's name, percent-encoded where that must be
 KEY_PROTOCOL = "openai-insecure-api-key."
 T = TypeVar("T")
 
