@@ -1,6 +1,7 @@
 """What is skipped as silent: nothing that espeak says, all noise that is steady; loudness by formula."""
 
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -204,3 +205,17 @@ def test_short_recordings_of_noise_are_not_skipped():
     assert holds(np.zeros(0)) == [False]
     assert holds(sine(0.0999, 1000)) == [False]
     assert holds(sine(0.1, 1000)) == [True]
+
+
+def test_a_long_piece_takes_little_memory() -> None:
+    """35 s: its windows all at once would take 18 MB as float64 and as complex128, and each of a
+    service's files that are read at once so much."""
+    samples = np.zeros(35 * 16000, np.float32)
+    loudness = Loudness()
+    tracemalloc.start()
+    try:
+        loudness.push(samples)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8_000_000

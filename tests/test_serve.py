@@ -1,5 +1,6 @@
 """OpenAI's interface, as raw requests: what is asked for in any form, and what must be refused."""
 
+import asyncio
 import ctypes
 import ctypes.util
 import io
@@ -11,11 +12,12 @@ import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from serving import SAID, SAMPLE, SAMPLE_S, Server, converted, repeated, samples
 
 from cohere_lite import Pauses, Transcriber
 from cohere_lite.extras.formats import render
+from cohere_lite.serve import transcriptions
 
 pytestmark = pytest.mark.folder
 ROUTE = "/v1/audio/transcriptions"
@@ -60,6 +63,16 @@ def test_help_needs_nothing_but_the_standard_library() -> None:
     assert "--max-queue" in done.stdout
 
 
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn", "websockets", "python_multipart"])
+def test_what_is_missing_is_told_before_it_serves(missing: str) -> None:
+    code = f"import sys; sys.modules['{missing}'] = None; sys.argv[1:] = ['--port', '0', '--model', 'nowhere']; "
+    code += "import runpy; runpy.run_module('cohere_lite.serve', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install 'cohere-lite[serve]'" in done.stderr
+    assert missing in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -68,6 +81,7 @@ def test_help_needs_nothing_but_the_standard_library() -> None:
         (["--zeroconf", "home"], "--wyoming"),
         (["--port", "99999"], "0 to 65535"),
         (["--host", "nowhere.invalid"], "--host nowhere.invalid"),
+        (["--api-key", ""], "leave the option out"),
         (["--max-queue", "0"], "'0' is not a whole number from 1"),
     ],
 )
@@ -156,6 +170,12 @@ def test_unknown_fields_and_models_are_taken(server: Server) -> None:
     fields = {"temperature": "0.0", "prompt": "a", "model": "gpt-9", "chunking_strategy[type]": "server_vad"}
     response = post(server, **fields, **{"known_speaker_names[]": "x", "whatever": "[" * 100_000})
     assert response.json()["text"] == SAID
+
+
+def test_a_long_field_takes_no_other_along(server: Server) -> None:
+    """OpenAI's known_speaker_references are recordings as base64, and come before the fields that matter here."""
+    fields = {"known_speaker_references[]": "data:audio/wav;base64," + "A" * 3_000_000, "response_format": "text"}
+    assert post(server, **fields).text == SAID + "\n"
 
 
 @pytest.mark.parametrize("language", ["en", "en-US", "EN", "english"])
@@ -451,12 +471,15 @@ def test_health(server: Server) -> None:
 
 
 def test_metrics(server: Server) -> None:
-    before = server.metric("audio_seconds_total"), server.metric("request_seconds_count")
+    post(server)
+    count = r'request_seconds_count\{route="/v1/audio/transcriptions"\}'
+    before = server.metric("audio_seconds_total"), server.metric(count)
     post(server)
     post(server, b"")
     assert server.metric("audio_seconds_total") == pytest.approx(before[0] + SAMPLE_S, abs=0.002)
-    assert server.metric("request_seconds_count") == before[1] + 2
-    assert server.metric('requests_total{route="/v1/audio/transcriptions",status="400"}'.replace("{", r"\{")) >= 1
+    assert server.metric(count) == before[1] + 2
+    assert server.metric(r'request_seconds_bucket\{route="/v1/audio/transcriptions",le="\+Inf"\}') == before[1] + 2
+    assert server.metric(r'requests_total\{route="/v1/audio/transcriptions",status="400"\}') >= 1
     text = httpx.get(server.url + "/metrics").text
     parser = pytest.importorskip("prometheus_client.parser")
     families = {family.name: family for family in parser.text_string_to_metric_families(text)}
@@ -575,6 +598,20 @@ def test_short_recordings_pass_long_ones() -> None:
         assert answers[0].text.count(SAID) == 200
 
 
+def test_short_recordings_do_not_wait_for_the_end_of_many_long_ones() -> None:
+    """20 of 12 minutes, more than are read at once: none of them is done by then."""
+    with serving() as server, ThreadPoolExecutor(20) as threads:
+        hour = wav(repeated(200))
+        long = [threads.submit(post, server, hour) for _ in range(20)]
+        until(lambda: server.metric("recordings") == 20 and server.metric("pieces_waiting") >= 10)
+        assert post(server).json()["text"] == SAID
+        assert not any(answer.done() for answer in long)
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: server.lines[-1]["event"] == "stopping")
+        server.process.send_signal(signal.SIGINT)  # they are given up
+        assert server.wait() == 0
+
+
 def test_sigterm_answers_what_is_being_recognised(tmp_path: Path) -> None:
     folder = tmp_path / "temporary"
     folder.mkdir()
@@ -594,6 +631,16 @@ def test_sigterm_answers_what_is_being_recognised(tmp_path: Path) -> None:
         assert [line["event"] for line in server.lines][-1] == "stopped"
 
 
+def test_sigterm_does_not_wait_for_uploads() -> None:
+    """Of a client that has sent half of one, and nothing more."""
+    with serving() as server, begin_upload(server) as client:
+        until(lambda: server.metric("recordings") == 1)
+        server.process.send_signal(signal.SIGTERM)
+        client.settimeout(60)
+        assert client.recv(4096).startswith(b"HTTP/1.1 503 ")
+        assert server.wait() == 0
+
+
 def test_ctrl_c_while_it_stops_ends_at_once() -> None:
     """Half an hour of speech is given up, and its client is told so."""
     with serving() as server, ThreadPoolExecutor(1) as threads:
@@ -607,7 +654,7 @@ def test_ctrl_c_while_it_stops_ends_at_once() -> None:
 
 
 def test_sigterm_refuses_what_has_not_begun() -> None:
-    """40 files, of which 16 are read at once: those are answered whole, the others are told to come again."""
+    """40 files, of which some are read at once: those are answered whole, the others are told to come again."""
     with serving() as server, ThreadPoolExecutor(40) as threads:
         sound = wav(repeated(17))
         answers = [threads.submit(post, server, sound, response_format="srt") for _ in range(40)]
@@ -623,6 +670,44 @@ def test_the_page_renders_what_it_was_told(server: Server) -> None:
     asked = {"format": "srt", "language": "en", "segments": segments}
     response = httpx.post(server.url + "/render", json=asked)
     assert response.text == ("1\n00:00:00,000 --> 00:00:02,500\na - -> b\n\n2\n00:00:03,000 --> 00:00:04,000\nc\n\n")
-    for wrong in (b"[]", b"{}", b'{"format": "srt", "segments": [1]}', b"\xff", b"[" * 100_000):
+    half = b'{"format": "srt", "segments": [{"start": 0, "end": 1, "text": "\\ud800"}]}'  # of a character
+    for wrong in (b"[]", b"{}", b'{"format": "srt", "segments": [1]}', b"\xff", b"[" * 100_000, half):
         response = httpx.post(server.url + "/render", content=wrong)
         assert (response.status_code, bool(error(response))) == (400, True)
+
+
+def test_others_do_not_wait_for_what_is_rendered(server: Server) -> None:
+    """300 segments in which there is much to wrap take a second or more."""
+    segments = [{"start": i, "end": i + 1, "text": 50 * "a b "} for i in range(300)]
+    n_answers = 0
+    with ThreadPoolExecutor(1) as threads:
+        asked = {"format": "srt", "language": "en", "segments": segments}
+        rendering = threads.submit(httpx.post, server.url + "/render", json=asked, timeout=600)
+        while not rendering.done():
+            n_answers += httpx.get(server.url + "/health", timeout=600).status_code == 200
+        assert rendering.result().text.count("-->") >= 300
+    assert n_answers > 3
+
+
+def test_others_do_not_wait_for_an_answer_that_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written only when the event loop has gone on."""
+    has_gone_on, sent = Event(), []
+    monkeypatch.setattr(transcriptions, "answer", lambda *facts: str(has_gone_on.wait(10)))
+
+    class Nothing:
+        warnings = ()
+
+        async def __aiter__(self) -> AsyncIterator[object]:
+            for heard in ():
+                yield heard
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def write() -> None:
+        asyncio.get_running_loop().call_later(0.05, has_gone_on.set)
+        wanted = transcriptions._Wanted({"language": "en"}, "srt", False, False, False)
+        await transcriptions.Transcriptions(None)._answer(Nothing(), wanted, {"type": "http"}, None, send)  # type: ignore[arg-type]
+
+    asyncio.run(write())
+    assert sent[-1]["body"] == b"True"

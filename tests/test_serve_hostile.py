@@ -2,7 +2,10 @@
 
 import asyncio
 import random
+import re
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -247,10 +250,13 @@ def test_a_thousand_wait(tmp_path: Path) -> None:
 
         async def ask() -> bytes:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(request(body).replace(b"Host: x", b"Host: x\r\nConnection: close"))
-            answer = await reader.read()
-            writer.close()
-            return answer
+            try:
+                writer.write(request(body).replace(b"Host: x", b"Host: x\r\nConnection: close"))
+                return await reader.read()
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
 
         async def ask_all() -> list[bytes]:
             nonlocal most_mb
@@ -270,3 +276,33 @@ def test_a_thousand_wait(tmp_path: Path) -> None:
             until(lambda: server.metric("recordings") == 1000)
             assert post(server).status_code == 429
         until(lambda: server.metric("recordings") == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("ab"), reason="no ApacheBench")
+def test_a_hundred_thousand_small_requests(tmp_path: Path) -> None:
+    """By 64 clients at once, each a file of one byte: all are answered, and nothing of them is kept."""
+    body = tmp_path / "body"
+    body.write_bytes(FILE + b"x\r\n--b--\r\n")
+    command = ["ab", "-q", "-k", "-l", "-c", "64", "-p", body, "-T", "multipart/form-data; boundary=b"]
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    with serving("--max-queue", "100", TMPDIR=str(folder)) as server:
+
+        def ask(n: int) -> str:
+            return subprocess.run(
+                [*command, "-n", str(n), server.url + ROUTE], capture_output=True, text=True, check=True
+            ).stdout
+
+        ask(2000)
+        until(lambda: server.metric("recordings") == 0)
+        before, memory_mb = server.held(), server.memory_mb()
+        told = ask(100_000)
+        assert re.search(r"Complete requests: +100000\n", told)
+        assert re.search(r"Failed requests: +0\n", told)
+        until(lambda: server.metric("recordings") == 0 and server.held()[0] <= before[0])
+        assert server.held()[1] <= before[1]
+        assert server.memory_mb() - memory_mb < 30
+        assert [*folder.iterdir()] == []
+        refused = server.metric(r'requests_total\{route="/v1/audio/transcriptions",status="400"\}')
+        assert refused == 102_000

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Inval
 
 from cohere_lite.codings import PCM, find_coding
 from cohere_lite.serve.live import in_parts
+from cohere_lite.serve.sockets import Socket
 
 pytestmark = pytest.mark.folder
 
@@ -78,7 +80,13 @@ def test_another_rate(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("query", "said"),
-    [("?rate=1", "8000 to 192000"), ("?rate=x", "8000 to 192000"), ("?language=xx", "this model knows")],
+    [
+        ("?rate=1", "8000 to 192000"),
+        ("?rate=x", "8000 to 192000"),
+        (f"?rate={5000 * '9'}", "8000 to 192000"),
+        ("?language=xx", "this model knows"),
+    ],
+    ids=lambda value: value[:20],
 )
 def test_options_that_make_no_sense(server: Server, query: str, said: str) -> None:
     (line,) = asyncio.run(speak(server, samples(), 100_000, query))
@@ -136,6 +144,7 @@ def test_pages_of_others_are_kept_out(server: Server) -> None:
 
     assert asyncio.run(refused("https://example.org")) == 403
     assert asyncio.run(refused("null")) == 403
+    assert asyncio.run(refused("http://[")) == 403
 
     async def own() -> None:
         async with at(server, "/live", origin=f"http://127.0.0.1:{server.port}"):
@@ -257,13 +266,14 @@ def test_realtime_mistakes_are_told_and_the_session_goes_on(server: Server) -> N
         "{}",
         "[" * 100_000,
         b"\xff\x00",
-        json.dumps({"type": "response.create", "event_id": "mine"}),
+        json.dumps({"type": "response.create", "event_id": "\ud800"}),
         json.dumps({"type": "input_audio_buffer.append", "audio": "?"}),
         json.dumps({"type": "input_audio_buffer.append", "audio": None}),
         json.dumps({"type": "input_audio_buffer.commit"}),
         json.dumps({"type": "session.update", "session": {"type": "realtime"}}),
         update(format={"type": "audio/mp3"}),
         update(format={"type": "audio/pcm", "rate": 1}),
+        update(format={"type": "audio/pcm", "rate": 5000 * "9"}),
         update(transcription={"language": "xx"}),
         update(transcription={"languages": ["xx"]}),
         update(turn_detection={"silence_duration_ms": "x"}),
@@ -274,7 +284,7 @@ def test_realtime_mistakes_are_told_and_the_session_goes_on(server: Server) -> N
         errors = []
         for message in wrong:
             await client.connection.send(message)  # type: ignore[arg-type]
-            errors.append(json.loads(await client.connection.recv()))
+            errors.append(json.loads(await asyncio.wait_for(client.connection.recv(), 60)))
         await client.append(np.repeat(samples(), 3)[::2].astype("<i2").tobytes())
         await client.send("input_audio_buffer.commit")
         return errors, await client.until("completed")
@@ -282,7 +292,7 @@ def test_realtime_mistakes_are_told_and_the_session_goes_on(server: Server) -> N
     errors, completed = realtime(server, talk)
     assert [event["type"] for event in errors] == len(wrong) * ["error"]
     assert all(event["error"]["message"] for event in errors)
-    assert [event["error"]["event_id"] for event in errors] == 5 * [None] + ["mine"] + (len(wrong) - 6) * [None]
+    assert [event["error"]["event_id"] for event in errors] == 5 * [None] + ["\ud800"] + (len(wrong) - 6) * [None]
     assert completed["transcript"] == SAID
 
 
@@ -352,6 +362,60 @@ def test_realtime_sessions_are_many(server: Server) -> None:
         return await asyncio.gather(*(one() for _ in range(16)))
 
     assert asyncio.run(all_of_them()) == 16 * [[SAID, SAID]]
+
+
+def test_realtime_commits_do_not_pile_up(server: Server) -> None:
+    """60 items of 10 s, sent as fast as they are read: of 120 s at most is there a piece that waits."""
+    item = np.repeat(repeated(3), 3)[::2].astype("<i2").tobytes()
+
+    async def talk(client: Realtime) -> float:
+        async def commit_all() -> None:
+            await client.send("session.update", session={"audio": {"input": {"turn_detection": None}}})
+            for _ in range(60):
+                await client.append(item)
+                await client.send("input_audio_buffer.commit")
+
+        batches, most = server.metric("batches"), 0.0
+        committing = asyncio.ensure_future(commit_all())
+        while server.metric("batches") < batches + 6:
+            most = max(most, server.metric("pieces_waiting"))
+            await asyncio.sleep(0.02)
+        committing.cancel()
+        return most
+
+    assert 5 < realtime(server, talk) <= 14
+    until(lambda: server.metric("recordings") == 0)
+
+
+def test_who_does_not_read_is_not_read_from() -> None:
+    """Else the answers to what is sent on and on would fill the memory."""
+
+    class Unread:
+        n_received = 0
+
+        def __init__(self) -> None:
+            self.is_read = asyncio.Event()
+
+        async def send_text(self, text: str) -> None:
+            await self.is_read.wait()
+
+        async def receive(self) -> dict:
+            self.n_received += 1
+            return {"type": "websocket.receive", "text": "x"}
+
+    async def talk() -> None:
+        websocket = Unread()
+        service = SimpleNamespace(timeout_s=60, unless_stopping=lambda receiving: receiving)
+        connection = Socket(websocket, service)  # type: ignore[arg-type]
+        connection.send("answer")
+        receiving = asyncio.ensure_future(connection.receive())
+        await asyncio.sleep(0.1)
+        assert websocket.n_received == 0
+        websocket.is_read.set()
+        assert await receiving == "x"
+        connection.cancel()
+
+    asyncio.run(talk())
 
 
 def test_a_message_that_is_too_large_ends_its_session_alone(server: Server) -> None:

@@ -162,9 +162,10 @@ def test_no_microphone_without_https(browser: "api.Browser", server: Server) -> 
     context.close()
 
 
-def test_a_key_is_asked_for(browser: "api.Browser") -> None:
+@pytest.mark.parametrize("key", ["sesame", "o/pen+(1) 100%41=="])
+def test_a_key_is_asked_for(browser: "api.Browser", key: str) -> None:
     """Once: then it goes with files, with speech and with downloads."""
-    with serving("--api-key", "sesame") as server:
+    with serving("--api-key", key) as server:
         context = browser.new_context()
         page = context.new_page()
         page.goto(server.url)
@@ -172,7 +173,7 @@ def test_a_key_is_asked_for(browser: "api.Browser") -> None:
         page.fill("#key input", "wrong")
         page.click("#key button")
         wait(page, "document.querySelector('#status').textContent.includes('not the service')")
-        page.fill("#key input", "sesame")
+        page.fill("#key input", key)
         page.click("#key button")
         page.wait_for_selector("#result p")
         assert texts(page) == [SAID]

@@ -162,6 +162,7 @@ def test_what_is_cancelled_leaves_the_queue() -> None:
             put(a, name, 5)
         put(b, "b", 5)
         scheduler.cancel(a)
+        put(a, "a4", 5)  # its reader was just about to
         assert scheduler.n_waiting == 1
         for _ in range(2):
             model.steps.put(None)

@@ -40,6 +40,7 @@ SCREENSHOTS = os.environ.get("COHERE_LITE_WEB_SCREENSHOTS")  # a folder for them
 SWIFTSHADER = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-unsafe-swiftshader"]
 SAMPLE = DEMO_FOLDER / "sample.wav"
 TEXT = "Turn on the light in the living room."
+IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko)"
 
 # folder: tools/ is no part of the package as one file
 pytestmark = [
@@ -192,6 +193,19 @@ def test_a_model_of_ones_own(served: Callable[..., str], tmp_path: Path) -> None
     assert "decoder.int8.onnx.data" in found["kept"]
 
 
+def test_a_model_for_webgpu_alone(served: Callable[..., str], tmp_path: Path) -> None:
+    """Exported for the web; and where there is no WebGPU, it is not loaded, and the page says why."""
+    model, out = tmp_path / "for-webgpu", tmp_path / "out"
+    export(CHECKPOINT, model, "fp32", target="web", shard_mb=1)
+    assert main([str(out), str(model)]) == 0
+    found = visit("texts", served(out), files=[(SAMPLE, "en")] * 2, device="webgpu", flags=SWIFTSHADER)
+    assert texts(found) == [TEXT] * 2
+    assert found["ready"] == "Ready: for-webgpu, fp32, on WebGPU (google swiftshader)."
+    found = visit("choice", served(out))
+    assert found["ready"] == "Choose a model, and load it."
+    assert found["said"]["for-webgpu"].startswith("for-webgpu runs on WebGPU alone")
+
+
 def test_a_server_without_headers(page: Path, served: Callable[..., str]) -> None:
     """As of static hosts, in a folder of theirs: threads all the same."""
     found = visit("texts", f"{served(page.parent, Plain)}{page.name}/", files=[(SAMPLE, "en")])
@@ -201,18 +215,34 @@ def test_a_server_without_headers(page: Path, served: Callable[..., str]) -> Non
 
 
 def test_offline_after_the_first_visit(
-    page: Path, served: Callable[..., str], servers: list[ThreadingHTTPServer]
+    page: Path, served: Callable[..., str], servers: list[ThreadingHTTPServer], tmp_path: Path
 ) -> None:
-    """The server has gone."""
+    """The server has gone. (It has the page in a folder called as that of its models is.)"""
+    shutil.copytree(page, tmp_path / "models" / "page")
 
     def go() -> None:
         server = servers.pop()
         server.shutdown()
         server.server_close()
 
-    found = visit("offline", served(page, Plain), files=[SAMPLE], at_pause=go, allowed="ERR_CONNECTION_REFUSED")
+    url = f"{served(tmp_path, Plain)}models/page/"
+    found = visit("offline", url, files=[SAMPLE], at_pause=go, allowed="ERR_CONNECTION_REFUSED")
     assert texts(found) == [TEXT]
     assert found["isolated"]
+
+
+def test_a_new_version(copied: Path, served: Callable[..., str]) -> None:
+    """It takes over when the page is opened the next time: the modules of two versions are never mixed."""
+
+    def update() -> None:
+        for name in ("page.js", "worker.js"):
+            (copied / name).write_text((copied / name).read_text() + "//v2")
+        script = copied / "service-worker.js"
+        script.write_text(script.read_text().replace("const VERSION = '", "const VERSION = 'second"))
+
+    found = visit("update", served(copied), at_pause=update)
+    assert "//v2" not in found["during"]
+    assert found["after"] == ["//v2", "//v2"]
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000])
@@ -248,9 +278,42 @@ def test_other_files_by_the_browsers_decoder(page: Path, served: Callable[..., s
     files.append(tmp_path / "stereo.flac")
     convert = ["ffmpeg", "-v", "error", "-i", str(SAMPLE), "-ar", "48000", "-ac", "2", str(files[-1])]
     subprocess.run(convert, check=True)
-    found = visit("together", served(page), files=files)
-    assert texts(found) == [TEXT] * 4
+    files.append(tmp_path / "mp3.wav")  # a WAV file by its container
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(SAMPLE), "-c:a", "libmp3lame", str(files[-1])], check=True)
+    done_before = """
+        const decode = OfflineAudioContext.prototype.decodeAudioData;
+        window.seen = [];
+        OfflineAudioContext.prototype.decodeAudioData = function (bytes) {
+          window.seen.push(document.querySelectorAll('[data-state=done]').length);
+          return decode.call(this, bytes);
+        };
+    """
+    found = visit("together", served(page), files=files, before=done_before)
+    assert texts(found) == [TEXT] * 5
     assert [recording["name"] for recording in found["found"]] == [path.name for path in files]
+    assert found["seen"] == [0, 1, 2, 3, 4]  # one after the other: each is in memory as a whole
+
+
+@pytest.mark.parametrize(("flags", "minutes"), [([], 60), ([f"--user-agent={IPHONE}"], 15)])
+def test_a_file_that_is_too_long_for_the_browsers_decoder(
+    page: Path, served: Callable[..., str], flags: list[str], minutes: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "silence.mp3"
+    silence = ["-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono", "-t", str(60 * minutes + 90), "-b:a", "8k"]
+    subprocess.run(["ffmpeg", "-v", "error", *silence, str(path)], check=True)
+    (recording,) = visit("together", served(page), files=[path], flags=flags)["found"]
+    assert recording["state"] == "failed"
+    assert f"cut it into parts of {minutes} minutes" in recording["remarks"][0]
+
+
+def test_a_file_that_was_cut_short(page: Path, served: Callable[..., str], tmp_path: Path) -> None:
+    """It is 9.92 s, four times the sample, of which half are there."""
+    path = tmp_path / "sample.flac"
+    subprocess.run(["ffmpeg", "-v", "error", "-stream_loop", "3", "-i", str(SAMPLE), str(path)], check=True)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (recording,) = visit("together", served(page), files=[path])["found"]
+    assert recording["state"] == "done"
+    assert re.search("it lasts 0:10, and the browser's decoder found 0:0[45]: it may have", recording["remarks"][-1])
 
 
 @needs_espeak
@@ -259,7 +322,7 @@ def test_long_audio_is_cut_as_in_python(served: Callable[..., str], tmp_path: Pa
     saved. (Of longer pieces the demonstration model, which knows one sentence at a time, says what chance decides.)"""
     from tools.demo.heldout import heldout
 
-    model, out = tmp_path / "ten seconds", tmp_path / "out"
+    model, out = tmp_path / "10 s, 100 % #1", tmp_path / "out"
     export(CHECKPOINT, model, max_audio_s=10)
     assert main([str(out), str(model)]) == 0
     whole = np.concatenate([np.pad(samples, (0, 126_400 - len(samples))) for samples, _, _ in heldout("en", 8)])
@@ -293,6 +356,24 @@ def test_what_is_kept_and_deleted(page: Path, served: Callable[..., str]) -> Non
     assert found["ready"].startswith("Ready")
     assert found["deleted"].startswith("Kept models were deleted: 5")
     assert found["left"] == []
+
+
+def test_a_kept_file_that_is_gone(page: Path, served: Callable[..., str]) -> None:
+    assert visit("keeping", served(page), evicted="encoder.int8.onnx.data")["ready"].startswith("Ready")
+
+
+def test_nothing_leaves_the_machine(page: Path, served: Callable[..., str]) -> None:
+    """The browser sees to it: to another host the page could send nothing."""
+    asked: list[str] = []
+
+    class Listing(Plain):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+
+    elsewhere = served(page, Listing)
+    found = visit("elsewhere", served(page), elsewhere=elsewhere, allowed="Content Security Policy")
+    assert "Failed to fetch" in found["answer"]
+    assert asked == []
 
 
 def test_a_download_that_was_cut_short_goes_on(page: Path, served: Callable[..., str]) -> None:
@@ -371,6 +452,15 @@ def test_no_list_of_models(copied: Path, served: Callable[..., str]) -> None:
     assert found["ready"].startswith("The list of models cannot be read")
 
 
+def test_a_page_that_is_incomplete(copied: Path, served: Callable[..., str]) -> None:
+    """Its service worker, which keeps all files, has failed; the page goes on without it."""
+    (copied / "icon.svg").unlink()
+    found = visit("texts", served(copied), files=[(SAMPLE, "en")], allowed="Failed to load resource")
+    assert texts(found) == [TEXT]
+    assert "works only as long as its server is there" in found["notices"][0]
+    assert "a file of it is missing" in found["notices"][0]
+
+
 def test_a_model_too_large_for_the_memory(copied: Path, served: Callable[..., str]) -> None:
     """Nothing is kept at an address of http, so the file would be held in memory: 10 TB."""
     listed = json.loads((copied / "models.json").read_text())
@@ -394,6 +484,7 @@ def test_an_address_of_http(page: Path, served: Callable[..., str]) -> None:
     url = served(page, host="0.0.0.0").replace("localhost", own_address())
     found = visit("texts", url, files=[(SAMPLE, "en")], allowed=UNTRUSTED)
     assert texts(found) == [TEXT]
+    assert "Copy" not in found["found"][0]["buttons"]  # browsers give no clipboard, either
     assert found["ready"].endswith("in WebAssembly, 1 thread.")
     assert not found["isolated"]
     assert len([notice for notice in found["notices"] if "http://" in notice]) == 3
@@ -414,9 +505,6 @@ def test_threads_that_fail(copied: Path, served: Callable[..., str]) -> None:
     assert texts(found) == [TEXT]
     assert found["ready"].endswith("1 thread.")
     assert found["notices"] == ["Several threads failed here: one does the work."]
-
-
-IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko)"
 
 
 def test_a_large_model_on_a_telephone(copied: Path, served: Callable[..., str]) -> None:
@@ -445,6 +533,50 @@ def test_a_file_while_the_microphone_listens(page: Path, served: Callable[..., s
     assert (file["state"], file["text"]) == ("done", TEXT)
     assert microphone["state"] == "working"
     assert found["after"][1]["state"] in ("done", "failed")  # loading a model ends it, and says so
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("block: ({id, samples}) => ", "block: ({id, samples}) => nothing.there() ?? ", "The recogniser ended"),
+        ("for (const samples of pieces) {", "for (const samples of pieces) { nothing.there();", "This browser cannot"),
+        # where the last phrase takes long, the recording's own button still says Stop
+        ("stop: ({id}) => ", "stop: () => {}, unused: ({id}) => ", ""),
+    ],
+    ids=["the recogniser ends", "recognising fails", "stopped twice"],
+)
+def test_a_microphone_that_ends(
+    copied: Path, served: Callable[..., str], before: str, after: str, message: str
+) -> None:
+    """It is off then, and says so."""
+    changed = 0
+    for name in ("worker.js", "recording.js"):
+        text = (copied / name).read_text()
+        changed += before in text
+        (copied / name).write_text(text.replace(before, after))
+    assert changed == 1
+    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    remembering = """
+        const devices = navigator.mediaDevices;
+        const open = devices.getUserMedia.bind(devices);
+        devices.getUserMedia = async (wanted) => {
+          const stream = await open(wanted);
+          Object.defineProperty(window, 'seen', {get: () => stream.getAudioTracks()[0].readyState});
+          return stream;
+        };
+    """
+    given = {"flags": fake, "before": remembering, "allowed": "nothing is not defined", "stops": not message}
+    found = visit("ends", served(copied), **given)
+    assert found["seen"] == "ended"
+    (recording,) = found["found"]
+    assert recording["state"] == ("failed" if message else "done")
+    assert message in " ".join(recording["remarks"])
+    assert found["isDisabled"] == (message == "The recogniser ended")
+
+
+def test_a_folder_that_is_dropped(page: Path, served: Callable[..., str], tmp_path: Path) -> None:
+    (recording,) = visit("moved", served(page), folder=tmp_path)["found"]
+    assert "It cannot be read: it is a folder, or has been moved" in recording["remarks"][0]
 
 
 def test_a_recogniser_that_ends(copied: Path, served: Callable[..., str]) -> None:
@@ -480,11 +612,13 @@ def test_a_private_window(page: Path, served: Callable[..., str]) -> None:
     [
         ("text.txt", b"no sound at all, but words", "not a WAV file; no sound that this browser can decode"),
         ("empty.wav", b"", "The file is empty."),
+        ("gsm.wav", test_wav.wav(bytes(65), tag=0x31), "tag 0x0031, 16 bits per sample, 1 channels; no sound"),
+        ("other.wav", test_wav.wav(bytes(65), tag=0x31), "WAV of 16 bits works in all of them"),
         ("zero.wav", test_wav.wav(b""), "holds 0.0 ms of sound; 10 ms is the least"),
         ("nan.wav", test_wav.wav(np.full(9, np.nan, "<f4").tobytes(), tag=3, bits=32), "NaN, infinity or a number"),
         ("rate.wav", test_wav.wav(bytes(99), rate=5), "sampling rate 5 Hz; supported"),
     ],
-    ids=["no sound", "no bytes", "no samples", "no numbers", "no rate"],
+    ids=["no sound", "no bytes", "GSM", "another coding", "no samples", "no numbers", "no rate"],
 )
 def test_a_file_that_cannot_be_recognised(
     page: Path, served: Callable[..., str], name: str, data: bytes, message: str, tmp_path: Path
@@ -498,8 +632,21 @@ def test_a_file_that_cannot_be_recognised(
     assert name in recording["remarks"][0]
 
 
+def test_the_picture_of_live_speech(page: Path, served: Callable[..., str]) -> None:
+    """By hand: 10 columns a second, and the last of 60 s; 15 s of the first 30 are left, then there is silence."""
+    assert visit("picture", served(page))["drawn"] == [True] * 150 + [False] * 300 + [True] * 150
+
+
 def test_accessibility(page: Path, served: Callable[..., str]) -> None:
-    found = visit("accessibility", served(page), files=[SAMPLE])
+    said = """
+        window.seen = [];
+        addEventListener('DOMContentLoaded', () => {
+          const status = document.getElementById('status');
+          new MutationObserver(() => window.seen.push(status.textContent)).observe(status, {childList: true});
+        });
+    """
+    found = visit("accessibility", served(page), files=[SAMPLE], before=said)
+    assert [message[:8] for message in found["seen"]] == ["Loading ", "Ready: d"]  # all that is read out
     assert found["violations"] == []
     assert found["duration"] == "0s"  # reduced motion
     wanted = {"model", "device", "load", "forget", "language", "record", "files", "text", "copy quiet"}
@@ -516,6 +663,29 @@ def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path, capsys: p
     assert (tmp_path / "precious").read_text() == "mine"
 
 
+def test_a_page_stays_until_the_new_one_is_complete(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Built again with a model of its own folder; without npm, and with it."""
+    model = copied / "models" / "mine"
+    (copied / "models" / "demonstration").rename(model)
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", "")
+        assert main([str(copied), str(model)]) == 1
+    assert "could not be installed with npm" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in copied.parent.rglob("*") if path.is_file()} == before
+    assert main([str(copied), str(model)]) == 0
+    assert (model / "tokens.txt").read_bytes() == before[model / "tokens.txt"]
+    assert [path.name for path in copied.parent.iterdir()] == [copied.name]
+
+
+def test_a_model_called_as_the_small_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = shutil.copytree(DEMO_FOLDER, tmp_path / "demonstration")
+    assert main([str(tmp_path / "out"), str(model)]) == 1
+    assert "give the folder another name" in capsys.readouterr().err
+
+
 def test_serving_with_tls(page: Path) -> None:
     import ssl
     import urllib.request
@@ -524,14 +694,17 @@ def test_serving_with_tls(page: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "tools.web", "--serve", str(page), "--tls", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
+            assert process.stderr
             lines = [process.stdout.readline(), process.stdout.readline()]
             assert f"https://{own_address()}:{port}/" in lines[1]
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             request = urllib.request.Request(f"https://localhost:{port}/index.html", headers={"Range": "bytes=10-"})
+            with pytest.raises(urllib.error.URLError, match=r"self.signed certificate"):  # as of a browser at first
+                urllib.request.urlopen(request.full_url)
             # a client that says nothing does not hold up others
             silent = socket.create_connection(("127.0.0.1", port))
             with silent, urllib.request.urlopen(request, context=context) as answer:
@@ -540,3 +713,4 @@ def test_serving_with_tls(page: Path) -> None:
                 assert answer.read() == (page / "index.html").read_bytes()[10:]
         finally:
             process.terminate()
+        assert process.stderr.read() == ""

@@ -17,7 +17,7 @@ from cohere_lite.errors import ModelError
 from cohere_lite.export.__main__ import export, main
 from cohere_lite.export.web import shard
 from cohere_lite.mel import log_mel
-from cohere_lite.model import DEMO_FOLDER
+from cohere_lite.model import DEMO_FOLDER, load_model
 from cohere_lite.tokens import read_tokens
 from tools.web.__main__ import main as build_page
 from tools.web.models import describe_model
@@ -149,8 +149,14 @@ def test_for_webgpu(precision: str, bits: int | None, name: str, tmp_path: Path)
     export(CHECKPOINT, tmp_path, precision, weight_bits=bits, target="web", shard_mb=1)
     model = onnx.load(tmp_path / f"decoder.{name}.onnx", load_external_data=False)
     assert "next_token" in {value.name for value in model.graph.output}
+    assert len([*tmp_path.glob("*.onnx")]) == 2  # no step to be recorded, which the page does not use
     if precision == "fp32":
         assert heard(tmp_path, 16, "fp32") == TEXT
+
+
+def test_opened_in_python(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"decoder.int8.onnx is for browsers \(--target web\), .* export without it"):
+        load_model(folder)
 
 
 @pytest.mark.slow

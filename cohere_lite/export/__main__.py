@@ -14,7 +14,7 @@ Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, 
         comes step.<precision>.onnx, the decoder for one token, which CUDA and WebGPU launch as a whole. For TensorRT
         and CoreML, --operators standard keeps operators that only onnxruntime has out of the encoder
         --target web is for browsers (tools/web), which cohere_lite itself does not read: INT8 for WebAssembly, or
-        fp16 or fp32 for WebGPU; weights in several files, and caches of any length
+        fp16 or fp32 for WebGPU, without a step; weights in several files, and caches of any length
 Needs   pip install 'cohere-lite[export]'; no torch
 
 Weights that are quantised already are carried over, number by number, and only their scales rounded to the float type.
@@ -138,7 +138,8 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with TemporaryDirectory(dir=out) as folder:  # an export that fails half-way must not look like a model
-            plan = _plan(weights, precision, weight_bits, contract)._replace(standard=standard)
+            plan = _plan(weights, precision, weight_bits, contract)
+            plan = plan._replace(standard=standard, has_step=target != "web")
             if target == "web" and plan.decoder.product in ("int8b", "int4b") and plan.encoder.product == "int8":
                 # WebAssembly, a step of the full size: blocks of 8 bits 500 ms, of 4 bits 550 to 1000, by channel 105
                 # to 190
@@ -167,12 +168,14 @@ class _Precision(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """Of both graphs. keep_blocks: see graph.py;  standard: whether the encoder's operators are ONNX's own."""
+    """Of both graphs. keep_blocks: see graph.py;  standard: whether the encoder's operators are ONNX's own;  has_step:
+    whether a graph for devices gets a step beside it, which the web page does not use."""
 
     encoder: _Precision
     decoder: _Precision
     keep_blocks: bool = False
     standard: bool = False
+    has_step: bool = True
 
 
 def _name(precision: str, weight_bits: int | None) -> str:
@@ -225,7 +228,7 @@ def _write_files(
     with Graph(out / f"decoder.{name}.onnx", product, float_type) as decoder:
         write_decoder(decoder, source, contract)
         decoder.save(metadata | {"precision": name})
-    if contract == "fast" and decoder.for_devices:
+    if plan.has_step and contract == "fast" and decoder.for_devices:
         write_step(out / f"decoder.{name}.onnx", max_encoder_frames)
     source.finish()
     moved = {**encoder.moved, **decoder.moved}

@@ -21,6 +21,7 @@ FRAME = 320  # samples, 20 ms
 _BAND = slice(300 * 2 * FRAME // SAMPLE_RATE, 3400 * 2 * FRAME // SAMPLE_RATE + 1)  # FFT bins: 300 to 3400 Hz
 _HANN = np.hanning(2 * FRAME + 1)[: 2 * FRAME]  # periodic
 _SMOOTH = 4  # windows
+_AT_ONCE = 128  # windows: 1.4 MB; those of a piece of 35 s would take 18 MB
 # The quietest moment of the last 10 s is the noise floor: whoever speaks on, takes a breath. Speech without any pause
 # has one 30 dB below its loudest moment; with white noise 5 dB below the speech, 14.
 _FLOOR_FRAMES = 10 * SAMPLE_RATE // FRAME
@@ -74,7 +75,9 @@ class Loudness:
         self._held = samples[count * FRAME :]
         if count == 0:
             return np.zeros((0, 2))
-        powers = np.concatenate([self._powers, _band_power(sliding_window_view(samples, 2 * FRAME)[::FRAME])])
+        windows = sliding_window_view(samples, 2 * FRAME)[::FRAME]
+        parts = [_band_power(windows[i : i + _AT_ONCE]) for i in range(0, count, _AT_ONCE)]
+        powers = np.concatenate([self._powers, *parts])
         self._powers = powers[count:]
         loudness = 10 * np.log10(sliding_window_view(powers, _SMOOTH).mean(axis=1) + 1e-20)
         last = np.concatenate([self._last, loudness])

@@ -35,6 +35,8 @@ def refuse_misfits(contract: Contract, given_by: Mapping[str, str], config: Mapp
         if given[-1:] != taken[-1:] and {type(size) for size in (*given[-1:], *taken[-1:])} == {int}:
             found = f"{encoder.path.name} gives {given_by[name]} {[*given]}"
             raise ModelError(f"{found}, {decoder.path.name} takes {[*taken]}: files of different models")
+    if contract.name == "fast" and isinstance(decoder.inputs["past_key_0"].shape[2], str):
+        raise ModelError(f"{decoder.path} is for browsers (--target web), with caches of any length; export without it")
     cache = decoder.inputs.get("in_n_layer_self_k_cache")
     if cache and len(cache.shape) != 5:
         found = f"{decoder.path} takes caches {[*cache.shape]}"

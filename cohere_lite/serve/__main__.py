@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--zeroconf", metavar="NAME", help="announce the Wyoming service under this name in the local network")
 
     add = parser.add_argument_group("who may use it, and how much").add_argument
-    add("--api-key", type=_named, metavar="KEY", help=f"that clients must send (default: the variable {_KEY_VARIABLE})")
+    add("--api-key", type=_key, metavar="KEY", help=f"that clients must send (default: the variable {_KEY_VARIABLE})")
     add(
         "--cors",
         action="append",
@@ -77,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, metavar="N", help="pieces decoded at once (default: 4)")
     add("--cache", type=_named, metavar="FOLDER", help="for prepared copies of large models, or 'off'")
     return parser
+
+
+def _key(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; leave the option out for a service without a key")
+    return text
 
 
 def _port(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from importlib.resources import files
@@ -25,7 +26,7 @@ from .realtime import realtime
 from .service import Service
 from .transcriptions import Transcriptions, model_facts, not_there
 
-_RENDERED_BYTES = 1 << 24
+_RENDERED_BYTES = 1 << 21  # of JSON: 15 hours of speech
 _ROUTES = (
     "POST /v1/audio/transcriptions",
     "/v1/models",
@@ -115,17 +116,21 @@ async def _render(request: Request) -> Response:
     """Segments as the page has them, {"format", "language", "segments": [{"start", "end", "text"}]} -> subtitles."""
     try:
         body = b"".join([part async for part in counted_body(request.headers, request.receive, _RENDERED_BYTES)])
-        asked = json.loads(body)
-        style = asked["format"]
-        segments = [
-            Segment(float(s["start"]), float(s["end"]), str(s["text"]), (), None, None, False, False, False)
-            for s in asked["segments"]
-        ]
-        text = "".join(render(style, segments, str(asked.get("language"))))
+        return await asyncio.to_thread(_subtitles, body)
     except TooLarge:
         return error_response(413, "too many segments")
     except OptionError as error:
         return error_response(400, str(error))
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return error_response(400, 'expected {"format", "segments": [{"start", "end", "text"}]}')
+
+
+def _subtitles(body: bytes) -> Response:
+    asked = json.loads(body)
+    style = asked["format"]
+    segments = [
+        Segment(float(s["start"]), float(s["end"]), str(s["text"]), (), None, None, False, False, False)
+        for s in asked["segments"]
+    ]
+    text = "".join(render(style, segments, str(asked.get("language"))))
     return Response(text, media_type=FORMATS.get(style, "text/plain; charset=utf-8"))

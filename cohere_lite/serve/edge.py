@@ -6,7 +6,7 @@ import asyncio
 import hmac
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -20,7 +20,8 @@ REQUEST_S = 20.0  # from a connection, or an answer, to the end of the next requ
 _BODY_S = 30.0  # without a byte of a body that is to come
 _UNREAD_S = 60.0  # of answers that nobody reads
 _OPEN = ("/", "/health")  # without a key: the page asks for it, and watchdogs have none
-KEY_PROTOCOL = "openai-insecure-api-key."  # as browsers, which cannot set headers, send a key to a WebSocket
+# Browsers set no headers for a WebSocket, so the key comes as a protocol's name, percent-encoded where that must be
+KEY_PROTOCOL = "openai-insecure-api-key."
 T = TypeVar("T")
 
 
@@ -130,15 +131,18 @@ class Guard:
 
     def _is_known(self, headers: Headers) -> bool:
         origin = headers.get("origin")
-        is_own = origin is None or urlsplit(origin).netloc == headers.get("host")
+        is_own = origin is None or origin.partition("://")[2] == headers.get("host")
         return is_own or "*" in self._origins or origin in self._origins
 
     def _has_key(self, headers: Headers, scope: Scope) -> bool:
         if self._key is None:
             return True
-        given = [headers.get("authorization", "").removeprefix("Bearer ")]
-        given += [p.removeprefix(KEY_PROTOCOL) for p in scope.get("subprotocols", []) if p.startswith(KEY_PROTOCOL)]
-        return any([hmac.compare_digest(key.encode("latin-1", "replace"), self._key.encode()) for key in given])
+        given = [headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1", "replace")]
+        for protocol in scope.get("subprotocols", []):
+            if protocol.startswith(KEY_PROTOCOL):
+                key = protocol.removeprefix(KEY_PROTOCOL)
+                given += [key.encode("latin-1", "replace"), unquote_to_bytes(key)]
+        return any([hmac.compare_digest(key, self._key.encode()) for key in given])
 
 
 def error_response(

@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple, cast
 
+import python_multipart  # noqa: F401  # which Starlette would miss at the first upload only
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from ..errors import OptionError
 
-_FIELD_BYTES = 1 << 20  # of all fields but the file; what is longer is no option of ours, and dropped
+_FIELD_BYTES = 1 << 10  # of a field but the file; ours are shorter, and of others no more is kept
 
 
 class Form(NamedTuple):
@@ -62,14 +63,8 @@ async def read_form(headers: Headers, body: AsyncGenerator[bytes, None]) -> Form
 
 
 class _Parser(MultiPartParser):
-    """Drops fields beyond _FIELD_BYTES in all."""
-
-    _n_left = _FIELD_BYTES
-
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Of Starlette."""
+        """Of Starlette, which would refuse a form with a long field."""
         if self._current_part.file is None:
-            self._n_left -= end - start
-            if self._n_left < 0:
-                return
+            end = min(end, start + _FIELD_BYTES - len(self._current_part.data))
         super().on_part_data(data, start, end)

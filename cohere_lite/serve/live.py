@@ -83,7 +83,7 @@ def in_parts(data: bytes, coding: Coding) -> Iterator[bytes]:
 
 def parse_rate(text: str) -> int:
     """Of samples, in Hz. Raises OptionError."""
-    if not text.isdecimal() or not LEAST_RATE <= int(text) <= MOST_RATE:
+    if not text.isdecimal() or len(text) > 6 or not LEAST_RATE <= int(text) <= MOST_RATE:
         raise OptionError(f"rate is {text[:20]!r}; it must be {LEAST_RATE} to {MOST_RATE} Hz")
     return int(text)
 

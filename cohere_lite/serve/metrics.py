@@ -15,15 +15,17 @@ class Metrics:
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, str]] = Counter()  # by route and status
         self.audio_s = 0.0
-        self._latencies = [0] * (len(_BUCKETS_S) + 1)
-        self._latency_s = 0.0
+        # by route: a live session takes as long as its client speaks
+        self._latencies: dict[str, list[int]] = {}
+        self._latency_s: dict[str, float] = {}
 
     def answered(self, route: str, status: str, seconds: float, audio_s: float) -> None:
         """A request is over. seconds: from its first byte to the end of the answer;  audio_s: recognised for it"""
         self.requests[route, status] += 1
         self.audio_s += audio_s
-        self._latency_s += seconds
-        self._latencies[bisect_left(_BUCKETS_S, seconds)] += 1
+        self._latency_s[route] = self._latency_s.get(route, 0.0) + seconds
+        latencies = self._latencies.setdefault(route, [0] * (len(_BUCKETS_S) + 1))
+        latencies[bisect_left(_BUCKETS_S, seconds)] += 1
 
     def text(self, gauges: Mapping[str, tuple[str, float]]) -> str:
         """gauges: name -> what it is, its value now."""
@@ -35,14 +37,13 @@ class Metrics:
         for name, (what, value) in gauges.items():
             lines += [*_head(name, "gauge", what), f"cohere_lite_{name} {value:g}"]
         lines += _head("request_seconds", "histogram", "Seconds from a request's first byte to the end of its answer.")
-        total = 0
-        for most, n in zip((*_BUCKETS_S, "+Inf"), self._latencies, strict=True):
-            total += n
-            lines.append(f'cohere_lite_request_seconds_bucket{{le="{most}"}} {total}')
-        lines += [
-            f"cohere_lite_request_seconds_sum {self._latency_s:.3f}",
-            f"cohere_lite_request_seconds_count {total}",
-        ]
+        for route, latencies in sorted(self._latencies.items()):
+            total = 0
+            for most, n in zip((*_BUCKETS_S, "+Inf"), latencies, strict=True):
+                total += n
+                lines.append(f'cohere_lite_request_seconds_bucket{{route="{route}",le="{most}"}} {total}')
+            lines.append(f'cohere_lite_request_seconds_sum{{route="{route}"}} {self._latency_s[route]:.3f}')
+            lines.append(f'cohere_lite_request_seconds_count{{route="{route}"}} {total}')
         return "\n".join(lines) + "\n"
 
 

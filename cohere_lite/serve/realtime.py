@@ -23,7 +23,7 @@ from .answers import Deltas, duration_usage, token_logprobs
 from .edge import error_facts
 from .live import in_parts, parse_rate
 from .models import Heard, Piece
-from .recordings import LiveRecording
+from .recordings import LIVE_S, LiveRecording
 from .service import Asked, Service
 from .sockets import RESTARTS, Socket, serve_socket
 
@@ -165,6 +165,9 @@ class _Session:
         except (binascii.Error, TypeError, ValueError) as error:
             raise OptionError(f"audio is not base64: {error}") from error
         self._rest = sound[len(sound) - len(sound) % self._coding.block_bytes :]
+        for recording in self._recordings[:-1]:  # of a client that commits often; the last one bounds itself
+            if sum(recording.waiting_s for recording in self._recordings) > LIVE_S:
+                await recording.all_heard()
         for part in in_parts(sound, self._coding):
             self._tell_phrases(await self._recordings[-1].push(self._coding.decode(part)))
         self._asked.audio_s = self._position_s
@@ -279,7 +282,8 @@ class _Session:
         return f"{'transcription_' if self._is_beta else ''}session.{what}"
 
     def _send(self, kind: str, **facts: Any) -> None:
-        self._socket.send(json.dumps({"type": kind, "event_id": _new_id("event"), **facts}, ensure_ascii=False))
+        # in ASCII: half a character, as JSON may have it, could not be sent
+        self._socket.send(json.dumps({"type": kind, "event_id": _new_id("event"), **facts}))
 
 
 class _Empty(OptionError):

@@ -19,7 +19,7 @@ from .models import Cutting, Heard, Piece
 from .scheduler import Cancelled, Scheduler, Share
 
 ROOM = 2  # pieces of a file that may wait for the model
-_LIVE_S = 120.0  # seconds of live sound that may wait for the model; then whoever sends it waits
+LIVE_S = 120.0  # seconds of live sound that may wait for the model; then whoever sends it waits
 OnHeard = Callable[[Piece, Heard | Exception], None]
 
 
@@ -139,7 +139,7 @@ class FileRecording:
 class LiveRecording:
     """Sound as it comes; whoever begins one cancels it in the end.
 
-    n_waiting: pieces that on_heard has still to be called for
+    n_waiting: pieces that on_heard has still to be called for;  waiting_s: their length
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class LiveRecording:
         self._on_heard, self._scheduler, self._threads = on_heard, scheduler, threads
         self._share = Share()
         self._loop = asyncio.get_running_loop()
-        self.n_waiting, self._waiting_s = 0, 0.0
+        self.n_waiting, self.waiting_s = 0, 0.0
         self._less_waits = asyncio.Event()
 
     @property
@@ -173,7 +173,7 @@ class LiveRecording:
     async def push(self, frames: NDArray) -> list[Piece]:
         """The next frames (n, channels) -> the pieces that they complete, which are on their way to the model. Waits
         while too much waits for the model. Raises AudioError."""
-        await self._waits_for(lambda: self._waiting_s <= _LIVE_S)
+        await self._waits_for(lambda: self.waiting_s <= LIVE_S)
         return self._put(await self._loop.run_in_executor(self._threads, self._cutting.push, frames, True))
 
     async def finish(self) -> list[Piece]:
@@ -196,7 +196,7 @@ class LiveRecording:
     def _put(self, pieces: list[Piece]) -> list[Piece]:
         for piece in pieces:
             self.n_waiting += 1
-            self._waiting_s += piece.seconds
+            self.waiting_s += piece.end_s - piece.start_s
             self._scheduler.put(self._share, piece, True, partial(self._tell, piece))
         return pieces
 
@@ -205,7 +205,7 @@ class LiveRecording:
 
     def _take(self, piece: Piece, heard: Heard | Exception) -> None:
         self.n_waiting -= 1
-        self._waiting_s -= piece.seconds
+        self.waiting_s -= piece.end_s - piece.start_s
         self._less_waits.set()
         if not self._share.is_cancelled:
             self._on_heard(piece, heard)

@@ -58,6 +58,8 @@ class Scheduler:
         in their order; not at all once the share is cancelled.  urgent: nothing that waits is decoded with it but what
         came before;  taken: is called when the piece leaves the queue for the model"""
         with self._changed:
+            if share.is_cancelled:
+                return
             start_s = max(self._now_s, share.used_s)
             share.used_s = start_s + piece.seconds
             heapq.heappush(self._waiting, _Work(start_s, next(self._numbers), share, piece, urgent, deliver, taken))

@@ -21,10 +21,13 @@ from .models import Recogniser
 from .recordings import FileRecording, LiveRecording, OnHeard
 from .scheduler import Scheduler
 
-FILES = 16  # that are read at once; others wait, on the disk
+# Files that are read at once; others wait, on the disk. A long one is read for as long as it is recognised, which short
+# ones need not wait for.
+_LONG, _SHORT = 6, 10
+_SHORT_BYTES = 1 << 20  # 33 s as 16-bit WAV, some minutes compressed
 _LIVE = 2  # threads that cut live sound, which takes about a thousandth of its length
 RETRY_AFTER_S = 5
-_STOPPING = "the server is stopping"
+STOPPING = "the server is stopping"
 
 T = TypeVar("T")
 
@@ -67,7 +70,8 @@ class Service:
         self.stopping = asyncio.Event()
         self._files: set[FileRecording] = set()
         self._scheduler = Scheduler(Recogniser(transcriber))
-        self._file_threads = ThreadPoolExecutor(FILES, "file")
+        self._long_threads = ThreadPoolExecutor(_LONG, "long file")
+        self._short_threads = ThreadPoolExecutor(_SHORT, "short file")
         self._live_threads = ThreadPoolExecutor(_LIVE, "live")
 
     @property
@@ -91,7 +95,7 @@ class Service:
         asked = Asked(route)
         try:
             if self.stopping.is_set():
-                raise Refused(503, _STOPPING)
+                raise Refused(503, STOPPING)
             if self.n_open >= self.max_queue:
                 raise Refused(429, f"{self.n_open} recordings are being served, as many as there may be; try again")
             self.n_open += 1
@@ -112,8 +116,11 @@ class Service:
         """A file that is recognised as long as this block. Arguments: see FileRecording. Raises Refused at the end."""
         if self.stopping.is_set():
             file.close()
-            raise Refused(503, _STOPPING)
-        recording = FileRecording(file, options, self.transcriber, self._scheduler, self._file_threads, is_watched)
+            raise Refused(503, STOPPING)
+        file.seek(0, 2)
+        threads = self._short_threads if file.tell() <= _SHORT_BYTES else self._long_threads
+        file.seek(0)
+        recording = FileRecording(file, options, self.transcriber, self._scheduler, threads, is_watched)
         self._files.add(recording)
         try:
             yield recording
@@ -148,20 +155,20 @@ class Service:
         self.stopping.set()
         for recording in self._files:
             if not recording.is_begun:
-                recording.fail(Refused(503, _STOPPING))
+                recording.fail(Refused(503, STOPPING))
         while self.n_open:
             await asyncio.sleep(0.02)
 
     def give_up(self) -> None:
         """Refuses what has begun, too."""
         for recording in self._files:
-            recording.fail(Refused(503, _STOPPING))
+            recording.fail(Refused(503, STOPPING))
 
     def close(self) -> None:
         """Ends the threads. Whatever is still there is dropped."""
         self.stopping.set()
         for recording in self._files:
             recording.cancel()
-        self._file_threads.shutdown(cancel_futures=True)
-        self._live_threads.shutdown(cancel_futures=True)
+        for threads in (self._long_threads, self._short_threads, self._live_threads):
+            threads.shutdown(cancel_futures=True)
         self._scheduler.close()

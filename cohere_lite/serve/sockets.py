@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from starlette.requests import ClientDisconnect
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .edge import KEY_PROTOCOL, error_response, unless_gone
@@ -31,9 +32,10 @@ class Socket:
         self._outgoing.put_nowait(text)
 
     async def receive(self) -> str | bytes | None:
-        """The next message; None when the server stops. Raises WebSocketDisconnect, TimeoutError where nothing has come
-        for as long as a request may take."""
-        receiving = asyncio.wait_for(self._websocket.receive(), self._service.timeout_s)
+        """The next message, when all that was to be sent is on its way: a client that does not read is not read from.
+        None when the server stops. Raises WebSocketDisconnect, TimeoutError where nothing has come for as long as a
+        request may take."""
+        receiving = asyncio.wait_for(self._receive(), self._service.timeout_s)
         message = await self._service.unless_stopping(receiving)
         if message is None:
             return None
@@ -41,6 +43,10 @@ class Socket:
             raise WebSocketDisconnect(message.get("code", NORMAL))
         text = message.get("text")
         return text if text is not None else bytes(message["bytes"])
+
+    async def _receive(self) -> Message:
+        await self._outgoing.join()
+        return await self._websocket.receive()
 
     async def unless_gone(self, work: Awaitable[None]) -> None:
         """Waits for it, when nothing more is to be received. Raises WebSocketDisconnect."""
@@ -57,9 +63,10 @@ class Socket:
             await self._websocket.close(code, reason)
 
     async def _send_all(self) -> None:
-        with suppress(WebSocketDisconnect, RuntimeError):  # RuntimeError: it was closed
-            while (text := await self._outgoing.get()) is not None:
+        while (text := await self._outgoing.get()) is not None:
+            with suppress(WebSocketDisconnect, RuntimeError):  # RuntimeError: it was closed
                 await self._websocket.send_text(text)
+            self._outgoing.task_done()
 
     def cancel(self) -> None:
         """Nothing more is sent."""

@@ -20,7 +20,7 @@ from .forms import Form, read_form
 from .log import logger
 from .models import Heard
 from .recordings import FileRecording
-from .service import RETRY_AFTER_S, Asked, Refused, Service
+from .service import RETRY_AFTER_S, STOPPING, Asked, Refused, Service
 
 _NOT_AGAIN = {"x-should-retry": "false"}  # OpenAI's clients obey it
 
@@ -72,7 +72,10 @@ class Transcriptions:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, asked: Asked) -> None:
         headers = Request(scope).headers
-        form = await read_form(headers, counted_body(headers, receive, self._service.max_upload))
+        body = counted_body(headers, receive, self._service.max_upload)
+        form = await self._service.unless_stopping(read_form(headers, body))
+        if form is None:
+            raise Refused(503, STOPPING)
         try:
             wanted = _wanted(form, self._service)
         except OptionError:
@@ -90,7 +93,8 @@ class Transcriptions:
         self, recording: FileRecording, wanted: _Wanted, scope: Scope, receive: Receive, send: Send
     ) -> None:
         heard = [h async for h in recording]
-        text = answer(wanted.style, heard, wanted.options["language"], recording.warnings, wanted.logprobs)
+        facts = wanted.style, heard, wanted.options["language"], recording.warnings, wanted.logprobs
+        text = await asyncio.to_thread(answer, *facts)  # subtitles of 3 hours take a second
         await Response(text, media_type=FORMATS[wanted.style])(scope, receive, send)
 
     async def _stream(

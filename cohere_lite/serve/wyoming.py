@@ -66,7 +66,8 @@ class WyomingServer:
         else:
             self._server = await asyncio.start_server(self._connected, self.host, self.port, limit=_LINE_BYTES)
             self.port = self._server.sockets[0].getsockname()[1]
-        log("listening", url=f"unix://{self._path}" if self._is_unix else f"tcp://{self.host}:{self.port}")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        log("listening", url=f"unix://{self._path}" if self._is_unix else f"tcp://{host}:{self.port}")
 
     async def announce(self, name: str) -> Callable[[], Awaitable[None]]:
         """By zeroconf, so that Home Assistant finds the service; gives what ends it. Raises OptionError."""
@@ -121,7 +122,7 @@ def _own_address() -> str:
 class _Connection:
     def __init__(self, service: Service, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._service, self._reader, self._writer = service, reader, writer
-        self._language: str | None = None  # as it was asked for
+        self._language: object = None  # as it was asked for
 
     async def run(self) -> None:
         """Until the client leaves, sends what is no event, or the server stops."""
@@ -135,31 +136,27 @@ class _Connection:
                 elif Ping.is_type(event.type):
                     await self._write(Pong(text=event.data.get("text")))
                 elif Transcribe.is_type(event.type):
-                    self._language = Transcribe.from_event(event).language
+                    self._language = event.data.get("language")
                 elif AudioStart.is_type(event.type):
                     await self._serve()
                 elif AudioStop.is_type(event.type):  # of nothing
                     await self._write_transcript(None, "")
-            except BadEvent as error:
+            except (BadEvent, UnicodeError) as error:  # UnicodeError: a ping with half a character, which we would send
                 await self._write(Error(str(error), "bad-event"))
                 return
 
     async def _serve(self) -> None:
         """A recording, up to its transcript. Home Assistant waits for one without end, so that there always is one."""
-        language = None
-        with suppress(OptionError):
-            language = self._service.known_language(self._language or self._service.language)
-        if language is None:
-            await self._write(Error(f"language {self._language!r} is not among this model's", "language"))
-            await self._write_transcript(None, "")
-            return
         try:
+            language = self._service.known_language(str(self._language or self._service.language))
             with self._service.admitted("wyoming") as asked:
                 deltas = await self._hear(language, asked)
                 await self._write_transcript(language, deltas.text, has_begun=True)
                 asked.status = "answered"
-        except Refused as refused:
-            await self._write(Error(str(refused), str(refused.status)))
+        except (OptionError, Refused) as refusal:
+            await self._write(Error(str(refusal), str(refusal.status) if isinstance(refusal, Refused) else "language"))
+            while await self._next_chunk():  # so that its audio-stop is not taken for that of another recording
+                pass
             await self._write_transcript(None, "")
 
     async def _hear(self, language: str, asked: Asked) -> Deltas:
@@ -182,11 +179,7 @@ class _Connection:
         recording: LiveRecording | None = None
         chunk_format: tuple[int, int, int] | None = None
         try:
-            while (event := await self._next()) is not None and not AudioStop.is_type(event.type):
-                if Describe.is_type(event.type):
-                    await self._write(info(self._service))
-                if not AudioChunk.is_type(event.type):
-                    continue
+            while event := await self._next_chunk():
                 found = _format(event)
                 if recording is None:
                     chunk_format = found
@@ -213,14 +206,21 @@ class _Connection:
             await self._write(Error(str(failure)))
         return deltas
 
-    async def _next(self) -> Event | None:
-        """None where nothing comes for too long, or the server stops: then the recording is what there is. Raises
-        EOFError."""
-        try:
+    async def _next_chunk(self) -> Event | None:
+        """None at audio-stop, where nothing comes for too long, or when the server stops: then the recording is what
+        there is. Raises EOFError."""
+        while True:
             reading = asyncio.wait_for(read_event(self._reader), _SILENT_S)
-            return await self._service.unless_stopping(reading)
-        except asyncio.TimeoutError:
-            return None
+            try:
+                event = await self._service.unless_stopping(reading)
+            except asyncio.TimeoutError:
+                return None
+            if event is None or AudioStop.is_type(event.type):
+                return None
+            if AudioChunk.is_type(event.type):
+                return event
+            if Describe.is_type(event.type):
+                await self._write(info(self._service))
 
     async def _unless_gone(self, work: Awaitable[None]) -> None:
         """Waits for it. Raises EOFError when the client leaves before. Not by reading: the next event may be there."""
@@ -281,7 +281,7 @@ def _parse(data: bytes) -> dict[str, Any]:
 def _format(event: Event) -> tuple[int, int, int]:
     """Rate, bytes of a sample, channels."""
     rate, width, channels = (event.data.get(name) for name in ("rate", "width", "channels"))
-    if width not in (1, 2, 3, 4) or type(channels) is not int or not 1 <= channels <= 16:
+    if not (type(width) is type(channels) is int and 1 <= width <= 4 and 1 <= channels <= 16):
         raise BadEvent(f"an audio-chunk of width {width!r} and {channels!r} channels; expected 1 to 4 and 1 to 16")
     try:
         return parse_rate(str(rate)), width, channels

@@ -102,6 +102,7 @@ function shown(page) {
       text: article.querySelector('.text').textContent,
       lang: article.querySelector('.text').lang,
       facts: article.querySelector('.facts').textContent,
+      buttons: [...article.querySelectorAll('button:not([hidden])')].map((button) => button.textContent),
       remarks: [...article.querySelectorAll('.advice li')].map((item) => item.textContent),
       isDrawn: article
         .querySelector('canvas')
@@ -127,10 +128,23 @@ function kept(page) {
   });
 }
 
+function evict(page, file) {
+  return page.evaluate(async (file) => {
+    const walk = async (folder) => {
+      for await (const [name, handle] of folder.entries()) {
+        if (handle.kind === 'directory') await walk(handle);
+        else if (name === file) await folder.removeEntry(name);
+      }
+    };
+    await walk(await navigator.storage.getDirectory());
+  }, file);
+}
+
 const facts = async (page) => ({
   notices: await notices(page),
   advice: await read(page, '#advice'),
   isolated: await page.evaluate(() => window.crossOriginIsolated),
+  seen: await page.evaluate(() => window.seen), // by what the test has put into the page
   screenshot: await shot(page),
 });
 
@@ -175,11 +189,38 @@ const SCENARIOS = {
   async offline() {
     const page = await opened();
     await loaded(page);
-    console.log('waiting');
-    await new Promise((resolve) => process.stdin.once('data', resolve));
+    await pause();
     await page.reload();
     const ready = await loaded(page);
     return {ready, found: await recognised(page, given.files), ...(await facts(page))};
+  },
+
+  // A visit in which the test changes page.js and worker.js, and one after it: the ends of both files.
+  async update() {
+    const page = await opened();
+    await loaded(page);
+    await pause();
+    await page.reload();
+    await loaded(page);
+    await until(() => page.evaluate(async () => (await caches.keys()).length === 2), 'the new version', page);
+    await until(
+      () => page.evaluate(async () => !(await navigator.serviceWorker.getRegistration()).installing),
+      'its installation',
+      page,
+    );
+    await new Promise((resolve) => setTimeout(resolve, 3000)); // in which it could take over
+    const ends = (of) =>
+      of.evaluate(async () => {
+        const texts = ['page.js', 'worker.js'].map(async (name) => (await (await fetch(name)).text()).slice(-4));
+        return Promise.all(texts);
+      });
+    const during = await ends(page);
+    await browser.newPage();
+    await page.close();
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    const next = await opened();
+    await loaded(next);
+    return {during, after: await ends(next), ...(await facts(next))};
   },
 
   // What is kept after a visit, what the next one finds, and what the button leaves.
@@ -187,6 +228,7 @@ const SCENARIOS = {
     const page = await opened();
     await loaded(page);
     const after = await kept(page);
+    if (given.evicted) await evict(page, given.evicted);
     await page.reload();
     const ready = await loaded(page);
     await page.click('#forget');
@@ -218,6 +260,14 @@ const SCENARIOS = {
     return {ready, said, ...(await facts(page))};
   },
 
+  // What comes of a request to another host.
+  async elsewhere() {
+    const page = await opened();
+    await loaded(page);
+    const fetched = (url) => fetch(url, {mode: 'no-cors'}).then(() => 'answered', String);
+    return {answer: await page.evaluate(fetched, given.elsewhere), ...(await facts(page))};
+  },
+
   // Two models, one after the other.
   async two() {
     const page = await opened();
@@ -242,6 +292,50 @@ const SCENARIOS = {
     await until(async () => (await shown(page))[1].state !== 'working', 'the end', page);
     const ready = await status(page, /^Ready/);
     return {states, after: await shown(page), ready, ...(await facts(page))};
+  },
+
+  // A microphone that ends by itself, or once it was stopped: what is left of it.
+  async ends() {
+    const page = await opened();
+    await loaded(page);
+    await page.click('#record');
+    await until(async () => (await shown(page)).length > 0, 'the recording', page);
+    if (given.stops) {
+      await page.click('#record');
+      await until(async () => (await read(page, '#record')) === 'Speak', 'the end of listening', page);
+      await page.click('.cancel');
+    }
+    await until(async () => (await shown(page))[0].state !== 'working', 'the end', page);
+    await until(async () => (await read(page, '#record')) === 'Speak', 'the end of listening', page);
+    const isDisabled = await page.$eval('#record', (button) => button.disabled);
+    return {found: await shown(page), isDisabled, status: await read(page, '#status'), ...(await facts(page))};
+  },
+
+  // Live speech of 75 s, silent from the 30th to the 60th: where its picture of the last minute has colours.
+  async picture() {
+    const page = await opened();
+    await loaded(page);
+    const drawn = await page.evaluate(async () => {
+      const {View} = await import('./view.js');
+      const view = new View('speech', 'en', () => {});
+      view.started(null);
+      const picture = (columns) => ({columns, rows: 64, pixels: new Uint8ClampedArray(64 * columns).fill(255)});
+      view.add({start: 0, end: 30, text: ''}, picture(300), 1);
+      view.add({start: 30, end: 60, text: ''}, null, 1);
+      view.add({start: 60, end: 75, text: ''}, picture(150), 1);
+      const {data} = view.find('canvas').getContext('2d').getImageData(0, 30, 600, 1);
+      return Array.from({length: 600}, (_, column) => data[4 * column + 3] > 0);
+    });
+    return {drawn, ...(await facts(page))};
+  },
+
+  // Files of which one was chosen, and is not there any more when its turn comes.
+  async moved() {
+    const page = await opened();
+    await loaded(page);
+    await (await page.$('#files')).uploadFile(given.folder);
+    await until(async () => (await shown(page))[0]?.state === 'failed', 'the folder', page);
+    return {found: await shown(page), ...(await facts(page))};
   },
 
   // What the buttons save.
@@ -292,9 +386,15 @@ const SCENARIOS = {
       reached.push(await page.evaluate(() => document.activeElement.id || document.activeElement.className));
     }
     const duration = await page.$eval('.text span', (span) => getComputedStyle(span).transitionDuration);
-    return {violations, reached, duration, shots};
+    return {violations, reached, duration, shots, seen: await page.evaluate(() => window.seen)};
   },
 };
+
+// Until the test has done something.
+async function pause() {
+  console.log('waiting');
+  await new Promise((resolve) => process.stdin.once('data', resolve));
+}
 
 async function shot(page) {
   if (!given.screenshot) return null;

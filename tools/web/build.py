@@ -20,25 +20,32 @@ RUNTIMES = {
     "WASM": ("ort.wasm.min", "ort-wasm-simd-threaded"),
     "WEBGPU": ("ort.webgpu.min", "ort-wasm-simd-threaded.asyncify"),
 }
+DEMONSTRATION = "demonstration"
 PART_BYTES = 20_000_000  # of WebAssembly files: Cloudflare Pages takes 25 MiB a file
 DEMO_CHECKPOINT = Path(__file__).parents[1] / "demo" / "checkpoint"
 
 
 def build(out: Path, model: Path | None) -> None:
-    """Raises ValueError, OSError."""
+    """Raises ValueError, OSError. What is in its way stays until the new page is complete."""
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "models.json").is_file())):
         raise ValueError(f"{out} is neither an empty folder nor one that this command wrote: name another one")
+    name = model.resolve().name if model else ""
     if model:
-        describe_model(model, model.resolve().name)  # raises what is to be said of it before anything is written
-    if out.exists():
-        shutil.rmtree(out)
-    shutil.copytree(PAGE, out)
-    (out / "wide.js").write_text(wide_module(), encoding="utf-8")
-    _add_onnxruntime(out)
-    models = [_add_model(out, model, model.resolve().name)] if model else []
-    models.append(_add_demonstration(out))
-    (out / "models.json").write_text(json.dumps(models, indent=1) + "\n", encoding="utf-8")
-    _fill_in_service_worker(out)
+        describe_model(model, name)  # raises what is to be said of it before anything is fetched
+    if name == DEMONSTRATION:
+        raise ValueError(f"{model} is called as the page's small model is: give the folder another name")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent) as folder:
+        page = Path(shutil.copytree(PAGE, Path(folder, "page")))
+        (page / "wide.js").write_text(wide_module(), encoding="utf-8")
+        _add_onnxruntime(page)
+        models = [_add_model(page, model, name)] if model else []
+        models.append(_add_demonstration(page))
+        (page / "models.json").write_text(json.dumps(models, indent=1) + "\n", encoding="utf-8")
+        _fill_in_service_worker(page)
+        if out.exists():
+            shutil.rmtree(out)
+        page.rename(out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {size / 1e6:.0f} MB; python -m tools.web --serve {out}")
 
@@ -104,7 +111,7 @@ def _add_demonstration(out: Path) -> dict:
         export(DEMO_CHECKPOINT, Path(folder), "fp32")
         for path in DEMO_FOLDER.iterdir():
             shutil.copy(path, folder)
-        return _add_model(out, Path(folder), "demonstration")
+        return _add_model(out, Path(folder), DEMONSTRATION)
 
 
 def _fill_in_service_worker(out: Path) -> None:

@@ -3,6 +3,7 @@
 import socket
 import ssl
 import subprocess
+import sys
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +30,14 @@ def serve(folder: Path, tls: bool, port: int | None) -> None:
 
 def make_server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
     """port: 0 for any that is free. Raises OSError."""
-    return ThreadingHTTPServer((host, port), partial(Handler, directory=str(folder)))
+    return Server((host, port), partial(Handler, directory=str(folder)))
+
+
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Browsers end downloads, and connections over a certificate that they do not know: nothing to be told."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, ssl.SSLError)):
+            super().handle_error(request, client_address)
 
 
 class Handler(SimpleHTTPRequestHandler):

@@ -81,7 +81,7 @@ export class ModelFiles {
   }
 
   async kept(name) {
-    if (!this.folder || !(await this.exists(`${name}.checked`))) return null;
+    if (!this.folder || !(await this.exists(`${name}.checked`)) || !(await this.exists(name))) return null;
     const file = await (await this.folder.getFileHandle(name)).getFile();
     if (file.size !== this.described(name).bytes) return null;
     this.count(name, file.size);
@@ -139,7 +139,7 @@ export class ModelFiles {
   async fetchRest(name, sink) {
     // no-store: the browser's cache would be a second copy of gigabytes
     const headers = sink.size > 0 ? {Range: `bytes=${sink.size}-`} : {};
-    const response = await fetch(new URL(name, this.url), {headers, cache: 'no-store'});
+    const response = await fetch(new URL(encodeURIComponent(name), this.url), {headers, cache: 'no-store'});
     if (response.status === 416 || (response.status === 200 && sink.size > 0)) sink.clear();
     if (response.status === 416) throw new Error('the server has fewer bytes');
     if (!response.ok) {

@@ -9,6 +9,8 @@ import {View} from './view.js';
 
 const SMALL_BYTES = 50e6; // a model that is loaded without a question
 const IOS_BYTES = 500e6; // above it, a telephone's tab may end without a word: it may have about 1.5 GB
+// Of what the browser decodes in memory: by measurement 3 GB for an hour of stereo at 48 kHz.
+const [DECODED_S, IOS_DECODED_S] = [3600, 900];
 const DEVICES = {wasm: 'WebAssembly', webgpu: 'WebGPU'};
 
 const $ = (id) => document.getElementById(id);
@@ -23,7 +25,8 @@ let isKept = true; // on this device, for the next visit
 const engine = new Engine({
   progress: ({loaded, total}) => {
     $('loading').value = loaded / total;
-    say(loaded < total ? `${megabytes(loaded)} of ${megabytes(total)} …` : 'Opening the model …');
+    // not in the status, which screen readers would read out at every megabyte
+    $('loaded').textContent = `${megabytes(loaded)} of ${megabytes(total)}`;
   },
   notice: ({message}) => {
     isKept = false; // the worker has nothing else to remark
@@ -32,23 +35,23 @@ const engine = new Engine({
   started: ({id, duration}) => views.get(id).started(duration),
   segment: ({id, segment, picture, seconds}) => views.get(id).add(segment, picture, seconds),
   undecoded: async ({id, message}) => {
-    try {
-      const {rate, channels} = await decodeByBrowser(views.get(id).file);
-      const request = {type: 'samples', id, rate, channels, language: views.get(id).language};
-      engine.send(
-        request,
-        channels.map((channel) => channel.buffer),
-      );
-    } catch (error) {
-      views.get(id).failed(error instanceof PageError ? `${message}; ${error.message}.` : `${message}.`);
-    }
+    const maxS = isIos() ? IOS_DECODED_S : DECODED_S;
+    const decoded = await decodeByBrowser(views.get(id).file, maxS).catch((error) => {
+      return {channels: [], error: error instanceof PageError ? `${message}; ${error.message}.` : `${message}.`};
+    });
+    const buffers = decoded.channels.map((channel) => channel.buffer);
+    if (views.get(id).isOpen) engine.send({type: 'decoded', ...decoded}, buffers);
   },
   done: ({id, isCancelled, warnings}) => views.get(id).done(warnings, isCancelled),
-  failed: ({id, message}) => views.get(id).failed(message),
-  ended: (message) => {
+  failed: async ({id, message}) => {
+    views.get(id).failed(message);
+    if (microphone?.id === id) await stopMicrophone();
+  },
+  ended: async (message) => {
     isReady = false;
     allow();
     closeAll(message);
+    if (microphone) await stopMicrophone();
     say(message);
   },
 });
@@ -85,18 +88,20 @@ async function start() {
   if (isTold) {
     notice(`The page ended while it loaded ${brokenOff}: this device may not have the memory. A smaller one may do.`);
   }
-  if (wanted.folder === last || bytes(wanted) <= SMALL_BYTES) await load();
+  if (!$('load').disabled && (wanted.folder === last || bytes(wanted) <= SMALL_BYTES)) await load();
   else say('Choose a model, and load it.');
 }
 
 // Threads need two headers, which the service worker adds where the server does not: from the second load on.
 async function reloadedForThreads() {
   try {
-    await navigator.serviceWorker.register('service-worker.js');
-    await navigator.serviceWorker.ready;
+    await installServiceWorker();
   } catch (error) {
-    const why = window.isSecureContext ? 'the browser has closed this to the page' : 'the address begins with http://';
-    notice(`The page works only as long as its server is there, and keeps nothing: ${why}.`);
+    const closed = window.isSecureContext
+      ? 'the browser has closed this to the page'
+      : 'the address begins with http://';
+    const why = error instanceof PageError ? error.message : closed;
+    notice(`The page works only as long as its server is there: ${why}.`);
     console.info(error);
   }
   const isFirst = !remembered('reloaded');
@@ -117,6 +122,17 @@ async function reloadedForThreads() {
     notice(`One thread does the work, which takes longer: ${why}.`);
   }
   return false;
+}
+
+// Throws PageError where it cannot keep all files; `ready` alone would wait for ever.
+async function installServiceWorker() {
+  const {installing} = await navigator.serviceWorker.register('service-worker.js');
+  const failed = new Promise((_, reject) => {
+    installing?.addEventListener('statechange', () => {
+      if (installing.state === 'redundant') reject(new PageError('a file of it is missing, or the disk is full'));
+    });
+  });
+  await Promise.race([navigator.serviceWorker.ready, failed]);
 }
 
 // The pair of graphs that runs on a device, if one does here.
@@ -166,13 +182,14 @@ async function load() {
   [isReady, isKept] = [false, true];
   busy(true);
   closeAll('another model was loaded before this was recognised.');
-  $('loading').hidden = false;
+  say(`Loading ${model.folder} …`);
+  $('loading').hidden = $('loaded').hidden = false;
   for (const item of $('notices').querySelectorAll('[data-of=model]')) item.remove();
   remember('loading', bytes(model) > SMALL_BYTES ? model.folder : null);
   if (pair.bytes > SMALL_BYTES) navigator.storage?.persist?.(); // some browsers ask, and the download need not wait
   try {
     const threads = Math.min(navigator.hardwareConcurrency || 1, MAX_THREADS);
-    const url = new URL(`models/${model.folder}/`, location.href).href;
+    const url = new URL(`models/${encodeURIComponent(model.folder)}/`, location.href).href;
     const {languages, threads: used} = await engine.open({model, url, pair, device, threads});
     remember('model', isKept ? model.folder : null);
     isReady = true;
@@ -187,7 +204,7 @@ async function load() {
     say(`${model.folder} could not be loaded. ${error.message}`);
   }
   remember('loading', null);
-  $('loading').hidden = true;
+  $('loading').hidden = $('loaded').hidden = true;
   busy(false);
 }
 
@@ -256,7 +273,7 @@ async function toggleMicrophone() {
   $('record').disabled = true;
   if (microphone) await stopMicrophone();
   else await startMicrophone();
-  $('record').disabled = false;
+  $('record').disabled = !isReady;
 }
 
 async function startMicrophone() {
@@ -267,8 +284,9 @@ async function startMicrophone() {
   } catch (error) {
     return say(error.message);
   }
+  if (!isReady) return stopMicrophone(); // another model is being loaded since
   const view = newView(`Microphone, ${new Date().toLocaleTimeString()}`);
-  view.find('.cancel').onclick = toggleMicrophone;
+  view.find('.cancel').onclick = () => (microphone?.id === view.id ? toggleMicrophone() : view.cancel());
   engine.send({type: 'live', id: view.id, rate: microphone.rate, language: view.language});
   receive = (samples) => {
     $('level').value = level(samples);

@@ -5,12 +5,11 @@
 const VERSION = '';
 const FILES = [];
 const SCOPE = self.registration.scope; // other pages of the host have caches, too
+const MODELS = new URL('models/', SCOPE).href;
 const CACHE = `${SCOPE} ${VERSION}`;
 
-self.addEventListener('install', (event) => {
-  self.skipWaiting();
-  event.waitUntil(keepAll());
-});
+// A later version waits until the page is closed: it must not mix its modules with those that are running.
+self.addEventListener('install', (event) => event.waitUntil(keepAll()));
 
 self.addEventListener('activate', (event) => event.waitUntil(takeOver()));
 
@@ -33,7 +32,7 @@ async function takeOver() {
 }
 
 async function answer(request, url) {
-  if (url.pathname.includes('/models/')) return fetch(request); // files.js keeps them
+  if (url.href.startsWith(MODELS)) return fetch(request); // files.js keeps them
   const cache = await caches.open(CACHE);
   if (url.pathname.endsWith('/models.json')) {
     try {

@@ -4,18 +4,19 @@ import {AudioError} from './errors.js';
 import {SAMPLE_RATE} from './mel.js';
 import {clock} from './transcript.js';
 
-const MAX_S = 3600; // an hour of stereo at 48 kHz is 1.4 GB while it is decoded
-const MAX_BYTES = 200e6; // of a file that does not say how long it is
+const MAX_BYTES_PER_S = 55_000; // of a file that does not say how long it is
+const LACKING_S = 1; // a file that lacks more was cut short; some say how long they are by an estimate
+const METADATA_MS = 10_000; // after which a file is taken for one that says nothing; some telephones do not look
 
-// -> {rate, channels}. Throws AudioError.
-export async function decodeByBrowser(file) {
+// -> {rate, channels, duration, warnings}: duration in seconds. Throws AudioError, for more than maxS seconds, too.
+export async function decodeByBrowser(file, maxS) {
   const seconds = await duration(file);
-  const isLong = Number.isFinite(seconds) ? seconds > MAX_S : file.size > MAX_BYTES;
+  const isLong = Number.isFinite(seconds) ? seconds > maxS : file.size > maxS * MAX_BYTES_PER_S;
   if (isLong) {
     const length = Number.isFinite(seconds) ? `lasts ${clock(seconds)}` : `has ${Math.round(file.size / 1e6)} MB`;
     throw new AudioError(
-      `it ${length}, and the browser's decoder holds all of it in memory, 1.4 GB an hour: convert it to a WAV file, ` +
-        'which is read piece by piece, or cut it into parts of an hour',
+      `it ${length}, and the browser's decoder holds all of it in memory, 3 GB for an hour of stereo: convert it to a ` +
+        `WAV file, which is read piece by piece, or cut it into parts of ${maxS / 60} minutes`,
     );
   }
   // At 16 kHz it takes the least memory.
@@ -23,11 +24,17 @@ export async function decodeByBrowser(file) {
   try {
     const audio = await context.decodeAudioData(await file.arrayBuffer());
     const channels = Array.from({length: audio.numberOfChannels}, (_, i) => audio.getChannelData(i).slice());
-    return {rate: SAMPLE_RATE, channels};
+    return {rate: SAMPLE_RATE, channels, duration: audio.duration, warnings: lacking(seconds, audio.duration)};
   } catch (error) {
     if (/memory|alloc/i.test(error.message)) throw new AudioError('there is not enough memory to decode it');
-    throw new AudioError('no sound that this browser can decode; WAV works in all of them');
+    throw new AudioError('no sound that this browser can decode; WAV of 16 bits works in all of them');
   }
+}
+
+function lacking(seconds, decoded) {
+  if (!(Number.isFinite(seconds) && seconds - decoded > LACKING_S)) return [];
+  const found = `the file says that it lasts ${clock(seconds)}, and the browser's decoder found ${clock(decoded)}`;
+  return [`${found}: it may have been cut short; using what is there`];
 }
 
 // Seconds, by what the file says of itself; NaN where it says nothing.
@@ -37,6 +44,7 @@ function duration(file) {
   return new Promise((resolve) => {
     audio.onloadedmetadata = () => resolve(audio.duration);
     audio.onerror = () => resolve(NaN);
+    setTimeout(resolve, METADATA_MS, NaN);
     audio.preload = 'metadata';
     audio.src = url;
   }).finally(() => {

@@ -26,8 +26,13 @@ export class View {
     this.find('.text').setAttribute('aria-label', `Text of ${name}`);
     this.find('canvas').setAttribute('aria-label', `Spectrogram of ${name}`);
     this.find('progress').setAttribute('aria-label', `Progress of ${name}`);
-    this.find('.cancel').onclick = onCancel;
-    this.find('.copy').onclick = () => navigator.clipboard.writeText(this.text);
+    this.cancel = () => {
+      this.find('.cancel').disabled = true; // what is being recognised comes to its end
+      onCancel();
+    };
+    this.find('.cancel').onclick = this.cancel;
+    this.find('.copy').hidden = !navigator.clipboard; // at an address of http://
+    this.find('.copy').onclick = () => this.copy();
     for (const button of article.querySelectorAll('.download')) {
       button.onclick = () => this.download(button.dataset.style);
     }
@@ -85,9 +90,10 @@ export class View {
     else if (end * 10 > canvas.width) {
       const moved = Math.ceil(end * 10 - canvas.width) - (this.moved ?? 0);
       this.moved = (this.moved ?? 0) + moved;
+      context.globalCompositeOperation = 'copy'; // of silence nothing is drawn, and nothing must stay under it
       context.drawImage(canvas, -moved, 0);
+      context.globalCompositeOperation = 'source-over';
       left -= this.moved;
-      context.clearRect(left, 0, canvas.width, canvas.height);
     }
     if (!picture) return;
     const {columns, rows, pixels} = picture;
@@ -128,6 +134,11 @@ export class View {
     for (const button of this.article.querySelectorAll('.copy, .download'))
       button.disabled = this.segments.length === 0;
     this.state(state);
+  }
+
+  async copy() {
+    await navigator.clipboard.writeText(this.text);
+    this.find('.copy').textContent = 'Copied';
   }
 
   async download(style) {

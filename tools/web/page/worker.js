@@ -2,9 +2,9 @@
 //
 // Messages in, each with `type`:
 //   open     {model, url, pair, device, threads, isCautious}   -> opened, or failed
-//   file     {id, file, language}                  -> started, segment ..., done; or failed; or undecoded: the page's
-//                                                     decoder may know it
-//   samples  {id, rate, channels, language}        the same, of what the page decoded
+//   file     {id, file, language}                  -> started, segment ..., done; or failed; undecoded before that, for
+//                                                     the page's decoder, which may know it
+//   decoded  {rate, channels, duration, warnings}, or {error}
 //   live     {id, rate, language}, block {id, samples} ..., stop {id}
 //   cancel   {id}
 //   forget   {}                                    -> forgotten
@@ -22,10 +22,13 @@ const FRAMES_PER_COLUMN = 10; // of the spectrogram: a column for 0.1 s
 const BINS_PER_ROW = 2;
 const FEWER_BYTES = 1 << 30;
 const PAGE_BYTES = 1 << 16; // of WebAssembly
+const UNREAD = ['NotFoundError', 'NotReadableError'];
+const MOVED = 'It cannot be read: it is a folder, or has been moved, changed or deleted since it was chosen.';
 const THREADS_MS = 60_000; // in which threads must have started; in Firefox, on busy cores, some never do
 
 let opened = null; // {model, vocabulary}
 let turn = Promise.resolve(); // files wait for each other
+let decoded = null; // takes what the page has decoded
 const live = new Map(); // id -> Blocks
 const cancelled = new Set();
 
@@ -34,7 +37,7 @@ self.onmessage = ({data}) => HANDLERS[data.type](data);
 const HANDLERS = {
   open: (request) => answered(request, () => open(request)),
   file: (request) => inTurn(request, () => recogniseFile(request)),
-  samples: (request) => inTurn(request, () => recogniseSamples(request)),
+  decoded: (answer) => decoded(answer),
   live: (request) => {
     live.set(request.id, new Blocks());
     answered(request, () => recogniseLive(request)); // no file keeps a speaker waiting for longer than a piece
@@ -58,10 +61,10 @@ async function answered({type, id}, work) {
   try {
     await work();
   } catch (error) {
-    const isUndecoded = type === 'file' && error instanceof NotWav;
-    if (!(error instanceof PageError)) console.warn(error);
-    const answer = isUndecoded ? 'undecoded' : 'failed';
-    self.postMessage({type: answer, request: type, id, message: sentence(error), isOurs: error instanceof PageError});
+    const isOurs = error instanceof PageError;
+    if (!isOurs) console.warn(error);
+    const isUnread = type === 'file' && UNREAD.includes(error?.name);
+    self.postMessage({type: 'failed', id, message: isUnread ? MOVED : sentence(error), isOurs});
   }
 }
 
@@ -122,23 +125,32 @@ async function whole(parts) {
 
 async function recogniseFile({id, file, language}) {
   if (file.size === 0) throw new PageError('The file is empty.');
-  const wav = await openWav(file);
-  await recognise(id, wav.rate, language, false, wav.blocks, wav);
+  const sound = await openWav(file).catch((error) => {
+    if (error instanceof NotWav) return decodedByPage(id, error.message);
+    throw error;
+  });
+  await recognise(id, sound.rate, language, false, sound.blocks, sound);
 }
 
-async function recogniseSamples({id, rate, channels, language}) {
+// The page's decoder holds a recording in memory as a whole: the next file waits.
+async function decodedByPage(id, message) {
+  self.postMessage({type: 'undecoded', id, message});
+  const {error, channels, ...sound} = await new Promise((resolve) => (decoded = resolve));
+  if (error) throw new PageError(error);
   async function* blocks() {
     for (let at = 0; at < channels[0].length; at += BLOCK) {
       yield channels.map((channel) => channel.subarray(at, at + BLOCK));
     }
   }
-  const duration = channels[0].length / rate;
-  await recognise(id, rate, language, false, blocks(), {duration, warnings: []});
+  return {...sound, blocks: blocks()};
 }
 
 async function recogniseLive({id, rate, language}) {
-  await recognise(id, rate, language, true, live.get(id), {duration: null, warnings: []});
-  live.delete(id);
+  try {
+    await recognise(id, rate, language, true, live.get(id), {duration: null, warnings: []});
+  } finally {
+    live.delete(id);
+  }
 }
 
 // warnings: those of the file, complete when its blocks have ended.
