@@ -8,6 +8,11 @@ from ..codings import A_LAW, EXTENSIBLE, IEEE_FLOAT, IMA_ADPCM, MS_ADPCM, MU_LAW
 from ..errors import AudioError, NotWav
 from .downloads import failed_download
 
+# Of file names: what ffmpeg and libsndfile read most, for folders that hold other files, too.
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".m4a", ".mp4", ".ogg", ".oga", ".opus", ".webm", ".aac", ".wma", ".aif", ".aiff"),
+    *(".au", ".caf", ".amr", ".mka", ".mkv", ".mov", ".sph", ".w64", ".rf64", ".3gp"),
+)
 # (offset, bytes there, name)
 _AUDIO_MAGICS = [
     (8, b"AVI ", "an AVI video"),

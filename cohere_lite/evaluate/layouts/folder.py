@@ -6,15 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from ...extras.kinds import AUDIO_SUFFIXES
 from ..errors import EvaluateError
 from .layout import Request, Utterance
 from .places import Folder
-
-# What ffmpeg and libsndfile read most; other files beside a .txt are no recordings.
-_AUDIO = (
-    *(".wav", ".flac", ".mp3", ".m4a", ".mp4", ".ogg", ".oga", ".opus", ".webm", ".aac", ".wma", ".aif", ".aiff"),
-    *(".au", ".caf", ".amr", ".mka", ".mkv", ".mov", ".sph", ".w64", ".rf64", ".3gp"),
-)
 
 
 def read_folder(request: Request) -> Iterator[Utterance] | None:
@@ -31,7 +26,7 @@ def _read(folder: Path, request: Request) -> Iterator[Utterance]:
             files[os.path.splitext(name)[0]].append(Path(place, name))
         for stem, paths in sorted(files.items()):
             texts = [path for path in paths if path.suffix == ".txt"]
-            audio = [path for path in paths if path.suffix.lower() in _AUDIO]
+            audio = [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES]
             if texts and audio:
                 name = Path(place, stem).relative_to(folder).as_posix()
                 language = request.language_of(f"{name}.txt")

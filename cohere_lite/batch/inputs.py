@@ -1,0 +1,133 @@
+"""What was named on the command line -> the recordings, each once; and groups of them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import NamedTuple
+
+from ..errors import OptionError
+from ..extras.kinds import AUDIO_SUFFIXES
+from ..extras.languages import language_code
+
+_PATH_COLUMNS = ("path", "file", "audio")  # of parquet; the first that is there
+_STATS_AT_ONCE = 32  # a network file system answers in a millisecond or so, and many requests at once
+# Of a group: an hour of MP3, 17 minutes of WAV. A group that breaks off is begun anew, so it must not be long.
+_GROUP_BYTES = 32_000_000
+_GROUPS_PER_WORKER = 16  # at least, where there is less to do, for all to have some until the end
+_MOST_GROUPS = 100_000  # Ray's driver keeps some kB of each
+
+
+class Item(NamedTuple):
+    """A recording.  id: in the output;  language: None for the command's;  n_bytes: 0 where there is no such file"""
+
+    id: str
+    path: str
+    language: str | None = None
+    n_bytes: int = 0
+
+
+def find_items(names: Sequence[str]) -> tuple[list[Item], int]:
+    """The recordings that these names stand for, in this order, each once; and how many came again.
+
+    names: recordings, folders, lists (.txt: a path in a line; .parquet: a column of paths and, if it has them, `id` and
+    `language`), and patterns with * for any of these
+
+    Raises OptionError for a name that stands for nothing, for a table without paths, and for an id of two recordings.
+    """
+    found: dict[str, Item] = {}
+    n_again = 0
+    for item in chain.from_iterable(map(_named_items, names)):
+        first = found.setdefault(item.id, item)
+        n_again += first is not item
+        if first.path != item.path:
+            raise OptionError(f"the id {item.id!r} is that of two recordings: {first.path} and {item.path}")
+    with ThreadPoolExecutor(_STATS_AT_ONCE) as pool:
+        sizes = pool.map(_n_bytes, [item.path for item in found.values()])
+        return [item._replace(n_bytes=size) for item, size in zip(found.values(), sizes, strict=True)], n_again
+
+
+def _named_items(name: str) -> Iterator[Item]:
+    if os.path.isdir(name):
+        yield from map(_item, _files_in(name))
+    elif not os.path.exists(name):
+        matches = sorted(glob.glob(name, recursive=True))
+        if not matches:
+            raise OptionError(f"{name}: there is no such file or folder, and nothing matches it as a pattern")
+        for match in matches:
+            yield from _named_items(match)
+    elif name.lower().endswith(".parquet"):
+        yield from _table_items(name)
+    elif name.lower().endswith(".txt"):
+        with open(name, encoding="utf-8-sig", errors="surrogateescape") as lines:
+            yield from (_item(line.strip(), os.path.dirname(name)) for line in lines if line.strip())
+    else:
+        yield _item(name)
+
+
+def _item(path: str, folder: str = "") -> Item:
+    """folder: that a relative path begins in"""
+    path = os.path.abspath(os.path.join(folder, path))
+    return Item(path, path)
+
+
+def _files_in(folder: str) -> Iterator[str]:
+    for place, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield from (os.path.join(place, name) for name in sorted(names) if name.lower().endswith(AUDIO_SUFFIXES))
+
+
+def _table_items(name: str) -> Iterator[Item]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(name) as table:
+            types = {field.name: str(field.type) for field in table.schema_arrow}
+            path = next((column for column in _PATH_COLUMNS if "string" in types.get(column, "")), None)
+            if path is None:
+                there = ", ".join(f"{column} ({kind})" for column, kind in types.items())
+                raise OptionError(f"{name} needs a column of paths: path, file or audio; it has {there}")
+            for batch in table.iter_batches(columns=[path, *({"id", "language"} & {*types})]):
+                for row in batch.to_pylist():
+                    yield _row_item(row, path, name)
+    except ArrowException as error:
+        raise OptionError(f"{name} cannot be read: {error}") from error
+
+
+def _row_item(row: dict, path: str, table: str) -> Item:
+    if not row[path]:
+        raise OptionError(f"{table} has a row without a path")
+    item = _item(row[path], os.path.dirname(table))
+    name, language = row.get("id"), row.get("language")
+    return Item(item.id if name is None else str(name), item.path, language_code(str(language)) if language else None)
+
+
+def _n_bytes(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):  # what is wrong is said in its row; ValueError: a NUL in the name
+        return 0
+
+
+def in_groups(items: Sequence[Item], n_workers: int) -> list[list[Item]]:
+    """Groups of about as much work each. A long recording is one by itself, so that no other one waits behind it.
+
+    The longest and the shortest come in turns: so the longest begin early, and none is left to be waited for at the
+    end; and short ones come out all the while. Lengths are those of the files, the only ones that are cheap to ask for.
+    """
+    total = sum(item.n_bytes for item in items)
+    most = max(min(_GROUP_BYTES, total // (n_workers * _GROUPS_PER_WORKER)), total // _MOST_GROUPS)
+    groups: list[list[Item]] = []
+    room = -1
+    for item in sorted(items, key=lambda item: -item.n_bytes):
+        if item.n_bytes > room:
+            groups.append([])
+            room = most
+        groups[-1].append(item)
+        room -= item.n_bytes
+    in_turns = chain.from_iterable(zip(reversed(groups), groups, strict=True))
+    return [*in_turns][: len(groups)]
