@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of a running cluster, or auto (default: none)",
     )
     add("--actors", type=_positive, metavar="N", help="models that work at once (default: CPUs / --threads)")
-    add("--threads", type=_positive, default=2, metavar="N", help="CPUs of each (default: 2)")
+    add("--threads", type=_positive, default=1, metavar="N", help="CPUs of each (default: 1, for the most work done)")
     add("--tries", type=_positive, default=3, metavar="N", help="of a recording that kills its process (default: 3)")
     return parser
 
