@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -91,6 +92,8 @@ def test_tables(tmp_path: Path) -> None:
     ("columns", "message"),
     [
         ({"audio": [b"RIFF"], "id": ["a"]}, r"needs a column of paths: path, file or audio; it has audio \(binary\), "),
+        ({"audio": [{"bytes": b"RIFF", "path": "a.wav"}]}, r"it has audio \(struct<bytes: binary, path: string>\)"),
+        ({"file": [["a.wav"]]}, r"it has file \(list<element: string>\)"),
         ({"path": ["a.wav", None]}, r"t\.parquet has a row without a path"),
         (
             {"path": ["a.wav", "b.wav"], "id": ["1", "1"]},
@@ -106,6 +109,28 @@ def test_tables_that_cannot_be_used(columns: dict, message: str, tmp_path: Path)
 def test_names_that_stand_for_nothing(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="there is no such file or folder, and nothing matches it"):
         find_items([str(tmp_path / "*.wav")])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "list.txt").write_text("\n")
+    for name in ("empty", "empty/list.txt", "emp*"):
+        with pytest.raises(OptionError, match=re.escape(f"{tmp_path / name} holds no recordings; of a folder, files")):
+            find_items([str(SAMPLE), str(tmp_path / name)])
+    (tmp_path / "empty too.wav").touch()
+    assert found(SAMPLE, tmp_path / "emp*", SAMPLE) == (["sample.wav", "empty too.wav"], 1)
+
+
+def test_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.wav").touch()
+    real = os.scandir
+
+    def scandir(path: str) -> Iterator[os.DirEntry]:
+        if path == str(tmp_path / "in"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # by mode bits it could not be kept from root
+    with pytest.raises(PermissionError, match="in'"):
+        find_items([str(tmp_path)])
 
 
 @needs_pyarrow
