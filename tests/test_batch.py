@@ -112,7 +112,7 @@ def test_names_that_stand_for_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "list.txt").write_text("\n")
     for name in ("empty", "empty/list.txt", "emp*"):
-        with pytest.raises(OptionError, match=re.escape(f"{tmp_path / name} holds no recordings; of a folder, files")):
+        with pytest.raises(OptionError, match=re.escape(f"{name} holds no recordings; in folders, those are .wav ")):
             find_items([str(SAMPLE), str(tmp_path / name)])
     (tmp_path / "empty too.wav").touch()
     assert found(SAMPLE, tmp_path / "emp*", SAMPLE) == (["sample.wav", "empty too.wav"], 1)
@@ -171,7 +171,7 @@ def line(id: str, error: str | None = None, **more: object) -> bytes:
 
 
 def test_a_journal_is_gone_on_with(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, SETTINGS)
+    journal = Journal(tmp_path, SETTINGS, ())
     assert [journal.add(line(id, error), id) for id, error in (("a", None), ("b", "broken"), ("a", None))] == [
         True,
         True,
@@ -181,7 +181,11 @@ def test_a_journal_is_gone_on_with(tmp_path: Path) -> None:
     assert journal.path.read_bytes() == line("a") + line("b", "broken")
     with open(journal.path, "ab") as file:
         file.write(line("c")[:-9])  # as the end of a process leaves it
-    journal = Journal(tmp_path, SETTINGS)
+    journal = Journal(tmp_path, SETTINGS, {"a", "c"})
+    journal.close()
+    assert journal.done == {"a", "b"}  # b failed, and is not asked for: its line stays
+    assert journal.path.read_bytes() == line("a") + line("b", "broken")
+    journal = Journal(tmp_path, SETTINGS, {"a", "b"})
     assert journal.done == {"a"}
     assert journal.add(line("b"), "b")
     journal.close()
@@ -191,8 +195,8 @@ def test_a_journal_is_gone_on_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("settings.json", '{"model": null, "language": "de"}', "holds transcripts with another language: use another"),
         ("settings.json", "[]", "settings.json is none of a batch"),
+        ("settings.json", '{"tabs": 4}', "settings.json is none of a batch"),
         ("settings.json", "no", "settings.json is none of a batch"),
         ("transcripts.jsonl", "{}\n", "transcripts.jsonl exists, and .*settings.json does not: use another --out"),
     ],
@@ -200,15 +204,48 @@ def test_a_journal_is_gone_on_with(tmp_path: Path) -> None:
 def test_a_folder_of_something_else(name: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(OptionError, match=message):
-        Journal(tmp_path, SETTINGS)
+        Journal(tmp_path, SETTINGS, ())
     assert (tmp_path / name).read_text() == content
 
 
+def test_other_settings_need_another_folder_once_there_are_lines(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").touch()  # as a full disk leaves it
+    Journal(tmp_path, SETTINGS, ()).close()
+    german = SETTINGS | {"language": "de"}
+    journal = Journal(tmp_path, german, ())
+    journal.add(line("a"), "a")
+    journal.close()
+    with pytest.raises(OptionError, match="holds transcripts with another language: use another"):
+        Journal(tmp_path, SETTINGS, ())
+    assert json.loads((tmp_path / "settings.json").read_text()) == german
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of the length of files, in place of a full disk")
+def test_a_full_disk(tmp_path: Path) -> None:
+    import resource
+
+    journal = Journal(tmp_path, SETTINGS, ())
+    journal.add(line("a"), "a")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 9, before[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(f": '{journal.path}'")):
+            journal.add(line("b"), "b")
+        with pytest.raises(OSError, match=re.escape(f": '{journal.path}'")):
+            journal.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert journal.path.read_bytes() == line("a") + line("b")[:9]
+    journal = Journal(tmp_path, SETTINGS, ())
+    journal.close()
+    assert (journal.done, journal.path.read_bytes()) == ({"a"}, line("a"))
+
+
 def test_lines_of_something_else(tmp_path: Path) -> None:
-    Journal(tmp_path, SETTINGS).close()
+    Journal(tmp_path, SETTINGS, ()).close()
     (tmp_path / "transcripts.jsonl").write_bytes(line("a") + b'{"id": 1}\n')
     with pytest.raises(OptionError, match=r"transcripts.jsonl, line 2, is none of a batch"):
-        Journal(tmp_path, SETTINGS)
+        Journal(tmp_path, SETTINGS, ())
 
 
 @needs_pyarrow
@@ -216,7 +253,7 @@ def test_a_journal_as_a_table(tmp_path: Path) -> None:
     """Of more lines than are in one row group, and of names that are not UTF-8."""
     from pyarrow.parquet import read_table
 
-    journal = Journal(tmp_path, SETTINGS)
+    journal = Journal(tmp_path, SETTINGS, ())
     segment = {"start": 0.0, "end": 1.5, "text": "Oui.", "tokens": [3, 4], "avg_logprob": -0.5, "channel": None}
     segment |= {"silent": False, "truncated": False, "looped": False}
     for i in range(1001):

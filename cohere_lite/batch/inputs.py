@@ -49,14 +49,11 @@ def find_items(names: Sequence[str]) -> tuple[list[Item], int]:
             if first.path != item.path:
                 raise OptionError(f"the id {item.id!r} is that of two recordings: {first.path} and {item.path}")
         if n_named == before:
-            raise OptionError(
-                f"{name} holds no recordings; of a folder, files ending in {', '.join(AUDIO_SUFFIXES)} count"
-            )
+            raise OptionError(f"{name} holds no recordings; in folders, those are {' '.join(AUDIO_SUFFIXES)}")
     with ThreadPoolExecutor(_STATS_AT_ONCE) as pool:
         sizes = pool.map(_n_bytes, [item.path for item in found.values()])
-        return [item._replace(n_bytes=size) for item, size in zip(found.values(), sizes, strict=True)], n_named - len(
-            found
-        )
+        items = [item._replace(n_bytes=size) for item, size in zip(found.values(), sizes, strict=True)]
+    return items, n_named - len(found)
 
 
 def _named_items(name: str) -> Iterator[Item]:

@@ -92,17 +92,19 @@ def run(plan: Plan) -> Summary:
     with alone_in(plan.out) as is_alone:
         if not is_alone:
             raise OptionError(f"another batch is at work in {plan.out}: wait for it, or use another --out")
-        journal = Journal(plan.out, plan.settings)
+        journal = Journal(plan.out, plan.settings, {item.id for item in items})
         todo = [item for item in items if item.id not in journal.done]
         summary = Summary(len(items), n_again, before=len(items) - len(todo))
         try:
             if todo:
                 _work(plan, todo, journal, summary)
         finally:
+            has_begun = summary.done or summary.failed or not todo
+            if has_begun:
+                print(summary, file=sys.stderr)  # first: on a full disk the rest fails
             journal.close()
-            if summary.done or summary.failed or not todo:  # else it did not begin
+            if has_begun:
                 (plan.out / _SUMMARY).write_text(json.dumps(asdict(summary), indent=1), encoding="utf-8")
-                print(summary, file=sys.stderr)
         if plan.as_table:
             journal.write_table()
     return summary
