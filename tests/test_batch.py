@@ -22,6 +22,7 @@ from conftest import until
 from test_transcribe import SAMPLE, SAMPLE_TEXT
 
 from cohere_lite import OptionError
+from cohere_lite.batch.__main__ import main
 from cohere_lite.batch.inputs import Item, find_items, in_groups
 from cohere_lite.batch.journal import Journal
 from cohere_lite.model import DEMO_FOLDER
@@ -300,6 +301,52 @@ def test_without_ray_it_says_what_to_install() -> None:
     assert "pip install 'cohere-lite[ray]'" in done.stderr
 
 
+def test_ctrl_c_while_ray_is_imported() -> None:
+    code = "import sys, types\ndef interrupt(name): raise KeyboardInterrupt\n"
+    code += "sys.modules['ray'] = types.ModuleType('ray'); sys.modules['ray'].__getattr__ = interrupt\n"
+    code += "from cohere_lite.batch.__main__ import main; sys.exit(main(['a.wav', '--out', 'never']))"
+    done = run_python(code)
+    assert (done.returncode, done.stderr) == (130, "interrupted; the same command goes on from here\n")
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "head", ":6379", "head:port"])
+def test_what_is_no_address(address: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["a.wav", "--out", "never", "--address", address])
+    assert f"{address!r} is neither HOST:PORT nor auto" in capsys.readouterr().err
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (
+            "RuntimeError",
+            "Version mismatch: Cluster:\n    Ray: 1\n",
+            "Version mismatch: Cluster: Ray: 1",
+        ),
+        (
+            "RayError",
+            "The actor died\n  File, line 7\nModuleNotFoundError: a\n",
+            "ModuleNotFoundError: a",
+        ),
+        ("RayError", "", "RayError"),
+    ],
+)
+def test_what_ray_says_is_one_line(
+    kind: str, text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def init(**_: object) -> None:
+        raise getattr(ray.exceptions, kind, RuntimeError)(text)
+
+    monkeypatch.setattr(ray, "init", init)
+    assert main([str(SAMPLE), "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
 def batch_command(*arguments: Path | str) -> list[str]:
     return [sys.executable, "-m", "cohere_lite.batch", *map(str, arguments)]
 
@@ -310,14 +357,16 @@ def batch_command(*arguments: Path | str) -> list[str]:
     [
         (["-l", "ja"], "error: the language ja is asked for; this model knows de, en, es, fr"),
         (["--address", "127.0.0.1:1"], "error: --address 127.0.0.1:1: no cluster is there"),
+        (["--threads", "9999", "--actors", "1"], "error: --threads 9999 is more than the "),
         (["gone.wav"], "error: gone.wav: there is no such file or folder"),
     ],
 )
 def test_what_is_said_before_the_work(arguments: list[str], message: str, tmp_path: Path) -> None:
     command = batch_command("--out", tmp_path / "out", SAMPLE, *arguments)
     done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert done.stderr.startswith(message)
+    said = [line for line in done.stderr.splitlines() if "logging.cc" not in line]  # how Ray's C++ code begins
+    assert (done.returncode, len(said)) == (2, 1), done.stderr
+    assert said[0].startswith(message)
 
 
 @needs_ray
@@ -345,8 +394,14 @@ def test_two_processes_load_one_after_the_other(tmp_path: Path, monkeypatch: pyt
 
 @needs_ray
 @pytest.mark.filterwarnings("ignore")
-def test_a_model_that_kills_its_processes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_loaded_alone_and_given_up_if_it_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cohere_lite.batch import worker
+    from cohere_lite.extras.prepared import alone_in
+
+    def load(*_: object, **options: object) -> dict:
+        with alone_in(tmp_path / "loading") as is_alone:
+            assert not is_alone
+        return options
 
     class Remote:  # as Ray's handle of Attempts
         def __init__(self, n: int) -> None:
@@ -363,7 +418,8 @@ def test_a_model_that_kills_its_processes_is_given_up(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(worker.ray, "get", lambda value: value)
     monkeypatch.setattr(worker.ray, "get_runtime_context", Context)
-    monkeypatch.setattr(worker, "Transcriber", lambda *_, **options: options)
+    monkeypatch.setattr(worker, "Transcriber", load)
+    monkeypatch.setenv("COHERE_LITE_CACHE", str(tmp_path))
     settings = {"model": "folder", "precision": "q4"}
     made = worker.Recogniser(Remote(3), 3, 5, settings)
     assert made._transcriber == {"precision": "q4", "threads": 5, "spin": False}  # type: ignore[comparison-overlap]
