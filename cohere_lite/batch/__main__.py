@@ -24,8 +24,8 @@ recordings:
   once, however often it is named.
 
 what comes out, in the folder --out:
-  transcripts.jsonl    an object in a line per recording, as soon as it is there,
-                       in no order: id, error, and what --format json of the
+  transcripts.jsonl    an object in a line per recording, of short ones a group
+                       at a time, in no order: id, error, what --format json of the
                        command has. `error` is null, or what kept the recording
                        from being transcribed to its end. A run that was
                        interrupted, or killed, goes on from this file; the same
