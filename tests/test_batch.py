@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -21,6 +22,7 @@ from conftest import until
 from test_transcribe import SAMPLE, SAMPLE_TEXT
 
 from cohere_lite import OptionError
+from cohere_lite.batch.__main__ import main
 from cohere_lite.batch.inputs import Item, find_items, in_groups
 from cohere_lite.batch.journal import Journal
 from cohere_lite.model import DEMO_FOLDER
@@ -91,6 +93,8 @@ def test_tables(tmp_path: Path) -> None:
     ("columns", "message"),
     [
         ({"audio": [b"RIFF"], "id": ["a"]}, r"needs a column of paths: path, file or audio; it has audio \(binary\), "),
+        ({"audio": [{"bytes": b"RIFF", "path": "a.wav"}]}, r"it has audio \(struct<bytes: binary, path: string>\)"),
+        ({"file": [["a.wav"]]}, r"it has file \(list<element: string>\)"),
         ({"path": ["a.wav", None]}, r"t\.parquet has a row without a path"),
         (
             {"path": ["a.wav", "b.wav"], "id": ["1", "1"]},
@@ -106,6 +110,28 @@ def test_tables_that_cannot_be_used(columns: dict, message: str, tmp_path: Path)
 def test_names_that_stand_for_nothing(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="there is no such file or folder, and nothing matches it"):
         find_items([str(tmp_path / "*.wav")])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "list.txt").write_text("\n")
+    for name in ("empty", "empty/list.txt", "emp*"):
+        with pytest.raises(OptionError, match=re.escape(f"{name} holds no recordings; in folders, those are .wav ")):
+            find_items([str(SAMPLE), str(tmp_path / name)])
+    (tmp_path / "empty too.wav").touch()
+    assert found(SAMPLE, tmp_path / "emp*", SAMPLE) == (["sample.wav", "empty too.wav"], 1)
+
+
+def test_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.wav").touch()
+    real = os.scandir
+
+    def scandir(path: str) -> Iterator[os.DirEntry]:
+        if path == str(tmp_path / "in"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # by mode bits it could not be kept from root
+    with pytest.raises(PermissionError, match="in'"):
+        find_items([str(tmp_path)])
 
 
 @needs_pyarrow
@@ -146,7 +172,7 @@ def line(id: str, error: str | None = None, **more: object) -> bytes:
 
 
 def test_a_journal_is_gone_on_with(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, SETTINGS)
+    journal = Journal(tmp_path, SETTINGS, ())
     assert [journal.add(line(id, error), id) for id, error in (("a", None), ("b", "broken"), ("a", None))] == [
         True,
         True,
@@ -156,7 +182,11 @@ def test_a_journal_is_gone_on_with(tmp_path: Path) -> None:
     assert journal.path.read_bytes() == line("a") + line("b", "broken")
     with open(journal.path, "ab") as file:
         file.write(line("c")[:-9])  # as the end of a process leaves it
-    journal = Journal(tmp_path, SETTINGS)
+    journal = Journal(tmp_path, SETTINGS, {"a", "c"})
+    journal.close()
+    assert journal.done == {"a", "b"}  # b failed, and is not asked for: its line stays
+    assert journal.path.read_bytes() == line("a") + line("b", "broken")
+    journal = Journal(tmp_path, SETTINGS, {"a", "b"})
     assert journal.done == {"a"}
     assert journal.add(line("b"), "b")
     journal.close()
@@ -166,8 +196,8 @@ def test_a_journal_is_gone_on_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("settings.json", '{"model": null, "language": "de"}', "holds transcripts with another language: use another"),
         ("settings.json", "[]", "settings.json is none of a batch"),
+        ("settings.json", '{"tabs": 4}', "settings.json is none of a batch"),
         ("settings.json", "no", "settings.json is none of a batch"),
         ("transcripts.jsonl", "{}\n", "transcripts.jsonl exists, and .*settings.json does not: use another --out"),
     ],
@@ -175,15 +205,48 @@ def test_a_journal_is_gone_on_with(tmp_path: Path) -> None:
 def test_a_folder_of_something_else(name: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(OptionError, match=message):
-        Journal(tmp_path, SETTINGS)
+        Journal(tmp_path, SETTINGS, ())
     assert (tmp_path / name).read_text() == content
 
 
+def test_other_settings_need_another_folder_once_there_are_lines(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").touch()  # as a full disk leaves it
+    Journal(tmp_path, SETTINGS, ()).close()
+    german = SETTINGS | {"language": "de"}
+    journal = Journal(tmp_path, german, ())
+    journal.add(line("a"), "a")
+    journal.close()
+    with pytest.raises(OptionError, match="holds transcripts with another language: use another"):
+        Journal(tmp_path, SETTINGS, ())
+    assert json.loads((tmp_path / "settings.json").read_text()) == german
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of the length of files, in place of a full disk")
+def test_a_full_disk(tmp_path: Path) -> None:
+    import resource
+
+    journal = Journal(tmp_path, SETTINGS, ())
+    journal.add(line("a"), "a")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 9, before[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(f": '{journal.path}'")):
+            journal.add(line("b"), "b")
+        with pytest.raises(OSError, match=re.escape(f": '{journal.path}'")):
+            journal.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert journal.path.read_bytes() == line("a") + line("b")[:9]
+    journal = Journal(tmp_path, SETTINGS, ())
+    journal.close()
+    assert (journal.done, journal.path.read_bytes()) == ({"a"}, line("a"))
+
+
 def test_lines_of_something_else(tmp_path: Path) -> None:
-    Journal(tmp_path, SETTINGS).close()
+    Journal(tmp_path, SETTINGS, ()).close()
     (tmp_path / "transcripts.jsonl").write_bytes(line("a") + b'{"id": 1}\n')
     with pytest.raises(OptionError, match=r"transcripts.jsonl, line 2, is none of a batch"):
-        Journal(tmp_path, SETTINGS)
+        Journal(tmp_path, SETTINGS, ())
 
 
 @needs_pyarrow
@@ -191,7 +254,7 @@ def test_a_journal_as_a_table(tmp_path: Path) -> None:
     """Of more lines than are in one row group, and of names that are not UTF-8."""
     from pyarrow.parquet import read_table
 
-    journal = Journal(tmp_path, SETTINGS)
+    journal = Journal(tmp_path, SETTINGS, ())
     segment = {"start": 0.0, "end": 1.5, "text": "Oui.", "tokens": [3, 4], "avg_logprob": -0.5, "channel": None}
     segment |= {"silent": False, "truncated": False, "looped": False}
     for i in range(1001):
@@ -238,6 +301,52 @@ def test_without_ray_it_says_what_to_install() -> None:
     assert "pip install 'cohere-lite[ray]'" in done.stderr
 
 
+def test_ctrl_c_while_ray_is_imported() -> None:
+    code = "import sys, types\ndef interrupt(name): raise KeyboardInterrupt\n"
+    code += "sys.modules['ray'] = types.ModuleType('ray'); sys.modules['ray'].__getattr__ = interrupt\n"
+    code += "from cohere_lite.batch.__main__ import main; sys.exit(main(['a.wav', '--out', 'never']))"
+    done = run_python(code)
+    assert (done.returncode, done.stderr) == (130, "interrupted; the same command goes on from here\n")
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "head", ":6379", "head:port"])
+def test_what_is_no_address(address: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["a.wav", "--out", "never", "--address", address])
+    assert f"{address!r} is neither HOST:PORT nor auto" in capsys.readouterr().err
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (
+            "RuntimeError",
+            "Version mismatch: Cluster:\n    Ray: 1\n",
+            "Version mismatch: Cluster: Ray: 1",
+        ),
+        (
+            "RayError",
+            "The actor died\n  File, line 7\nModuleNotFoundError: a\n",
+            "ModuleNotFoundError: a",
+        ),
+        ("RayError", "", "RayError"),
+    ],
+)
+def test_what_ray_says_is_one_line(
+    kind: str, text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def init(**_: object) -> None:
+        raise getattr(ray.exceptions, kind, RuntimeError)(text)
+
+    monkeypatch.setattr(ray, "init", init)
+    assert main([str(SAMPLE), "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
 def batch_command(*arguments: Path | str) -> list[str]:
     return [sys.executable, "-m", "cohere_lite.batch", *map(str, arguments)]
 
@@ -248,14 +357,16 @@ def batch_command(*arguments: Path | str) -> list[str]:
     [
         (["-l", "ja"], "error: the language ja is asked for; this model knows de, en, es, fr"),
         (["--address", "127.0.0.1:1"], "error: --address 127.0.0.1:1: no cluster is there"),
+        (["--threads", "9999", "--actors", "1"], "error: --threads 9999 is more than the "),
         (["gone.wav"], "error: gone.wav: there is no such file or folder"),
     ],
 )
 def test_what_is_said_before_the_work(arguments: list[str], message: str, tmp_path: Path) -> None:
     command = batch_command("--out", tmp_path / "out", SAMPLE, *arguments)
     done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert done.stderr.startswith(message)
+    said = [line for line in done.stderr.splitlines() if "logging.cc" not in line]  # how Ray's C++ code begins
+    assert (done.returncode, len(said)) == (2, 1), done.stderr
+    assert said[0].startswith(message)
 
 
 @needs_ray
@@ -283,8 +394,14 @@ def test_two_processes_load_one_after_the_other(tmp_path: Path, monkeypatch: pyt
 
 @needs_ray
 @pytest.mark.filterwarnings("ignore")
-def test_a_model_that_kills_its_processes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_loaded_alone_and_given_up_if_it_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cohere_lite.batch import worker
+    from cohere_lite.extras.prepared import alone_in
+
+    def load(*_: object, **options: object) -> dict:
+        with alone_in(tmp_path / "loading") as is_alone:
+            assert not is_alone
+        return options
 
     class Remote:  # as Ray's handle of Attempts
         def __init__(self, n: int) -> None:
@@ -301,7 +418,8 @@ def test_a_model_that_kills_its_processes_is_given_up(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(worker.ray, "get", lambda value: value)
     monkeypatch.setattr(worker.ray, "get_runtime_context", Context)
-    monkeypatch.setattr(worker, "Transcriber", lambda *_, **options: options)
+    monkeypatch.setattr(worker, "Transcriber", load)
+    monkeypatch.setenv("COHERE_LITE_CACHE", str(tmp_path))
     settings = {"model": "folder", "precision": "q4"}
     made = worker.Recogniser(Remote(3), 3, 5, settings)
     assert made._transcriber == {"precision": "q4", "threads": 5, "spin": False}  # type: ignore[comparison-overlap]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -23,8 +24,8 @@ recordings:
   once, however often it is named.
 
 what comes out, in the folder --out:
-  transcripts.jsonl    an object in a line per recording, as soon as it is there,
-                       in no order: id, error, and what --format json of the
+  transcripts.jsonl    an object in a line per recording, of short ones a group
+                       at a time, in no order: id, error, what --format json of the
                        command has. `error` is null, or what kept the recording
                        from being transcribed to its end. A run that was
                        interrupted, or killed, goes on from this file; the same
@@ -49,6 +50,15 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
+        return _run(args)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    """The exit code; errors are told."""
+    try:
         from ray.exceptions import RayError
 
         from .run import Plan, run
@@ -63,11 +73,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(run(plan).failed > 0)
     except (CohereLiteError, OSError, RayError) as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)  # Ray's go on with tracebacks
+        lines = str(error).splitlines() or [type(error).__name__]
+        # Ray's are tracebacks, whose last line says what went wrong
+        print(f"error: {lines[-1 if isinstance(error, RayError) else 0]}", file=sys.stderr)
         return 2 if isinstance(error, OptionError) else 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("machines").add_argument
     add(
         "--address",
-        type=_named,
+        type=_address,
         metavar="HOST:PORT",
         help="of a running cluster, or auto (default: none)",
     )
@@ -104,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=_positive, default=1, metavar="N", help="CPUs of each (default: 1, for the most work done)")
     add("--tries", type=_positive, default=3, metavar="N", help="of a recording that kills its process (default: 3)")
     return parser
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"auto|[^/]+:\d{1,5}", text):  # ray:// is of Ray's clients, which have no Ray Data
+        raise argparse.ArgumentTypeError(f"{text!r} is neither HOST:PORT nor auto")
+    return text
 
 
 def _positive(text: str) -> int:

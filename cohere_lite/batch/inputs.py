@@ -36,18 +36,24 @@ def find_items(names: Sequence[str]) -> tuple[list[Item], int]:
     names: recordings, folders, lists (.txt: a path in a line; .parquet: a column of paths and, if it has them, `id` and
     `language`), and patterns with * for any of these
 
-    Raises OptionError for a name that stands for nothing, for a table without paths, and for an id of two recordings.
+    Raises OptionError for a name that stands for nothing, for a table without paths, and for an id of two recordings;
+    OSError for a folder or list that cannot be read.
     """
     found: dict[str, Item] = {}
-    n_again = 0
-    for item in chain.from_iterable(map(_named_items, names)):
-        first = found.setdefault(item.id, item)
-        n_again += first is not item
-        if first.path != item.path:
-            raise OptionError(f"the id {item.id!r} is that of two recordings: {first.path} and {item.path}")
+    n_named = 0
+    for name in names:
+        before = n_named
+        for item in _named_items(name):
+            n_named += 1
+            first = found.setdefault(item.id, item)
+            if first.path != item.path:
+                raise OptionError(f"the id {item.id!r} is that of two recordings: {first.path} and {item.path}")
+        if n_named == before:
+            raise OptionError(f"{name} holds no recordings; in folders, those are {' '.join(AUDIO_SUFFIXES)}")
     with ThreadPoolExecutor(_STATS_AT_ONCE) as pool:
         sizes = pool.map(_n_bytes, [item.path for item in found.values()])
-        return [item._replace(n_bytes=size) for item, size in zip(found.values(), sizes, strict=True)], n_again
+        items = [item._replace(n_bytes=size) for item, size in zip(found.values(), sizes, strict=True)]
+    return items, n_named - len(found)
 
 
 def _named_items(name: str) -> Iterator[Item]:
@@ -75,23 +81,28 @@ def _item(path: str, folder: str = "") -> Item:
 
 
 def _files_in(folder: str) -> Iterator[str]:
-    for place, subfolders, names in os.walk(folder):
+    def fail(error: OSError) -> None:  # os.walk would go on without this folder's recordings, and without a word
+        raise error
+
+    for place, subfolders, names in os.walk(folder, onerror=fail):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         yield from (os.path.join(place, name) for name in sorted(names) if name.lower().endswith(AUDIO_SUFFIXES))
 
 
 def _table_items(name: str) -> Iterator[Item]:
-    from pyarrow import ArrowException
+    from pyarrow import ArrowException, types
     from pyarrow.parquet import ParquetFile
 
     try:
         with ParquetFile(name) as table:
-            types = {field.name: str(field.type) for field in table.schema_arrow}
-            path = next((column for column in _PATH_COLUMNS if "string" in types.get(column, "")), None)
+            kinds = {field.name: field.type for field in table.schema_arrow}
+            # not a list of strings, nor what data sets have as audio: {bytes, path}
+            texts = {column for column, kind in kinds.items() if "string" in str(kind) and not types.is_nested(kind)}
+            path = next((column for column in _PATH_COLUMNS if column in texts), None)
             if path is None:
-                there = ", ".join(f"{column} ({kind})" for column, kind in types.items())
+                there = ", ".join(f"{column} ({kind})" for column, kind in kinds.items())
                 raise OptionError(f"{name} needs a column of paths: path, file or audio; it has {there}")
-            for batch in table.iter_batches(columns=[path, *({"id", "language"} & {*types})]):
+            for batch in table.iter_batches(columns=[path, *({"id", "language"} & {*kinds})]):
                 for row in batch.to_pylist():
                     yield _row_item(row, path, name)
     except ArrowException as error:

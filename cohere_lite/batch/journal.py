@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,35 +22,49 @@ class Journal:
     done: ids of the recordings that have a line
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        """Goes on with what a batch of the same settings left. What failed then is tried again: the recording may have
-        been mended. Raises OptionError for a folder of other settings, or of something else; OSError."""
+    def __init__(self, folder: Path, settings: dict[str, Any], asked: Container[str]) -> None:
+        """Goes on with what a batch of the same settings left. What failed then, of the ids that are asked for now, is
+        tried again: the recording may have been mended. Other lines stay.
+
+        Raises OptionError for a folder of other settings, or of something else; OSError."""
         self.path, self._folder = folder / _LINES, folder
         _check_settings(folder / _SETTINGS, settings, self.path)
         self.done: set[str] = set()
-        n_failed = 0
-        for line in self._lines():
-            n_failed += line["error"] is not None
-            if line["error"] is None:
+        n_bytes = n_again = 0
+        for text, line in self._lines():
+            n_bytes += len(text)
+            if line["error"] is None or line["id"] not in asked:
                 self.done.add(line["id"])
-        whole = _whole_bytes(self.path)
+            else:
+                n_again += 1
         self._file = open(self.path, "ab")  # noqa: SIM115 - until close
-        self._file.truncate(whole)  # what was being written when the process was killed is no line
-        if n_failed:
-            self._leave_out_failures()
+        self._file.truncate(n_bytes)  # what was being written when the process was killed is no line
+        if n_again:
+            self._leave_out_others()
 
     def add(self, line: bytes, id: str) -> bool:
         """Writes a recording's line, unless there is one; returns whether there was none."""
         if id in self.done:
             return False
-        self._file.write(line)
-        self._file.flush()
+        with self._named_in_errors():
+            self._file.write(line)
+            self._file.flush()
         self.done.add(id)
         return True
 
     def close(self) -> None:
         """After the last line."""
-        self._file.close()
+        with self._named_in_errors():
+            self._file.close()
+
+    @contextmanager
+    def _named_in_errors(self) -> Iterator[None]:
+        """What writing raises, as of a full disk, does not say where."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
 
     def write_table(self) -> Path:
         """transcripts.parquet, with the lines that there are."""
@@ -58,15 +73,15 @@ class Journal:
 
         path = self._folder / _TABLE
         partial = path.with_name(f"{_TABLE}.partial")
-        lines = self._lines()
+        lines = (line for _, line in self._lines())
         with ParquetWriter(partial, schema := _schema()) as table:
             while rows := [*islice(lines, _ROWS_AT_ONCE)]:
                 table.write_table(pa.Table.from_pylist([*map(_flat, rows)], schema))
         partial.replace(path)
         return path
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        """Those that are whole."""
+    def _lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Those that are whole: as they are, and what they say."""
         if not self.path.exists():
             return
         with open(self.path, "rb") as file:
@@ -78,39 +93,35 @@ class Journal:
                     line["id"], line["error"]
                 except (ValueError, LookupError, TypeError):
                     raise OptionError(f"{self.path}, line {number}, is none of a batch: use another --out") from None
-                yield line
+                yield text, line
 
-    def _leave_out_failures(self) -> None:
+    def _leave_out_others(self) -> None:
+        """Than those that are done."""
         self._file.close()
         rewritten = self.path.with_name(f"{_LINES}.partial")
-        with open(self.path, "rb") as file, open(rewritten, "wb") as new:
-            new.writelines(line for line in file if json.loads(line)["error"] is None)
+        with open(rewritten, "wb") as new:
+            new.writelines(text for text, line in self._lines() if line["id"] in self.done)
         rewritten.replace(self.path)
         self._file = open(self.path, "ab")  # noqa: SIM115 - until close
 
 
 def _check_settings(path: Path, settings: dict[str, Any], lines: Path) -> None:
     """Transcripts of other settings must not be mixed with these."""
-    if not path.exists():
-        if lines.exists():
-            raise OptionError(f"{lines} exists, and {path} does not: use another --out")
+    has_lines = lines.exists() and lines.stat().st_size > 0  # without, a run ended before its first line
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if text:
+        try:
+            before = json.loads(text)
+        except ValueError:
+            before = None
+        if not isinstance(before, dict) or before.keys() != settings.keys():
+            raise OptionError(f"{path} is none of a batch: use another --out")
+        if (changed := [key for key in settings if before[key] != settings[key]]) and has_lines:
+            raise OptionError(f"{lines} holds transcripts with another {', '.join(changed)}: use another --out")
+    elif has_lines:
+        raise OptionError(f"{lines} exists, and {path} does not: use another --out")
+    if not has_lines:
         path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        before = None
-    if not isinstance(before, dict):
-        raise OptionError(f"{path} is none of a batch: use another --out")
-    if changed := [key for key in settings if before.get(key) != settings[key]]:
-        raise OptionError(f"{lines} holds transcripts with another {', '.join(changed)}: use another --out")
-
-
-def _whole_bytes(path: Path) -> int:
-    if not path.exists():
-        return 0
-    with open(path, "rb") as file:
-        return sum(len(line) for line in file if line.endswith(b"\n"))
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:

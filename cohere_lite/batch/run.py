@@ -17,6 +17,7 @@ import ray
 
 from ..cli.terminal import _terminal_columns, is_terminal, spent_since
 from ..errors import OptionError
+from ..extras.formats import one_line
 from ..extras.prepared import alone_in
 from ..model import find_model
 from ..transcript import clock
@@ -92,17 +93,19 @@ def run(plan: Plan) -> Summary:
     with alone_in(plan.out) as is_alone:
         if not is_alone:
             raise OptionError(f"another batch is at work in {plan.out}: wait for it, or use another --out")
-        journal = Journal(plan.out, plan.settings)
+        journal = Journal(plan.out, plan.settings, {item.id for item in items})
         todo = [item for item in items if item.id not in journal.done]
         summary = Summary(len(items), n_again, before=len(items) - len(todo))
         try:
             if todo:
                 _work(plan, todo, journal, summary)
         finally:
+            has_begun = summary.done or summary.failed or not todo
+            if has_begun:
+                print(summary, file=sys.stderr)  # first: on a full disk the rest fails
             journal.close()
-            if summary.done or summary.failed or not todo:  # else it did not begin
+            if has_begun:
                 (plan.out / _SUMMARY).write_text(json.dumps(asdict(summary), indent=1), encoding="utf-8")
-                print(summary, file=sys.stderr)
         if plan.as_table:
             journal.write_table()
     return summary
@@ -119,10 +122,10 @@ def _check(plan: Plan, items: Sequence[Item]) -> None:
 def _work(plan: Plan, todo: Sequence[Item], journal: Journal, summary: Summary) -> None:
     sizes = {item.id: item.n_bytes for item in todo}
     with _cluster(plan.address), _progress(summary, sum(sizes.values())) as tell:
-        n_cpus = int(ray.cluster_resources().get("CPU", 0))
-        n_actors = plan.actors or n_cpus // plan.threads
-        if not n_actors:
-            raise OptionError(f"--threads {plan.threads} is more than the cluster's {n_cpus} CPUs")
+        n_cpus = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        if plan.threads > max(n_cpus):  # Ray would wait for a node with more, without a word
+            raise OptionError(f"--threads {plan.threads} is more than the {max(n_cpus)} CPUs of the largest node")
+        n_actors = plan.actors or sum(n // plan.threads for n in n_cpus)
         groups = in_groups(todo, n_actors)
         for text in recognised(groups, n_actors, plan.threads, plan.tries, plan.settings):
             line = json.loads(text)
@@ -134,12 +137,15 @@ def _work(plan: Plan, todo: Sequence[Item], journal: Journal, summary: Summary) 
 @contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
     """Ray, as long as this block; quiet, and without its dashboard."""
-    if address:
-        _check_address(address)
     local = {} if address else {"object_store_memory": _STORE_BYTES, "include_dashboard": False}
-    ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
+        if address:
+            _check_address(address)
+        try:
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+        except (ConnectionError, RuntimeError, ValueError) as error:  # as of another version of Ray or Python
+            raise ConnectionError(one_line(f"{error}")) from error
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield
     finally:
         ray.shutdown()
@@ -147,8 +153,8 @@ def _cluster(address: str | None) -> Iterator[None]:
 
 def _check_address(address: str) -> None:
     """Raises OptionError where nobody listens: Ray would go on trying without a word."""
-    host, _, port = address.rpartition(":")
-    if port.isdecimal():  # else it is "auto"
+    if address != "auto":
+        host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host, int(port)), _CONNECT_S).close()
         except OSError as error:
