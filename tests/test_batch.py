@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -540,6 +541,29 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place = Place(tmp_path)
     yield place
     until(lambda: place.processes() == [])
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")  # of Ray's own code
+@pytest.mark.parametrize(("mode", "said"), [(None, "; if it wants a token, set RAY_AUTH_MODE=token"), ("token", "")])
+def test_a_cluster_that_wants_a_token(mode: str | None, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own error does not say what to do."""
+    import ray
+
+    from cohere_lite.batch.run import _cluster
+
+    def refuse(**options: object) -> None:
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConnectionError) as caught, _cluster(address):
+            raise AssertionError("it was opened")
+    assert str(caught.value) == f"Failed to connect{said}"
 
 
 class TestClusters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import sys
 import time
@@ -144,7 +145,9 @@ def _cluster(address: str | None) -> Iterator[None]:
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
         except (ConnectionError, RuntimeError, ValueError) as error:  # as of another version of Ray or Python
-            raise ConnectionError(one_line(f"{error}")) from error
+            # as clusters do that `ray start` began, as of Ray 2.60; its clients send it only when they are told to
+            token = "" if "RAY_AUTH_MODE" in os.environ else "; if it wants a token, set RAY_AUTH_MODE=token"
+            raise ConnectionError(one_line(f"{error}") + (token if address else "")) from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield
     finally:
