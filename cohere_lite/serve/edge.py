@@ -25,12 +25,37 @@ KEY_PROTOCOL = "openai-insecure-api-key."
 T = TypeVar("T")
 
 
-class PatientHTTP(H11Protocol):
-    """uvicorn waits for ever for a request's headers, for the rest of a body that has been answered, and for clients
-    that do not read."""
+class _ReadAnswers(asyncio.Protocol):
+    """uvicorn waits for ever for clients that do not read what they are sent."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    _unread_timer: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """As asyncio.Protocol."""
+        super().pause_writing()
+        self._unread_timer = self.loop.call_later(_UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """As asyncio.Protocol."""
+        self._cancel_unread_timer()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As asyncio.Protocol."""
+        self._cancel_unread_timer()
+        super().connection_lost(exc)
+
+    def _cancel_unread_timer(self) -> None:
+        if self._unread_timer:
+            self._unread_timer.cancel()
+
+
+class PatientHTTP(_ReadAnswers, H11Protocol):
+    """HTTP. uvicorn waits for ever for a request's headers, too, and for the rest of a body that has been answered."""
 
     _request_timer: asyncio.TimerHandle | None = None
-    _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As asyncio.Protocol."""
@@ -64,43 +89,17 @@ class PatientHTTP(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio.Protocol."""
         self._cancel_request_timer()
-        if self._unread_timer:
-            self._unread_timer.cancel()
         super().connection_lost(exc)
 
-    def pause_writing(self) -> None:
-        """As asyncio.Protocol."""
-        super().pause_writing()
-        self._unread_timer = self.loop.call_later(_UNREAD_S, self.transport.abort)
 
-    def resume_writing(self) -> None:
-        """As asyncio.Protocol."""
-        if self._unread_timer:
-            self._unread_timer.cancel()
-        super().resume_writing()
-
-
-class PatientSocket(WebSocketsSansIOProtocol):
-    """A WebSocket whose client must read what it is sent."""
-
-    _unread_timer: asyncio.TimerHandle | None = None
+class PatientSocket(_ReadAnswers, WebSocketsSansIOProtocol):
+    """A WebSocket."""
 
     async def send(self, message: Any) -> None:
         """As ASGI."""
         await super().send(message)
         if self.initial_response and self.close_sent:
             self.handshake_complete = True  # by an answer of HTTP; uvicorn 0.54 would log an error
-
-    def pause_writing(self) -> None:
-        """As asyncio.Protocol."""
-        super().pause_writing()
-        self._unread_timer = self.loop.call_later(_UNREAD_S, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """As asyncio.Protocol."""
-        if self._unread_timer:
-            self._unread_timer.cancel()
-        super().resume_writing()
 
 
 class Guard:
