@@ -5,6 +5,7 @@ Needs the programs chromium, node and npm; COHERE_LITE_WEB_MODULES is the folder
 axe-core. Firefox, where it is installed, runs the page, too.
 """
 
+import errno
 import json
 import os
 import re
@@ -684,6 +685,16 @@ def test_a_model_called_as_the_small_one(tmp_path: Path, capsys: pytest.CaptureF
     model = shutil.copytree(DEMO_FOLDER, tmp_path / "demonstration")
     assert main([str(tmp_path / "out"), str(model)]) == 1
     assert "give the folder another name" in capsys.readouterr().err
+
+
+def test_a_port_that_cannot_be_had(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["--serve", str(page), "--port", str(port)]) == 1
+    assert main(["--serve", str(page), "--port", "65536"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"error: port {port}: {os.strerror(errno.EADDRINUSE)}; --port names another"
+    assert lines[1].startswith("error: port 65536: ")
 
 
 def test_serving_with_tls(page: Path) -> None:

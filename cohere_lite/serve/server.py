@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import socket
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
@@ -108,7 +109,10 @@ def _listener(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, OverflowError, UnicodeError) as error:
         raise OptionError(f"--host {host} --port {port}: {error}") from error
-    return socket.create_server(address[:2], family=family, backlog=_MOST_CONNECTIONS)
+    try:
+        return socket.create_server(address[:2], family=family, backlog=_MOST_CONNECTIONS)
+    except OSError as error:
+        raise OSError(f"--host {host} --port {port}: {os.strerror(error.errno or 0)}") from error
 
 
 def _raise_descriptor_limit() -> int:

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             from .build import build
 
-            if args.tls or args.port:
+            if args.tls or args.port is not None:
                 parser.error("--tls and --port go with --serve")
             build(args.out, args.model)
     except (OSError, ValueError) as error:

@@ -29,8 +29,11 @@ def serve(folder: Path, tls: bool, port: int | None) -> None:
 
 
 def make_server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
-    """port: 0 for any that is free. Raises OSError."""
-    return Server((host, port), partial(Handler, directory=str(folder)))
+    """port: 0 for any that is free. Raises ValueError."""
+    try:
+        return Server((host, port), partial(Handler, directory=str(folder)))
+    except (OSError, OverflowError) as error:  # it is taken, or for others; or no number of a port
+        raise ValueError(f"port {port}: {getattr(error, 'strerror', None) or error}; --port names another") from error
 
 
 class Server(ThreadingHTTPServer):
