@@ -165,7 +165,7 @@ function advise() {
       `${model.folder} needs ${megabytes(2 * pair.bytes)} of memory while it loads. On this device a page may have ` +
       `about 1.5 GB, and ends without a word when it takes more: ${smallest().folder} is the one for it.`;
   } else if (pair.bytes > SMALL_BYTES) {
-    advice = `${megabytes(pair.bytes)} are downloaded once, and kept; loading takes twice as much memory.`;
+    advice = `${megabytes(pair.bytes)} are downloaded once, and kept; loading takes more than twice as much memory.`;
   } else if (!pairFor(model, 'webgpu')) {
     advice = adapter ? '' : 'There is no WebGPU here: WebAssembly does the work.';
   }
