@@ -162,8 +162,8 @@ function advise() {
     advice = `${model.folder} runs on WebGPU alone, which this browser does not have${adapter ? ' in float16' : ''}.`;
   } else if (isIos() && pair.bytes > IOS_BYTES) {
     advice =
-      `${model.folder} needs ${megabytes(2 * pair.bytes)} of memory while it loads. On this device a page may have ` +
-      `about 1.5 GB, and ends without a word when it takes more: ${smallest().folder} is the one for it.`;
+      `${model.folder} needs over ${megabytes(2 * pair.bytes)} of memory while it loads. On this device a page may ` +
+      `have about 1.5 GB, and ends without a word when it takes more: ${smallest().folder} is the one for it.`;
   } else if (pair.bytes > SMALL_BYTES) {
     advice = `${megabytes(pair.bytes)} are downloaded once, and kept; loading takes more than twice as much memory.`;
   } else if (!pairFor(model, 'webgpu')) {
