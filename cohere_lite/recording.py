@@ -30,11 +30,11 @@ _PUSHED_FRAMES = 1 << 21  # worked on at once: enough for pieces to be decoded s
 
 
 class Spoken(NamedTuple):
-    """What a piece is decoded as. prompt: ids;  language: its code;  probability: None where it was named;  doubt: what
-    is to be said where it was found and is not sure, else "" """
+    """What a piece is decoded as. prompt: ids;  language: its code, None where no text tells it;  probability: None
+    where it was named;  doubt: what is to be said where it was found and is not sure, else "" """
 
     prompt: Sequence[int]
-    language: str
+    language: str | None
     probability: float | None = None
     doubt: str = ""
 

@@ -232,7 +232,7 @@ class Transcriber:
             except ImportError:
                 needed = "cohere_lite/extras/detect.py, which is not in this copy"
                 raise OptionError(f"language is {language!r}; to find which is spoken needs {needed}") from None
-            new_languages = finder(self._model, language, language_per, make_prompt)
+            new_languages = finder(self._model, language, language_per, make_prompt, self._batch_size)
         how = start, channel, pauses, skip_silence
         return lambda rate: Recording(self._model, self._batch_size, rate, new_languages(), *how)
 

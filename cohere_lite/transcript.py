@@ -22,7 +22,7 @@ class Segment:
     silent:      nothing in it stood out from the noise, so the model was not asked
     truncated:   the model's limit of tokens came before the end of the text: words are missing here
     looped:      the decoder repeated itself without end and was stopped; the repetition is left out
-    language:    the code of that which it was decoded as; None where silent
+    language:    the code of that which it was decoded as; None where silent, and where no text told which it is
     language_probability: 0 to 1, that this is what was spoken, where it was found rather than named; else None
     """
 
