@@ -69,8 +69,8 @@ class Recording:
         pauses: Pauses | None,
         skip_silence: bool,
     ) -> None:
-        """batch_size: pieces decoded side by side;  the others: see Transcriber. Raises AudioError for a rate that cannot
-        be, StateError."""
+        """batch_size: pieces decoded side by side;  the others: see Transcriber. Raises AudioError for a rate that
+        cannot be, StateError."""
         self._model, self._batch_size, self._languages = model, batch_size, languages
         self._rate, self._start, self._channel = float(rate), start, channel
 
@@ -217,9 +217,9 @@ class Recording:
                 if (spoken := self._languages(clips, waited_s)) is None:
                     return
                 for i in range(0, len(clips), self._batch_size):  # more than a batch, if the language was not sure
-                    part, prompts = clips[i : i + self._batch_size], [s.prompt for s in spoken[i : i + self._batch_size]]
-                    decoded = decode(self._model.contract, part, prompts, self._model.vocabulary.end_of_text)
-                    found += zip(decoded, spoken[i:], strict=False)
+                    batch, of_batch = clips[i : i + self._batch_size], spoken[i : i + self._batch_size]
+                    how = [one.prompt for one in of_batch], self._model.vocabulary.end_of_text
+                    found += zip(decode(self._model.contract, batch, *how), of_batch, strict=True)
         of_clips = iter(found)
         segments = [self._segment(piece, *(() if clip is None else next(of_clips))) for piece, clip in self._encoded]
         self._encoded = []

@@ -224,8 +224,11 @@ class Transcriber:
         make_prompt = partial(self._model.vocabulary.prompt, punctuation=punctuation, itn=itn, style=prompt)
         is_named = isinstance(language, str) and language != "auto" and "," not in language
         if is_named and language_per == "recording":
-            spoken = Spoken(make_prompt(language), cast(str, language))
-            new_languages: Callable[[], Languages] = lambda: lambda clips, waited_s: [spoken] * len(clips)
+            spoken = Spoken(make_prompt(cast(str, language)), cast(str, language))
+
+            def new_languages() -> Languages:
+                return lambda clips, waited_s: [spoken] * len(clips)
+
         else:
             try:
                 from .extras.detect import finder

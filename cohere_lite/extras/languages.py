@@ -31,8 +31,8 @@ def language_name(code: str) -> str:
 
 
 def language_code(name: str) -> str:
-    """ "de" for "DE", "de_DE.UTF-8", "de-AT", "deu", "German" and "Deutsch"; "de,fr" for "German, fr"; "auto"; a name that
-    is not known as it is, for the model's vocabulary to say what it has."""
+    """ "de" for "DE", "de_DE.UTF-8", "de-AT", "deu", "German" and "Deutsch"; "de,fr" for "German, fr"; "auto" as it is;
+    so is a name that is not known, for the model's vocabulary to say what it has."""
     if "," in name:
         return ",".join(map(language_code, name.split(",")))
     code = re.split("[-_.]", normalize("NFC", name).strip().lower())[0]
