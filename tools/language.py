@@ -1,7 +1,7 @@
 """How well the language is found (cohere_lite/extras/detect.py), by each way to compare the texts; and the constants of
 its probabilities.
 
-    python -m tools.language [--sentences 200] [--write FOLDER]                 of the embedded model, on espeak-ng's
+    python -m tools.language [--sentences 150] [--write FOLDER]                 of the embedded model, on espeak-ng's
     python -m tools.language --model FOLDER --data de=SPEC ... [--write FOLDER] of another one, on recordings of people
                                                                                 (SPEC: as for cohere_lite.evaluate)
 Measures  held-out sentences: whole, their first 1 and 2 s, the first 5 s of three in a row; clean, and in white noise
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.language", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", type=Path, help="folder (default: the embedded model)")
     parser.add_argument("--data", nargs="+", metavar="LANGUAGE=SPEC", help="recordings (default: espeak-ng's)")
-    parser.add_argument("--sentences", type=int, default=200, help="of each language (default: 200)")
+    parser.add_argument("--sentences", type=int, default=150, help="of each language (default: 150)")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help=f"write {detect.CALIBRATION} there")
     args = parser.parse_args(argv)
     model = load_model(args.model)

@@ -43,7 +43,7 @@ class Calibration(NamedTuple):
 
 
 # Where a model has none: twice the embedded model's temperature, and always one of the candidates.
-UNCALIBRATED = Calibration(0.13, -inf)
+UNCALIBRATED = Calibration(0.12, -inf)
 
 
 def finder(
@@ -71,9 +71,9 @@ def candidates(model: Model, language: str | Sequence[str]) -> list[str]:
     """The codes, each once; of "auto" those that the model was trained on. Raises OptionError, ModelError."""
     if language == "auto":
         return trained_languages(model)
-    codes = [code.strip() for code in language.split(",")] if isinstance(language, str) else list(language)
-    if not codes or not all(isinstance(code, str) for code in codes):
-        raise OptionError(f'language is {language!r}; it must be a code, "auto", "en,de" or a sequence of codes')
+    codes = [code.strip() for code in language.split(",")] if isinstance(language, str) else language
+    if not isinstance(codes, (list, tuple)) or not codes or not all(isinstance(code, str) for code in codes):
+        raise OptionError(f'language is {language!r}; it must be a code, "auto", "en,de" or a list of codes')
     return list(dict.fromkeys(codes))
 
 
