@@ -163,7 +163,8 @@ def test_json():
     segments = [spoken(0.0, 1.23456, "Grüße ", avg_logprob=-0.123456, language="de"), silence(1.23456, 2.0)]
     assert as_json(segments, warnings=["short"], complete=False) == (
         '{"version": 1, "text": "Grüße", "language": "de", "language_probability": null, "truncated": false, '
-        '"file": "a.wav", "duration": 2.0, "complete": false, "warnings": ["short"], "model": {"name": "m"}, "timing": {"seconds": 0.8, "speed": 2.5}, '
+        '"file": "a.wav", "duration": 2.0, '
+        '"complete": false, "warnings": ["short"], "model": {"name": "m"}, "timing": {"seconds": 0.8, "speed": 2.5}, '
         '"segments": [{"start": 0.0, "end": 1.235, "text": "Grüße ", "tokens": [7, 8], "avg_logprob": -0.1235, '
         '"channel": null, "silent": false, "truncated": false, "looped": false, "language": "de", '
         '"language_probability": null}, '

@@ -34,8 +34,9 @@ what goes where:
 
   txt       a line per recording; on a terminal and for "-", a line per piece of
             it; with --channels split, lines "[channel] text"
-  json      an object in a line per recording: text, segments with times, tokens
-            and log-probabilities, warnings, model (pydoc cohere_lite.Segment)
+  json      an object in a line per recording: text, language, segments with
+            times, tokens and log-probabilities, warnings, model
+            (pydoc cohere_lite.Segment)
   srt, vtt  subtitles: two lines of 42 columns at most, never overlapping
   tsv       start and end in milliseconds, and text, of each piece
 
@@ -59,6 +60,7 @@ exit code:
 
 examples:
   python -m cohere_lite --model FOLDER -l fr *.wav
+  python -m cohere_lite --model FOLDER -l auto --format json call.mp3
   python -m cohere_lite --model FOLDER --format srt --output-dir subs talk.mp4
   arecord -q -f S16_LE -r 16000 -t wav | python -m cohere_lite --model FOLDER -
 

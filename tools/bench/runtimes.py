@@ -52,7 +52,6 @@ class Lite:
         """The logits, (clips, vocabulary)."""
         return self.contract.step([tokens] * self.clips)
 
-
     def find_language(self, seconds: float) -> None:
         """What it takes after the encoder, of a clip of so many seconds. What the tokens say does not matter."""
         prompts, never = [self.prompt] * CANDIDATES, -1
