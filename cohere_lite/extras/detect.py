@@ -127,9 +127,9 @@ class _Finder:
         for clip in clips[self._n_waiting :]:
             if not self._is_settled:
                 evidence = self._heard(clip)
-                self._evidence = self._evidence + evidence
+                self._evidence += evidence
                 self._n_heard += bool(evidence.any())
-        self._n_waiting = len(clips)
+            self._n_waiting += 1  # here: if the next one fails, this one must not be heard twice
         if not self._is_settled and len(clips) < MOST_PIECES and waited_s < MOST_WAIT_S:
             return None
         self._n_waiting = 0
