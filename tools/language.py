@@ -85,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     print_accuracy(heard, codes)
     print_reliability([h for h in heard if h.half], [h for h in unspoken if h.half], codes, fitted)
     print(f"\ntemperature {fitted.temperature:.3f}, other {fitted.other:.3f}; scores: {chosen.__doc__}")
+    if fitted.temperature in (TEMPERATURES[0], TEMPERATURES[-1]):
+        print("the temperature is at the end of those tried: too few sentences, or all too easy or too hard")
     if args.write:
         (args.write / detect.CALIBRATION).write_text(json.dumps(rounded(fitted)) + "\n", encoding="utf-8")
     return 0
