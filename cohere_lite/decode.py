@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .contracts.contract import Clip, Contract
 from .errors import ModelError, OptionError
@@ -30,21 +31,22 @@ class Decoded(NamedTuple):
     avg_logprob: float
 
 
-def decode(contract: Contract, clips: Sequence[Clip], prompt: Sequence[int], end_of_text: int) -> list[Decoded]:
+def decode(contract: Contract, clips: Sequence[Clip], prompt: ArrayLike, end_of_text: int) -> list[Decoded]:
     """Decode clips side by side: a step costs the reading of the weights, which is done once for all of them. No clip's
     result depends on the others. Best of similar length: the shorter are padded.
 
-    clips: one, or several where contract.takes_batches;  prompt: ids, at least one;  end_of_text: the id that ends a
-    clip. Raises OptionError for a prompt that leaves no room, ModelError."""
-    if len(prompt) >= contract.max_positions:
-        raise OptionError(f"the prompt has {len(prompt)} tokens, the model takes {contract.max_positions} in all")
+    clips: one, or several where contract.takes_batches;  prompt: ids, at least one, or as many for each clip (clips,
+    n);  end_of_text: the id that ends a clip. Raises OptionError for a prompt that leaves no room, ModelError."""
+    n_prompt = np.shape(prompt)[-1]
+    if n_prompt >= contract.max_positions:
+        raise OptionError(f"the prompt has {n_prompt} tokens, the model takes {contract.max_positions} in all")
     texts: list[list[int]] = [[] for _ in clips]
     logprobs: list[list[float]] = [[] for _ in clips]
     rows = list(range(len(clips)))  # the clips still being decoded
-    tokens = np.array([prompt] * len(clips))
+    tokens = np.broadcast_to(prompt, (len(clips), n_prompt))
     ended, looped = set(), set()
     contract.start(clips)
-    for _ in range(len(prompt), contract.max_positions + 1):
+    for _ in range(n_prompt, contract.max_positions + 1):
         best, highest_logprobs = contract.choose(tokens)
         if not np.isfinite(highest_logprobs).all():
             raise ModelError(NOT_NUMBERS)

@@ -20,13 +20,28 @@ from .errors import AudioError, ModelError, naming
 from .mel import HOP_LENGTH, SAMPLE_RATE
 from .model import Model
 from .resample import Resampler
-from .transcript import Segment
+from .transcript import Segment, clock
 
 if TYPE_CHECKING:
     from .extras.phrases import Pauses, Phrases
     from .extras.polarity import Polarity
 
 _PUSHED_FRAMES = 1 << 21  # worked on at once: enough for pieces to be decoded side by side
+
+
+class Spoken(NamedTuple):
+    """What a piece is decoded as. prompt: ids;  language: its code, None where no text tells it;  probability: None
+    where it was named;  doubt: what is to be said where it was found and is not sure, else "" """
+
+    prompt: Sequence[int]
+    language: str | None
+    probability: float | None = None
+    doubt: str = ""
+
+
+# Pieces that went through the encoder, all that wait to be decoded, and how long the first of them has waited, in
+# seconds of the recording, infinite at its end -> what each is; None: more has to be heard.
+Languages = Callable[[Sequence[Clip], float], Sequence[Spoken] | None]
 
 
 class Recording:
@@ -48,15 +63,15 @@ class Recording:
         model: Model,
         batch_size: int,
         rate: int,
-        prompt: Sequence[int],
+        languages: Languages,
         start: float,
         channel: int | str | None,
         pauses: Pauses | None,
         skip_silence: bool,
     ) -> None:
-        """batch_size: pieces decoded side by side;  prompt: ids;  the others: see Transcriber. Raises AudioError for a
-        rate that cannot be, StateError."""
-        self._model, self._batch_size, self._prompt = model, batch_size, prompt
+        """batch_size: pieces decoded side by side;  the others: see Transcriber. Raises AudioError for a rate that
+        cannot be, StateError."""
+        self._model, self._batch_size, self._languages = model, batch_size, languages
         self._rate, self._start, self._channel = float(rate), start, channel
 
         def new_track(channel: int | None) -> _Track:
@@ -107,7 +122,7 @@ class Recording:
             yield from self._recognised()
         except (KeyboardInterrupt, ModelError):
             with suppress(ModelError):
-                self._decode()
+                self._decode(is_last=True)
             yield from self._segments
             raise
         except Exception:  # of the audio: what was before it is recognised first
@@ -186,29 +201,41 @@ class Recording:
             self._encoded.append((piece, clip))
             self._pieces.pop(0)
             n_heard = sum(clip is not None for _, clip in self._encoded)
-            if n_heard in (0, 1 if self._is_first else self._batch_size):
-                self._decode()
+            if n_heard == 0 or n_heard >= (1 if self._is_first else self._batch_size):
+                self._decode(is_last=False)
         if not wait:
-            self._decode()
+            self._decode(self._is_ended)
 
-    def _decode(self) -> None:
-        decoded: Iterator[Decoded] = iter(())
-        if clips := [clip for _, clip in self._encoded if clip is not None]:
+    def _decode(self, is_last: bool) -> None:
+        """is_last: nothing that is still to be heard may tell of the language."""
+        heard = [(piece, clip) for piece, clip in self._encoded if clip is not None]
+        clips, found = [clip for _, clip in heard], list[tuple[Decoded, Spoken]]()
+        if heard:
+            waited_s = inf if is_last else (self._encoded[-1][0].end - heard[0][0].end) / SAMPLE_RATE
             with self._model.turn.lock:
                 self._model.turn.check()
-                decoded = iter(decode(self._model.contract, clips, self._prompt, self._model.vocabulary.end_of_text))
-        segments = [self._segment(piece, None if clip is None else next(decoded)) for piece, clip in self._encoded]
+                if (spoken := self._languages(clips, waited_s)) is None:
+                    return
+                for i in range(0, len(clips), self._batch_size):  # more than a batch, if the language was not sure
+                    batch, of_batch = clips[i : i + self._batch_size], spoken[i : i + self._batch_size]
+                    how = [one.prompt for one in of_batch], self._model.vocabulary.end_of_text
+                    found += zip(decode(self._model.contract, batch, *how), of_batch, strict=True)
+        of_clips = iter(found)
+        segments = [self._segment(piece, *(() if clip is None else next(of_clips))) for piece, clip in self._encoded]
         self._encoded = []
         self._segments += segments
         self._is_first &= not clips
 
-    def _segment(self, piece: _Piece, decoded: Decoded | None) -> Segment:
+    def _segment(self, piece: _Piece, decoded: Decoded | None = None, spoken: Spoken | None = None) -> Segment:
         start, end = (self._start + n_samples / SAMPLE_RATE for n_samples in (piece.start, piece.end))
-        if decoded is None:
+        if decoded is None or spoken is None:
             return Segment(start, end, "", (), None, piece.channel, silent=True, truncated=False, looped=False)
         tokens, truncated, looped, logprob = decoded
         text = " ".join(self._model.vocabulary.decode(tokens).splitlines())  # a line stays one
-        return Segment(start, end, text, tokens, logprob, piece.channel, False, truncated, looped)
+        if spoken.doubt:
+            self.warnings.append(f"{clock(start)} to {clock(end)}: {spoken.doubt}")
+        how = piece.channel, False, truncated, looped, spoken.language, spoken.probability
+        return Segment(start, end, text, tokens, logprob, *how)
 
     def _recognised(self, wait: bool = False) -> Iterator[Segment]:
         self._recognise(wait)

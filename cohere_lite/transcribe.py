@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from .audio import Audio, AudioFile, check_stretch, open_array, open_audio, open_blocks
 from .errors import OptionError, check_kind, naming, number
 from .model import load_model
-from .recording import Recording
+from .recording import Languages, Recording, Spoken
 from .session import ort
 from .transcript import Segment, Transcript
 
@@ -39,7 +40,10 @@ class Transcriber:
     stay in the parent (StateError; threads=1 has none). `with Transcriber(...) as transcriber` closes it at the end.
     The options of its methods:
 
-    language:     the language spoken, of `languages`; the model does not detect it, and answers a wrong one fluently
+    language:     the language spoken, of `languages`: the model answers a wrong one fluently. Or "en,de,fr", or a
+                  sequence of codes: the likeliest of these; "auto": of all that it was trained on (extras/detect.py)
+    language_per: "recording", for which the language is found once, from the first pieces with speech, which wait until
+                  it is sure (at most 4, or 30 s); or "phrase", for each piece by itself
     punctuation:  with capitals and marks
     itn:          inverse text normalisation, "20" for "twenty", where the model has learnt it
     prompt:       "full", or "short" for exports that were published with a two-token one
@@ -112,7 +116,8 @@ class Transcriber:
         audio: AudioSource,
         *,
         rate: int | None = None,
-        language: str = "en",
+        language: str | Sequence[str] = "en",
+        language_per: str = "recording",
         punctuation: bool = True,
         itn: bool = False,
         prompt: str = "full",
@@ -123,18 +128,22 @@ class Transcriber:
         skip_silence: bool = True,
     ) -> Transcript:
         """Recognise a whole recording. Arguments and errors are those of `segments`."""
-        begin = self._beginner(language, punctuation, itn, prompt, start, end, channel, pauses, skip_silence)
+        begin = self._beginner(
+            language, language_per, punctuation, itn, prompt, start, end, channel, pauses, skip_silence
+        )
         with _opened(audio, rate) as opened:
             segments = [*begin(opened.rate).read(opened, end)]
             warnings = [*opened.missing, *opened.warnings]
-            return Transcript.of(segments, language, warnings=warnings, complete=not opened.missing)
+            named = language if isinstance(language, str) and language in self.languages else None
+            return Transcript.of(segments, named, warnings=warnings, complete=not opened.missing)
 
     def segments(
         self,
         audio: AudioSource,
         *,
         rate: int | None = None,
-        language: str = "en",
+        language: str | Sequence[str] = "en",
+        language_per: str = "recording",
         punctuation: bool = True,
         itn: bool = False,
         prompt: str = "full",
@@ -158,7 +167,9 @@ class Transcriber:
         file cannot be opened, ModelError if the model fails to run. What was read before the audio failed is given
         first. So is what is through the encoder when Ctrl-C interrupts the work on a piece; a second Ctrl-C breaks off.
         """
-        begin = self._beginner(language, punctuation, itn, prompt, start, end, channel, pauses, skip_silence)
+        begin = self._beginner(
+            language, language_per, punctuation, itn, prompt, start, end, channel, pauses, skip_silence
+        )
 
         def recognised() -> Generator[Segment, None, None]:
             with _opened(audio, rate) as opened:
@@ -170,7 +181,8 @@ class Transcriber:
         self,
         rate: int,
         *,
-        language: str = "en",
+        language: str | Sequence[str] = "en",
+        language_per: str = "recording",
         punctuation: bool = True,
         itn: bool = False,
         prompt: str = "full",
@@ -181,13 +193,16 @@ class Transcriber:
     ) -> Recording:
         """Begin a recording whose samples will be pushed. rate: of the samples, in Hz;  start: the time of the first
         one, in seconds. Raises OptionError; AudioError for a rate that cannot be."""
-        begin = self._beginner(language, punctuation, itn, prompt, start, None, channel, pauses, skip_silence)
+        begin = self._beginner(
+            language, language_per, punctuation, itn, prompt, start, None, channel, pauses, skip_silence
+        )
         with naming("the recording"):
             return begin(number("rate", rate, "a number of Hz"))
 
     def _beginner(
         self,
-        language: str,
+        language: str | Sequence[str],
+        language_per: str,
         punctuation: bool,
         itn: bool,
         prompt: str,
@@ -206,8 +221,23 @@ class Transcriber:
             channel = number("channel", channel, 'a number from 0, "split" or None', whole=True)
         if pauses is not None and (isinstance(pauses, type) or not hasattr(pauses, "cutter")):
             raise OptionError(f"pauses is {pauses!r}; it must be Pauses(), such as Pauses(min_pause_s=0.5), or None")
-        ids = self._model.vocabulary.prompt(language, punctuation=punctuation, itn=itn, style=prompt)
-        return lambda rate: Recording(self._model, self._batch_size, rate, ids, start, channel, pauses, skip_silence)
+        make_prompt = partial(self._model.vocabulary.prompt, punctuation=punctuation, itn=itn, style=prompt)
+        is_named = isinstance(language, str) and language != "auto" and "," not in language
+        if is_named and language_per == "recording":
+            spoken = Spoken(make_prompt(cast(str, language)), cast(str, language))
+
+            def new_languages() -> Languages:
+                return lambda clips, waited_s: [spoken] * len(clips)
+
+        else:
+            try:
+                from .extras.detect import finder
+            except ImportError:
+                needed = "cohere_lite/extras/detect.py, which is not in this copy"
+                raise OptionError(f"language is {language!r}; to find which is spoken needs {needed}") from None
+            new_languages = finder(self._model, language, language_per, make_prompt, self._batch_size)
+        how = start, channel, pauses, skip_silence
+        return lambda rate: Recording(self._model, self._batch_size, rate, new_languages(), *how)
 
     def close(self) -> None:
         """Free the model's memory, once the piece that is being recognised is done. After that, this and recordings

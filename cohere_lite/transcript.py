@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -22,6 +22,8 @@ class Segment:
     silent:      nothing in it stood out from the noise, so the model was not asked
     truncated:   the model's limit of tokens came before the end of the text: words are missing here
     looped:      the decoder repeated itself without end and was stopped; the repetition is left out
+    language:    the code of that which it was decoded as; None where silent, and where no text told which it is
+    language_probability: 0 to 1, that this is what was spoken, where it was found rather than named; else None
     """
 
     start: float
@@ -33,37 +35,49 @@ class Segment:
     silent: bool
     truncated: bool
     looped: bool
+    language: str | None = None
+    language_probability: float | None = None
 
 
 @dataclass(frozen=True)
 class Transcript:
     """text:  the segments' texts joined, in one line; of split channels, a line "[channel] text" per segment
+    language:  the one that was named, or found in most of the speech; None if it was to be found and nothing was heard
     duration:  seconds of audio that were transcribed
     complete:  nothing kept the recording from being transcribed to its end
     truncated: some segment is
     warnings:  what was wrong with the audio but did not keep it from being read; then segment_warnings of each segment
+    language_probability: mean over the language's segments, by their length; None where it was named or not found
     """
 
     text: str
     segments: tuple[Segment, ...]
-    language: str
+    language: str | None
     duration: float
     complete: bool
     truncated: bool
     warnings: tuple[str, ...]
+    language_probability: float | None = None
 
     @classmethod
     def of(
-        cls, segments: Iterable[Segment], language: str, *, warnings: Iterable[str] = (), complete: bool = True
+        cls, segments: Iterable[Segment], language: str | None, *, warnings: Iterable[str] = (), complete: bool = True
     ) -> Transcript:
-        """The transcript of a recording's segments, all that there are. warnings: those of the audio."""
+        """The transcript of a recording's segments, all that there are. language: the one that was named, None where it
+        was to be found;  warnings: those of the audio."""
         segments = tuple(segments)
         split = [f"[{s.channel}] {s.text.strip()}" for s in segments if s.channel is not None and s.text.strip()]
-        text = "\n".join(split) or join([segment.text for segment in segments], language)
+        text = "\n".join(split) or "".join(added_texts(segments, language))
         duration = max(segment.end for segment in segments) - segments[0].start if segments else 0.0
         truncated = any(segment.truncated for segment in segments)
         warnings = (*warnings, *chain.from_iterable(map(segment_warnings, segments)))
-        return cls(text, segments, language, duration, complete, truncated, warnings)
+        spoken: dict[str, float] = {}  # seconds
+        for s in segments:
+            spoken |= {s.language: spoken.get(s.language, 0.0) + s.end - s.start} if s.language else {}
+        language = language or max(spoken, key=spoken.__getitem__, default=None)
+        of_it = [s for s in segments if language and s.language == language and s.language_probability is not None]
+        found = [(s.end - s.start) / spoken[s.language or ""] * (s.language_probability or 0.0) for s in of_it]
+        return cls(text, segments, language, duration, complete, truncated, warnings, sum(found) if found else None)
 
 
 def segment_warnings(segment: Segment) -> list[str]:
@@ -83,7 +97,17 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def join(texts: Sequence[str], language: str) -> str:
+def added_texts(segments: Iterable[Segment], language: str | None) -> Iterator[str]:
+    """What each segment adds to the text, as they come: all of it joined is the text. language: of segments that do not
+    say theirs."""
+    begun = ""  # stands for the text so far: join asks only whether there is any
+    for segment in segments:
+        added = join([begun, segment.text], segment.language or language)[len(begun) :]
+        begun = "." if added else begun
+        yield added
+
+
+def join(texts: Sequence[str], language: str | None) -> str:
     """The texts of consecutive chunks as one: stripped, blank ones left out, with a space between (none in ja and zh).
 
     As in the reference, leading whitespace of the whole stays. Two differences: the reference fails when every text is

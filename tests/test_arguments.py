@@ -29,7 +29,8 @@ OF_TRANSCRIBER = {
 }
 OF_RECORDINGS = {
     "rate": NO_NUMBERS,
-    "language": [5, None, True, b"en", ["en"], "english", ""],
+    "language": [5, None, True, b"en", ["en", 5], [], {"en", "de"}, "english", "", "en,", "en,it", "en,auto", ["auto"]],
+    "language_per": [5, None, True, b"phrase", ["phrase"], "Phrase", "", "phrase"],
     "punctuation": NO_FLAGS,
     "itn": NO_FLAGS,
     "prompt": [5, None, True, b"full", ["full"], "Full", ""],

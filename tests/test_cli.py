@@ -133,6 +133,7 @@ def test_json(scripted: Path) -> None:
     assert record["segments"] == [
         {"start": 0.0, "end": 2.48, "text": "a b", "tokens": [A, B], "channel": None}
         | {"avg_logprob": round(-np.log(1 + 17 * np.exp(-2)), 4), "silent": False, "truncated": False, "looped": False}
+        | {"language": "fr", "language_probability": None}
     ]
 
 

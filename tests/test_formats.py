@@ -160,14 +160,17 @@ def as_json(segments, seconds=0.8, **of):
 
 def test_json():
     """By hand, every character: 2 s of audio in 0.8 s of work."""
-    segments = [spoken(0.0, 1.23456, "Grüße ", avg_logprob=-0.123456), silence(1.23456, 2.0)]
+    segments = [spoken(0.0, 1.23456, "Grüße ", avg_logprob=-0.123456, language="de"), silence(1.23456, 2.0)]
     assert as_json(segments, warnings=["short"], complete=False) == (
-        '{"version": 1, "text": "Grüße", "language": "de", "truncated": false, "file": "a.wav", "duration": 2.0, '
+        '{"version": 1, "text": "Grüße", "language": "de", "language_probability": null, "truncated": false, '
+        '"file": "a.wav", "duration": 2.0, '
         '"complete": false, "warnings": ["short"], "model": {"name": "m"}, "timing": {"seconds": 0.8, "speed": 2.5}, '
         '"segments": [{"start": 0.0, "end": 1.235, "text": "Grüße ", "tokens": [7, 8], "avg_logprob": -0.1235, '
-        '"channel": null, "silent": false, "truncated": false, "looped": false}, '
+        '"channel": null, "silent": false, "truncated": false, "looped": false, "language": "de", '
+        '"language_probability": null}, '
         '{"start": 1.235, "end": 2.0, "text": "", "tokens": [], "avg_logprob": null, '
-        '"channel": null, "silent": true, "truncated": false, "looped": false}]}\n'
+        '"channel": null, "silent": true, "truncated": false, "looped": false, "language": null, '
+        '"language_probability": null}]}\n'
     )
 
 

@@ -56,6 +56,25 @@ def error(response: httpx.Response) -> dict:
     return facts
 
 
+def test_the_language_is_found(server: Server) -> None:
+    """As by the Transcriber; a language that is named is not found, and tells no probability."""
+    expected = Transcriber().transcribe(SAMPLE, language="auto")
+    for asked in "auto", "en,German", "AUTO":
+        found = post(server, language=asked, response_format="verbose_json").json()
+        assert (found["text"], found["language"], found["languages"]) == (SAID, "english", [{"code": "en"}])
+        assert found["segments"][0]["language"] == "en"
+    found = post(server, language="auto").json()
+    assert found["language_probability"] == round(expected.language_probability or 0, 4)
+    events = post(server, language="auto", stream="true", **{"timestamp_granularities[]": "segment"}).text
+    assert '"language": "en"' in events
+    assert "language_probability" not in post(server, response_format="verbose_json").json()
+    unsure = post(server, language="de,fr").json()
+    assert "the language is not sure: " in unsure["warnings"][0]
+    nothing = post(server, wav(np.zeros(16000)), language="auto", response_format="verbose_json").json()
+    assert (nothing["text"], nothing["language"]) == ("", "unknown")
+    assert error(post(server, language="auto,xx"))["param"] == "language"
+
+
 def test_help_needs_nothing_but_the_standard_library() -> None:
     code = "import sys; sys.argv[1:] = ['--help']; sys.modules.update(numpy=None, uvicorn=None, onnxruntime=None); "
     code += "import runpy; runpy.run_module('cohere_lite.serve', run_name='__main__')"

@@ -106,7 +106,7 @@ def test_transcript_fields(scripted: Transcriber) -> None:
     assert (transcript.truncated, transcript.warnings) == (False, ())
     # the script's logits: 1 for the answer, -1 for each of the other 17 pieces
     logprob = -np.log(1 + (len(PIECES) - 1) * np.exp(-2))
-    assert segment == Segment(0, 0.5, "a b", (A, B), pytest.approx(logprob, rel=1e-6), None, False, False, False)
+    assert segment == Segment(0, 0.5, "a b", (A, B), pytest.approx(logprob, rel=1e-6), None, False, False, False, "fr")
     with pytest.raises(FrozenInstanceError):
         transcript.text = ""  # type: ignore[misc]
 

@@ -97,7 +97,14 @@ def _parser() -> argparse.ArgumentParser:
         default="jsonl",
         help="parquet: beside the lines, too (default: jsonl)",
     )
-    add("-l", "--language", type=language_code, default="en", metavar="CODE", help="language spoken (default: en)")
+    add(
+        "-l",
+        "--language",
+        type=language_code,
+        default="en",
+        metavar="CODE",
+        help="spoken; en,de or auto: found (default: en)",
+    )
     add("--no-punctuation", action="store_true", help="without capitals and punctuation marks")
     add("-m", "--model", type=_named, metavar="FOLDER", help="as of python -m cohere_lite (default: a demonstration)")
     add("--precision", metavar="NAME", help="of several: int8, q4, fp16, ...")

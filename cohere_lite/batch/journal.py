@@ -144,8 +144,9 @@ def _schema() -> Any:
     segment = {"start": pa.float64(), "end": pa.float64(), "text": pa.string(), "tokens": pa.list_(pa.int32())}
     segment |= {"avg_logprob": pa.float64(), "channel": pa.int32()}
     segment |= dict.fromkeys(("silent", "truncated", "looped"), pa.bool_())
+    segment |= {"language": pa.string(), "language_probability": pa.float64()}
     columns = dict.fromkeys(("id", "file", "language", "text", "error", "model"), pa.string())
     columns |= dict.fromkeys(("complete", "truncated"), pa.bool_())
-    columns |= dict.fromkeys(("duration", "seconds"), pa.float64())
+    columns |= dict.fromkeys(("duration", "seconds", "language_probability"), pa.float64())
     columns |= {"warnings": pa.list_(pa.string()), "segments": pa.list_(pa.struct([*segment.items()]))}
     return pa.schema([*columns.items()])

@@ -115,7 +115,7 @@ def run(plan: Plan) -> Summary:
 def _check(plan: Plan, items: Sequence[Item]) -> None:
     """Raises ModelError, OptionError: what would make every recording fail is said before the work begins."""
     known = find_model(plan.settings["model"], plan.settings["precision"], on_cpu=True).vocabulary.languages
-    asked = {item.language or plan.settings["language"] for item in items}
+    asked = {code for item in items for code in (item.language or plan.settings["language"]).split(",")} - {"auto"}
     if unknown := sorted(asked - {*known}):
         raise OptionError(f"the language {unknown[0]} is asked for; this model knows {', '.join(known)}")
 

@@ -119,6 +119,7 @@ class Recogniser:
         """As --format json of the command, and the error."""
         complete = error is None and not missing
         language = item.language or self._settings["language"]
+        language = language if language in self._transcriber.languages else None  # to be found
         transcript = Transcript.of(segments, language, warnings=[*missing, *warnings], complete=complete)
         text = render_json(transcript, file=item.path, model=self._transcriber.facts, seconds=spent_since(began))
         return {"error": error, **json.loads(text)}

@@ -34,8 +34,9 @@ what goes where:
 
   txt       a line per recording; on a terminal and for "-", a line per piece of
             it; with --channels split, lines "[channel] text"
-  json      an object in a line per recording: text, segments with times, tokens
-            and log-probabilities, warnings, model (pydoc cohere_lite.Segment)
+  json      an object in a line per recording: text, language, segments with
+            times, tokens and log-probabilities, warnings, model
+            (pydoc cohere_lite.Segment)
   srt, vtt  subtitles: two lines of 42 columns at most, never overlapping
   tsv       start and end in milliseconds, and text, of each piece
 
@@ -59,6 +60,7 @@ exit code:
 
 examples:
   python -m cohere_lite --model FOLDER -l fr *.wav
+  python -m cohere_lite --model FOLDER -l auto --format json call.mp3
   python -m cohere_lite --model FOLDER --format srt --output-dir subs talk.mp4
   arecord -q -f S16_LE -r 16000 -t wav | python -m cohere_lite --model FOLDER -
 
@@ -103,7 +105,14 @@ def _parser() -> argparse.ArgumentParser:
         type=language_code,
         default="en",
         metavar="CODE",
-        help="language spoken; it is not detected (default: en)",
+        help="language spoken (default: en); en,de,fr: whichever of these it is; auto: of all that the model knows",
+    )
+    add(
+        "--language-per",
+        type=str.lower,
+        choices=["recording", "phrase"],
+        default="recording",
+        help="find the language once, or for each piece that is cut (default: recording)",
     )
     add("--no-punctuation", action="store_true", help="without capitals and punctuation marks")
     add("--itn", action="store_true", help="numbers as digits, where the model has learnt it")
@@ -135,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         type=str.lower,
         choices=["chunks", "pauses"],
         help="every 30 to 35 s as the reference does, or where the speaker pauses "
-        "(default: chunks; pauses for a pipe, for subtitles and for split channels)",
+        "(default: chunks; pauses for a pipe, subtitles, split channels and --language-per phrase)",
     )
     add("--min-pause", type=float, metavar="S", help="length of a pause (default: 0.6)")
     add("--max-phrase", type=float, metavar="S", help="cut after so long at the latest (default: 30)")
@@ -272,11 +281,13 @@ def _segment_options(args: argparse.Namespace, file: str) -> dict[str, Any]:
     given = {"min_pause_s": args.min_pause, "max_phrase_s": args.max_phrase, "threshold_db": args.threshold}
     given = {name: value for name, value in given.items() if value is not None}
     piecemeal = is_pipe(file) or args.format in _SUBTITLES or args.channels == "split" or bool(given)
+    piecemeal |= args.language_per == "phrase"
     cut = args.cut or ("pauses" if piecemeal else "chunks")
     if cut == "chunks" and given:
         raise OptionError("--min-pause, --max-phrase and --threshold belong to --cut pauses")
     return {
         "language": args.language,
+        "language_per": args.language_per,
         "punctuation": not args.no_punctuation,
         "itn": args.itn,
         "prompt": args.prompt,

@@ -24,6 +24,7 @@ from unicodedata import category
 from .. import __version__
 from ..errors import AudioError, CohereLiteError, OptionError, logger
 from ..extras.formats import render, render_json, speaker
+from ..extras.languages import language_name
 from .options import STDIN, Job, is_pipe, jobs, parse_arguments
 from .terminal import CtrlC, Progress, is_terminal, spent_since, stretch_s, wav_stretch_s
 
@@ -174,7 +175,8 @@ def _transcribe(job: Job, transcriber: Transcriber, progress: Progress, ctrl_c: 
     from ..transcript import Transcript
 
     began = time.monotonic()
-    start_s, end_s, language = (job.options[name] for name in ("start", "end", "language"))
+    start_s, end_s = job.options["start"], job.options["end"]
+    language = job.options["language"] if job.options["language"] in transcriber.languages else None  # to be found
     failures: list[Exception] = []
     is_kept = False  # whether there is a file with what was recognised
 
@@ -197,6 +199,8 @@ def _transcribe(job: Job, transcriber: Transcriber, progress: Progress, ctrl_c: 
         segments = _until_failure(ctrl_c.ends(transcriber.segments(audio, **job.options)), failures)
         segments = progress.watch(segments, start_s, stretch_s(audio.duration, start_s, end_s))
         segments = _reported(segments, job.name)
+        if language is None:
+            segments = _language_told(segments, job.name, transcriber)
         if first := next(segments, None):
             segments = chain([first], segments)
             # somebody waits for each phrase, behind a pipe or in front of a terminal
@@ -272,6 +276,23 @@ def _reported(segments: Iterable[Segment], name: str) -> Iterator[Segment]:
         where = f"{speaker(segment.channel)}{segment.start:.2f} to {segment.end:.2f} s"
         logger.debug("%s: %s: %s", name, where, details)
         yield segment
+
+
+def _language_told(segments: Iterable[Segment], name: str, transcriber: Transcriber) -> Iterator[Segment]:
+    """The segments, the language that was found reported, and another one after it."""
+    from ..extras.detect import calibration
+
+    uncalibrated = "" if calibration(transcriber._model) else ", not calibrated for this model"
+    told = None
+    for segment in segments:
+        if segment.language not in (None, told):
+            told = str(segment.language)
+            if segment.language_probability is not None:  # None: of one candidate only
+                how_sure = f"{segment.language_probability:.2f}{uncalibrated}"
+                logger.info("%s: language: %s (%s)", name, language_name(told), how_sure)
+        yield segment
+    if told is None:
+        logger.info("%s: language: unknown, nothing was heard", name)
 
 
 def _write(text: Iterable[str], path: Path, overwrite: bool, failures: list[Exception]) -> bool:

@@ -223,7 +223,8 @@ def _write_files(
         encoder.keep_blocks = plan.keep_blocks
         of_pointwise = {"fp32": "float", "int8": "int8", None: encoder.product}[pointwise]
         write_encoder(encoder, source, max_encoder_frames, of_pointwise, contract)
-        encoder.save(metadata | {"precision": name, "max_audio_s": str(max_audio_s)})
+        languages = {"languages": source.languages} if source.languages else {}
+        encoder.save(metadata | languages | {"precision": name, "max_audio_s": str(max_audio_s)})
     name, product, float_type = plan.decoder
     with Graph(out / f"decoder.{name}.onnx", product, float_type) as decoder:
         write_decoder(decoder, source, contract)

@@ -89,7 +89,9 @@ class Checkpoint:
                         self._places[_transformers_name(stored)] = (path, stored)
         self._read: set[str] = set()
         try:
-            self.dimensions, self._input_scale = _dimensions(json.loads(config_path.read_text()), self)
+            config = json.loads(config_path.read_text())
+            self.languages = ",".join(config.get("supported_languages") or [])
+            self.dimensions, self._input_scale = _dimensions(config, self)
         except KeyError as error:
             raise ValueError(f"{config_path} lacks {error}") from error
 

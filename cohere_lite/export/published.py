@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..model import ModelFiles
+from ..model import ModelFiles, _config
 from .attention import Attention, attentions
 from .checkpoint import Dimensions
 from .matrix import Blocks, Columns, Matrix, columns, dense, scaled
@@ -40,6 +40,8 @@ class Published:
         self._tables: dict[str, Callable[[], Matrix]] = {}  # relative keys that are in the graph as a table
         encoder = Graph(source.graphs.encoder.path)
         self.max_audio_s = encoder.metadata_max_audio_s
+        supported = _config(source.graphs.encoder.path).get("supported_languages") or []
+        self.languages = encoder.metadata.get("languages") or ",".join(supported)
         encoder_sizes = self._read_encoder(encoder)
         decoder = Graph(source.graphs.decoder.path)
         decoder_sizes = self._read_decoder(decoder, encoder)

@@ -17,6 +17,7 @@ class Source(Protocol):
     """Weights, read when asked for. Methods raise ValueError for an unknown name."""
 
     dimensions: Dimensions
+    languages: str  # codes of those that the model was trained on, "en,de"; "" where nothing tells
 
     @property
     def decoder_precision(self) -> str | None:

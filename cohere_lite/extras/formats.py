@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import chain
 from typing import TYPE_CHECKING
 from unicodedata import east_asian_width
 
 from ..errors import OptionError
-from ..transcript import join
+from ..transcript import added_texts
 
 if TYPE_CHECKING:  # the command's --help needs this file, and must not wait for numpy
     from ..transcript import Segment, Transcript
@@ -18,10 +19,10 @@ if TYPE_CHECKING:  # the command's --help needs this file, and must not wait for
 FORMATS = ("txt", "json", "srt", "vtt", "tsv")
 
 
-def render(style: str, segments: Iterable[Segment], language: str) -> Iterator[str]:
+def render(style: str, segments: Iterable[Segment], language: str | None) -> Iterator[str]:
     """The text of a recording in parts, each as soon as it is known; a few segments at most are held.
 
-    segments: as they come, or those of a Transcript;  language: of the Transcript
+    segments: as they come, or those of a Transcript;  language: of segments that do not say theirs
 
     txt:      Transcript.text and a newline
     lines:    a line for each segment that has text, "[channel] " before it if the channels were split
@@ -55,13 +56,14 @@ def render_json(transcript: Transcript, *, file: str, model: dict[str, str], sec
     segments = [
         asdict(segment)
         | {"start": round(segment.start, 3), "end": round(segment.end, 3)}
-        | {"avg_logprob": None if segment.avg_logprob is None else round(segment.avg_logprob, 4)}
+        | {name: _rounded(getattr(segment, name)) for name in ("avg_logprob", "language_probability")}
         for segment in transcript.segments
     ]
     record = {
         "version": 1,
         "text": transcript.text,
         "language": transcript.language,
+        "language_probability": _rounded(transcript.language_probability),
         "truncated": transcript.truncated,
         "file": file,
         "duration": round(transcript.duration, 3),
@@ -74,17 +76,18 @@ def render_json(transcript: Transcript, *, file: str, model: dict[str, str], sec
     return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _running_text(segments: Iterable[Segment], language: str) -> Iterator[str]:
-    begun = ""  # stands for the text so far: join asks only whether there is any
-    split = False
-    for segment in segments:
-        split = segment.channel is not None
-        if split:
-            yield from _lines([segment])
-        elif added := join([begun, segment.text], language)[len(begun) :]:
-            begun = "."
-            yield added
-    if not split:
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _running_text(segments: Iterable[Segment], language: str | None) -> Iterator[str]:
+    segments = iter(segments)
+    if first := next(segments, None):
+        segments = chain([first], segments)
+    if first and first.channel is not None:
+        yield from _lines(segments)
+    else:
+        yield from filter(None, added_texts(segments, language))
         yield "\n"
 
 

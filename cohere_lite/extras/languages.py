@@ -25,8 +25,15 @@ _NAMES = {
 _CODES = {name: code for code, names in _NAMES.items() for name in names.split()}
 
 
+def language_name(code: str) -> str:
+    """ "German" for "de"; a code that is not known as it is."""
+    return next((name.capitalize() for name in _NAMES.get(code, "").split() if len(name) > 3), code)
+
+
 def language_code(name: str) -> str:
-    """ "de" for "DE", "de_DE.UTF-8", "de-AT", "deu", "German" and "Deutsch"; a name that is not known as it is, for the
-    model's vocabulary to say what it has."""
+    """ "de" for "DE", "de_DE.UTF-8", "de-AT", "deu", "German" and "Deutsch"; "de,fr" for "German, fr"; "auto" as it is;
+    so is a name that is not known, for the model's vocabulary to say what it has."""
+    if "," in name:
+        return ",".join(map(language_code, name.split(",")))
     code = re.split("[-_.]", normalize("NFC", name).strip().lower())[0]
-    return _CODES.get(code, code if re.fullmatch("[a-z]{2}", code) else name)
+    return _CODES.get(code, code if re.fullmatch("[a-z]{2}|auto", code) else name)

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("-l", "--language", default="en", metavar="CODE", help="where a client names none (default: en)")
+    add("-l", "--language", default="en", metavar="CODE", help="where a client names none (default: en; auto)")
     add("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for all (default: 127.0.0.1)")
     add("--port", type=_port, default=8000, help="0 for any that is free (default: 8000)")
     add("--wyoming", metavar="URI", help="serve Home Assistant, too: tcp://0.0.0.0:10300")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..extras.formats import one_line, render
 from ..mel import HOP_LENGTH, SAMPLE_RATE
-from ..transcript import Transcript, join
+from ..transcript import Segment, Transcript, join
 from .models import Heard
 
 FORMATS = {
@@ -29,16 +29,22 @@ _ENCODER_FRAMES_PER_S = SAMPLE_RATE / HOP_LENGTH / 8  # the encoder's; each is a
 
 
 def answer(style: str, heard: Sequence[Heard], language: str, warnings: Sequence[str], logprobs: bool) -> str:
-    """A whole recording's. style: one of FORMATS;  logprobs: with those of the tokens, in json and verbose_json"""
-    transcript = Transcript.of([h.segment for h in heard], language, warnings=warnings)
+    """A whole recording's. style: one of FORMATS;  language: as it was asked for;  logprobs: with those of the tokens,
+    in json and verbose_json"""
+    named = language if language in _LANGUAGES else None
+    transcript = Transcript.of([h.segment for h in heard], named, warnings=warnings)
     if style == "text":
         return transcript.text + "\n"
     if style in ("srt", "vtt"):
         return "".join(render(style, transcript.segments, language))
     facts: dict[str, Any] = {"text": transcript.text}
     if style == "verbose_json":
-        facts = {"task": "transcribe", "language": _LANGUAGES[language], "duration": round(transcript.duration, 3)}
+        facts = {"task": "transcribe", "language": _LANGUAGES.get(transcript.language or "", "unknown")}
+        facts |= {"duration": round(transcript.duration, 3)}
         facts |= {"text": transcript.text, "segments": verbose_segments(heard)}
+    if transcript.language_probability is not None:  # OpenAI has the first of these, for its newest models
+        facts["languages"] = [{"code": transcript.language}]
+        facts["language_probability"] = round(transcript.language_probability, 4)
     if logprobs:
         facts["logprobs"] = token_logprobs(heard)
     if transcript.warnings:  # not OpenAI's: nothing is lost silently
@@ -61,9 +67,17 @@ def verbose_segments(heard: Sequence[Heard]) -> list[dict[str, Any]]:
             "avg_logprob": round(segment.avg_logprob or 0.0, 4),
             "compression_ratio": round(_compression_ratio(segment.text), 4),
             "no_speech_prob": 0.0,
+            **found_language(segment),
         }
         for number, segment in enumerate(spoken)
     ]
+
+
+def found_language(segment: Segment) -> dict[str, Any]:
+    """Of a segment; nothing where it was named."""
+    if segment.language_probability is None:
+        return {}
+    return {"language": segment.language, "language_probability": round(segment.language_probability, 4)}
 
 
 def _compression_ratio(text: str) -> float:
@@ -86,16 +100,17 @@ def duration_usage(seconds: float) -> dict[str, Any]:
 
 
 class Deltas:
-    """Texts of consecutive segments as they come -> what each adds to the text; all of them joined are the text."""
+    """Consecutive segments as they come -> what each adds to the text; all of them joined are the text."""
 
     def __init__(self, language: str) -> None:
-        self._language = language
+        self.language = language  # as asked for, until it is found
         self.text = ""
 
-    def add(self, text: str) -> str:
+    def add(self, segment: Segment) -> str:
         """What it adds; "" for blank text."""
+        self.language = segment.language or self.language
         begun = "." if self.text else ""  # join asks only whether there is any
-        added = join([begun, text], self._language)[len(begun) :]
+        added = join([begun, segment.text], self.language)[len(begun) :]
         self.text += added
         return added
 
@@ -111,7 +126,7 @@ def segment_event(number: int, heard: Heard) -> dict[str, Any]:
     segment = heard.segment
     times = {"start": round(segment.start, 3), "end": round(segment.end, 3)}
     facts = {"id": str(number), "text": one_line(segment.text), "speaker": ""}
-    return {"type": "transcript.text.segment", **facts, **times}
+    return {"type": "transcript.text.segment", **facts, **times, **found_language(segment)}
 
 
 def done_event(text: str, heard: Sequence[Heard], logprobs: bool) -> dict[str, Any]:

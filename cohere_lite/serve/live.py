@@ -1,7 +1,8 @@
 """A plain live protocol, for programs and for the page: /live?rate=16000&language=en
 
 The client sends 16-bit little-endian mono samples as binary messages of any length, then the text message "end". The
-server sends a line of JSON per phrase, as soon as it is over, {"start", "end", "text"} (seconds), and at the end
+server sends a line of JSON per phrase, as soon as it is over, {"start", "end", "text"} (seconds; with language=auto or
+en,de also {"language", "language_probability"}), and at the end
 {"done": true, "duration": seconds}; or {"error": ...}, which ends the session."""
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from starlette.websockets import WebSocket
 from ..codings import PCM, Coding, find_coding
 from ..errors import AudioError, CohereLiteError, OptionError
 from ..extras.phrases import Pauses
+from .answers import found_language
 from .edge import error_facts
 from .models import Heard, Piece
 from .service import Asked, Service
@@ -40,7 +42,7 @@ async def _session(service: Service, query: dict[str, str], socket: Socket, aske
             failures.append(heard)
         elif heard.segment.text.strip():
             times = {"start": round(heard.segment.start, 3), "end": round(heard.segment.end, 3)}
-            _send(socket, **times, text=heard.segment.text.strip())
+            _send(socket, **times, text=heard.segment.text.strip(), **found_language(heard.segment))
 
     try:
         language = service.known_language(query.get("language") or service.language)

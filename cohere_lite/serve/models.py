@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from math import inf
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,7 +48,7 @@ class Piece(NamedTuple):
 
     def silent(self) -> Heard:
         """What is heard where there is nothing to recognise."""
-        return Heard(self.cutting.recording._segment(self.piece, None), ())
+        return Heard(self.cutting.recording._segment(self.piece), ())
 
 
 class Cutting:
@@ -56,7 +57,6 @@ class Cutting:
     def __init__(self, transcriber: Transcriber, rate: int, options: dict[str, Any]) -> None:
         """options: of Transcriber.recording. Raises OptionError; AudioError for a rate that cannot be."""
         self.recording = transcriber.recording(rate, **options)
-        self.prompt = self.recording._prompt
         self.position_s = 0.0  # of what was pushed
 
     def push(self, frames: NDArray, live: bool = False) -> list[Piece]:
@@ -114,22 +114,24 @@ class Recogniser:
         spoken = [(piece, clip) for piece, clip in encoded if clip is not None]
         if not spoken:
             return [piece.silent() for piece, _ in encoded]
-        vocabulary = self._model.vocabulary
-        prompts = [[*piece.cutting.prompt] for piece, _ in spoken]
+        contract: Any = self._model.contract
         with self._model.turn.lock:
             self._model.turn.check()
-            watched = _Watched(self._model.contract, prompts)
-            found = decode(watched, [clip for _, clip in spoken], prompts[0], vocabulary.end_of_text)  # type: ignore[arg-type]
-        decoded = iter(zip(found, watched.logprobs, strict=True))
+            # somebody waits: where the language is to be found, a piece is decoded as the likeliest so far
+            languages = [cast(Sequence, piece.cutting.recording._languages([clip], inf))[0] for piece, clip in spoken]
+            watched: Any = _Watched(contract, len(spoken))
+            prompts = [language.prompt for language in languages]
+            found = decode(watched, [clip for _, clip in spoken], prompts, self._model.vocabulary.end_of_text)
+        decoded = iter(zip(found, watched.logprobs, languages, strict=True))
         heard = []
         for piece, clip in encoded:
             if clip is None:
                 heard.append(piece.silent())
                 continue
-            of_clip, logprobs = next(decoded)
+            of_clip, logprobs, language = next(decoded)
             # the watched log-probabilities also have end-of-text, and the repetitions of a loop
             tokens = [self._token(i, logprob) for i, logprob in zip(of_clip.tokens, logprobs, strict=False)]
-            heard.append(Heard(piece.cutting.recording._segment(piece.piece, of_clip), tuple(tokens)))
+            heard.append(Heard(piece.cutting.recording._segment(piece.piece, of_clip, language), tuple(tokens)))
         return heard
 
     def _token(self, token: int, logprob: float) -> Token:
@@ -141,20 +143,18 @@ class Recogniser:
 
 
 class _Watched:
-    """A contract whose clips have prompts of their own, of one length, and whose log-probabilities are kept."""
+    """A contract whose log-probabilities are kept."""
 
-    def __init__(self, contract: Any, prompts: list[list[int]]) -> None:
-        self._contract, self._prompts = contract, prompts
-        self._rows = list(range(len(prompts)))
-        self.logprobs: list[list[float]] = [[] for _ in prompts]
+    def __init__(self, contract: Any, n_clips: int) -> None:
+        self._contract = contract
+        self._rows = list(range(n_clips))
+        self.logprobs: list[list[float]] = [[] for _ in range(n_clips)]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._contract, name)
 
     def choose(self, tokens: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As Contract.choose."""
-        if self._prompts:  # the first step is what feeds them
-            tokens, self._prompts = np.array(self._prompts), []
         best, logprobs = self._contract.choose(tokens)
         for row, logprob in zip(self._rows, logprobs, strict=True):
             self.logprobs[row].append(float(logprob))

@@ -248,7 +248,7 @@ class _Session:
             self._send(f"{transcription}.failed", item_id=item.id, content_index=0, error=error)
             return
         item.heard.append(heard)
-        if delta := item.deltas.add(heard.segment.text):
+        if delta := item.deltas.add(heard.segment):
             more = {"logprobs": token_logprobs([heard])} if self._logprobs else {}
             self._send(f"{transcription}.delta", item_id=item.id, content_index=0, delta=delta, **more)
         self._complete(item)

@@ -81,12 +81,17 @@ class Service:
         return name if HUB_NAME.fullmatch(name) and not name.startswith(("/", ".")) else basename(normpath(name))
 
     def known_language(self, name: str) -> str:
-        """ "en" for "en-US" and "English". Raises OptionError."""
+        """ "en" for "en-US" and "English"; "auto" and "en,de", of which the one that is spoken is found, as they are.
+        Raises OptionError."""
         code = language_code(name)
-        if code not in self.transcriber.languages:
+        if code != "auto" and not {*code.split(",")} <= {*self.transcriber.languages}:
             known = ", ".join(self.transcriber.languages)
-            raise OptionError(f"language is {name!r}; this model knows {known}")
+            raise OptionError(f"language is {name!r}; this model knows {known}, and auto")
         return code
+
+    def named(self, language: str) -> str | None:
+        """None of what `known_language` lets through and is no language, such as "auto"."""
+        return language if language in self.transcriber.languages else None
 
     @contextmanager
     def admitted(self, route: str) -> Iterator[Asked]:

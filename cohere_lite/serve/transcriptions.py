@@ -106,7 +106,7 @@ class Transcriptions:
             if not heard:  # until here a failure is an answer of its own
                 await _begin_stream(scope, send)
             heard.append(one)
-            if delta := deltas.add(one.segment.text):
+            if delta := deltas.add(one.segment):
                 if wanted.segments:
                     await _send_event(send, segment_event(len(heard) - 1, one))
                 await _send_event(send, delta_event(delta, one, wanted.logprobs))

@@ -151,7 +151,7 @@ class _Connection:
             language = self._service.known_language(str(self._language or self._service.language))
             with self._service.admitted("wyoming") as asked:
                 deltas = await self._hear(language, asked)
-                await self._write_transcript(language, deltas.text, has_begun=True)
+                await self._write_transcript(self._service.named(deltas.language), deltas.text, has_begun=True)
                 asked.status = "answered"
         except (OptionError, Refused) as refusal:
             await self._write(Error(str(refusal), str(refusal.status) if isinstance(refusal, Refused) else "language"))
@@ -168,14 +168,14 @@ class _Connection:
         def on_heard(piece: Piece, heard: Heard | Exception) -> None:
             if isinstance(heard, Exception):
                 failures.append(heard)
-            elif delta := deltas.add(heard.segment.text):
+            elif delta := deltas.add(heard.segment):
                 heard_texts.put_nowait(delta)
 
         async def write_all() -> None:
             while not heard_texts.empty():
                 await self._write(TranscriptChunk(heard_texts.get_nowait()))
 
-        await self._write(TranscriptStart(language=language))
+        await self._write(TranscriptStart(language=self._service.named(language)))
         recording: LiveRecording | None = None
         chunk_format: tuple[int, int, int] | None = None
         try:

@@ -52,6 +52,7 @@ COLUMNS = [
     ("encoder_30_s", "30 s", 1e3, 0),
     ("token_10_s", "token at 10 s, ms", 1e3, 1),
     ("token_30_s", "at 30 s", 1e3, 1),
+    ("language_10_s", "language of 10 s, of 14, ms", 1e3, 0),
     ("clip_10_s", "10 s clip, 35 tokens, s", 1, 2),
     ("clip_30_s", "30 s clip, 100 tokens, s", 1, 2),
     ("tokens_per_s", "tokens/s, 30 s pieces", 1, 0),

@@ -14,13 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from cohere_lite.extras.detect import first_tokens, n_compared
 from cohere_lite.tokens import read_tokens
+from cohere_lite.transcribe import BATCH_SIZE
 
 from .models import Models
 
 THREADS = 2
 RATE = 16000
 END_OF_TEXT = "<|endoftext|>"
+CANDIDATES = 14  # languages that the reference supports
 
 
 class Skip(Exception):
@@ -42,11 +45,17 @@ class Lite:
     def encode(self, *clips: dict[str, np.ndarray]) -> None:
         self.clips = len(clips)
         self.contract.release()  # what the last clips left may be as large as what is to come
-        self.contract.start([self.contract.encode_features(features, seconds=0) for features in clips])
+        self.encoded = [self.contract.encode_features(features, seconds=0) for features in clips]
+        self.contract.start(self.encoded)
 
     def step(self, tokens: list[int]) -> np.ndarray:
         """The logits, (clips, vocabulary)."""
         return self.contract.step([tokens] * self.clips)
+
+    def find_language(self, seconds: float) -> None:
+        """What it takes after the encoder, of a clip of so many seconds. What the tokens say does not matter."""
+        prompts, never = [self.prompt] * CANDIDATES, -1
+        first_tokens(self.contract, self.encoded[0], prompts, never, n_compared(seconds), BATCH_SIZE)
 
 
 class StaticLoop:

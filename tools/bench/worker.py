@@ -19,6 +19,7 @@ from .models import Models
 from .runtimes import RATE, Lite, Skip, rows
 
 ENCODER_S = (5, 10, 30)
+LANGUAGE_S = 10  # seconds of audio whose language is found
 CLIPS = {10: 35, 30: 100}  # seconds of audio: tokens, as in speech
 STEPS = 30  # tokens timed for a median
 REPEATS = 3  # of everything else: the first one, which touches memory for the first time, never is the median
@@ -56,6 +57,8 @@ def measure(open_runtime: Callable[[], Any], quick: bool) -> dict[str, float]:
             if seconds in clips:
                 runtime.step(runtime.prompt)
                 found[f"token_{seconds}_s"] = median(STEPS, runtime.step, [20])
+            if seconds == LANGUAGE_S and hasattr(runtime, "find_language"):
+                found[f"language_{seconds}_s"] = median(REPEATS, runtime.find_language, seconds)
         for seconds, n_tokens in clips.items():
             found[f"clip_{seconds}_s"] = timed(whole_clip, runtime, audio[seconds], n_tokens)[0]
         found |= memory()
