@@ -80,6 +80,7 @@ def export(
     """
     from ..cut import SEARCH_S
     from ..model import find_model
+    from .align import read_alignment_heads
     from .check import rounding
     from .checkpoint import Checkpoint
     from .published import Published
@@ -140,6 +141,7 @@ def export(
         with TemporaryDirectory(dir=out) as folder:  # an export that fails half-way must not look like a model
             plan = _plan(weights, precision, weight_bits, contract)
             plan = plan._replace(standard=standard, has_step=target != "web")
+            plan = plan._replace(has_align=plan.has_step and contract == "fast", heads=read_alignment_heads(source))
             if target == "web" and plan.decoder.product in ("int8b", "int4b") and plan.encoder.product == "int8":
                 # WebAssembly, a step of the full size: blocks of 8 bits 500 ms, of 4 bits 550 to 1000, by channel 105
                 # to 190
@@ -169,13 +171,16 @@ class _Precision(NamedTuple):
 
 class _Plan(NamedTuple):
     """Of both graphs. keep_blocks: see graph.py;  standard: whether the encoder's operators are ONNX's own;  has_step:
-    whether a graph for devices gets a step beside it, which the web page does not use."""
+    whether a graph for devices gets a step beside it, which the web page does not use;  has_align: whether the decoder
+    gets an align beside it;  heads: see align.py."""
 
     encoder: _Precision
     decoder: _Precision
     keep_blocks: bool = False
     standard: bool = False
     has_step: bool = True
+    has_align: bool = False
+    heads: list[list[int]] | None = None
 
 
 def _name(precision: str, weight_bits: int | None) -> str:
@@ -209,6 +214,7 @@ def _write_files(
     source: "Source", out: Path, plan: _Plan, contract: str, pointwise: str | None, max_audio_s: float
 ) -> tuple[list[str], list[str]]:
     """What there is to say of weights that were quantised for a second time, and of those too small for float16."""
+    from .align import write_align
     from .decoder import write_decoder
     from .encoder import write_encoder
     from .graph import Graph
@@ -230,6 +236,8 @@ def _write_files(
         decoder.save(metadata | {"precision": name})
     if plan.has_step and contract == "fast" and decoder.for_devices:
         write_step(out / f"decoder.{name}.onnx", max_encoder_frames)
+    if plan.has_align:
+        write_align(out / f"decoder.{name}.onnx", plan.heads)
     source.finish()
     moved = {**encoder.moved, **decoder.moved}
     said = [
