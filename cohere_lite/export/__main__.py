@@ -141,7 +141,8 @@ def export(
         with TemporaryDirectory(dir=out) as folder:  # an export that fails half-way must not look like a model
             plan = _plan(weights, precision, weight_bits, contract)
             plan = plan._replace(standard=standard, has_step=target != "web")
-            plan = plan._replace(has_align=plan.has_step and contract == "fast", heads=read_alignment_heads(source))
+            beside = source if published is None else published.graphs.encoder.path.parent
+            plan = plan._replace(has_align=plan.has_step and contract == "fast", heads=read_alignment_heads(beside))
             if target == "web" and plan.decoder.product in ("int8b", "int4b") and plan.encoder.product == "int8":
                 # WebAssembly, a step of the full size: blocks of 8 bits 500 ms, of 4 bits 550 to 1000, by channel 105
                 # to 190
