@@ -11,6 +11,17 @@ _UNSPACED = ("ja", "zh")
 
 
 @dataclass(frozen=True)
+class Word:
+    """text: with the punctuation that belongs to it;  start, end: seconds from the beginning of the recording;
+    confidence: 0 to 1, the geometric mean of the probabilities that the model gave its tokens"""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of audio that went through the model in one piece, up to 35 s, or that was skipped as silent.
 
