@@ -117,6 +117,21 @@ def sentences(language: str, count: int, snr_db: float | None = None) -> Iterato
         yield Spoken(_recorded(samples, snr_db, i), language, [word[0] for word in words], known)
 
 
+def with_a_pause(language: str, count: int, snr_db: float | None = None) -> Iterator[Spoken]:
+    """The same sentences, with a silence of 0.3 to 3 s before one of their words."""
+    rng = Random(f"pause {language}")
+    for spoken in sentences(language, count, snr_db):
+        known = [start for start in spoken.starts[1:] if start is not None]
+        if known:
+            at, pause_s = rng.choice(known), rng.uniform(0.3, 3.0)
+            cut = round(at * SAMPLE_RATE)
+            floor = spoken.samples[: round(MARGIN * SAMPLE_RATE)]  # silence, or noise
+            pause = np.resize(floor, round(pause_s * SAMPLE_RATE))
+            samples = np.concatenate([spoken.samples[:cut], pause, spoken.samples[cut:]])
+            starts = [start if start is None or start < at else start + pause_s for start in spoken.starts]
+            yield spoken._replace(samples=samples, starts=starts)
+
+
 def words_apart(language: str, count: int, snr_db: float | None = None) -> Iterator[Spoken]:
     """Held-out sentences whose words are spoken one by one, and follow each other after 20 to 400 ms of silence."""
     rng = Random(f"words apart {language}")
