@@ -20,11 +20,12 @@ from .errors import AudioError, ModelError, naming
 from .mel import HOP_LENGTH, SAMPLE_RATE
 from .model import Model
 from .resample import Resampler
-from .transcript import Segment
+from .transcript import Segment, clock
 
 if TYPE_CHECKING:
     from .extras.phrases import Pauses, Phrases
     from .extras.polarity import Polarity
+    from .extras.word_times import WordTimer
 
 _PUSHED_FRAMES = 1 << 21  # worked on at once: enough for pieces to be decoded side by side
 
@@ -40,7 +41,7 @@ class Recording:
     Segments come in order of their start, laid end to end. For one thread at a time; different recordings of one
     Transcriber may be pushed in different threads.
 
-    warnings: what was wrong with the samples so far and did not keep them from being used
+    warnings: what was wrong with the samples so far and did not keep them from being used; words without times
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Recording:
         channel: int | str | None,
         pauses: Pauses | None,
         skip_silence: bool,
+        time_words: WordTimer | None = None,
     ) -> None:
-        """batch_size: pieces decoded side by side;  prompt: ids;  the others: see Transcriber. Raises AudioError for a
-        rate that cannot be, StateError."""
+        """batch_size: pieces decoded side by side;  prompt: ids;  time_words: extras/word_times.py's;  the others: see
+        Transcriber. Raises AudioError for a rate that cannot be, StateError."""
         self._model, self._batch_size, self._prompt = model, batch_size, prompt
         self._rate, self._start, self._channel = float(rate), start, channel
+        self._time_words = time_words
 
         def new_track(channel: int | None) -> _Track:
             cutter = pauses.cutter(model.max_chunk_s) if pauses else Chunks(model.max_chunk_s)
@@ -197,18 +200,27 @@ class Recording:
             with self._model.turn.lock:
                 self._model.turn.check()
                 decoded = iter(decode(self._model.contract, clips, self._prompt, self._model.vocabulary.end_of_text))
-        segments = [self._segment(piece, None if clip is None else next(decoded)) for piece, clip in self._encoded]
+        segments = [self._segment(piece, clip, next(decoded) if clip else None) for piece, clip in self._encoded]
         self._encoded = []
         self._segments += segments
         self._is_first &= not clips
 
-    def _segment(self, piece: _Piece, decoded: Decoded | None) -> Segment:
+    def _segment(self, piece: _Piece, clip: Clip | None, decoded: Decoded | None) -> Segment:
         start, end = (self._start + n_samples / SAMPLE_RATE for n_samples in (piece.start, piece.end))
-        if decoded is None:
-            return Segment(start, end, "", (), None, piece.channel, silent=True, truncated=False, looped=False)
-        tokens, truncated, looped, logprob = decoded
+        words = () if self._time_words else None
+        if clip is None or decoded is None:
+            return Segment(start, end, "", (), None, piece.channel, True, truncated=False, looped=False, words=words)
+        tokens, truncated, looped, logprob, _ = decoded
         text = " ".join(self._model.vocabulary.decode(tokens).splitlines())  # a line stays one
-        return Segment(start, end, text, tokens, logprob, piece.channel, False, truncated, looped)
+        if self._time_words:
+            try:
+                with self._model.turn.lock:
+                    self._model.turn.check()
+                    words = self._time_words(clip, piece.samples, self._prompt, decoded, start)
+            except Exception as error:  # any: the text is there, and must not be lost for want of times
+                words = None
+                self.warnings.append(f"{clock(start)} to {clock(end)}: no word times here: {error}")
+        return Segment(start, end, text, tokens, logprob, piece.channel, False, truncated, looped, words)
 
     def _recognised(self, wait: bool = False) -> Iterator[Segment]:
         self._recognise(wait)

@@ -33,6 +33,7 @@ class Segment:
     silent:      nothing in it stood out from the noise, so the model was not asked
     truncated:   the model's limit of tokens came before the end of the text: words are missing here
     looped:      the decoder repeated itself without end and was stopped; the repetition is left out
+    words:       in order, without overlaps, within the segment; None unless word_times were asked for
     """
 
     start: float
@@ -44,6 +45,7 @@ class Segment:
     silent: bool
     truncated: bool
     looped: bool
+    words: tuple[Word, ...] | None = None
 
 
 @dataclass(frozen=True)

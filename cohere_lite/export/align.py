@@ -63,7 +63,12 @@ def write_align(decoder: Path, heads: Sequence[Sequence[int]] | None) -> None:
     model.graph.CopyFrom(helper.make_graph(nodes, "align", inputs, outputs, weights))
     if heads is not None:
         model.metadata_props.add(key="alignment_heads", value=json.dumps([[*map(int, pair)] for pair in heads]))
-    decoder.with_name(decoder.name.replace("decoder", "align")).write_bytes(model.SerializeToString())
+    aligned(decoder).write_bytes(model.SerializeToString())
+
+
+def aligned(decoder: Path) -> Path:
+    """Where a decoder's graph for word times is."""
+    return decoder.with_name(decoder.name.replace("decoder", "align"))
 
 
 def _attention(query: str, layer: int, elem_type: int) -> list[NodeProto]:
@@ -84,7 +89,8 @@ def read_alignment_heads(folder: Path) -> list[list[int]] | None:
     """[layer, head] of those that follow the speech, as transformers' Whisper has them in generation_config.json
     (alignment_heads); None where nobody has chosen any. Raises ValueError for what is no such list."""
     path = next((path for path in (folder / NAME, folder.parent / NAME) if path.is_file()), None)
-    heads = json.loads(path.read_bytes()).get("alignment_heads") if path else None
+    config = json.loads(path.read_bytes()) if path else {}
+    heads = config.get("alignment_heads") if isinstance(config, dict) else None
     pairs = isinstance(heads, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in heads)
     if heads is not None and not (pairs and heads and all(type(n) is int and n >= 0 for pair in heads for n in pair)):
         raise ValueError(f"{path}: alignment_heads is {heads!r}; it must be a list of [layer, head]")

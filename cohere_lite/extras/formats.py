@@ -6,14 +6,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
 from ..errors import OptionError
 from ..transcript import join
 
 if TYPE_CHECKING:  # the command's --help needs this file, and must not wait for numpy
-    from ..transcript import Segment, Transcript
+    from ..transcript import Segment, Transcript, Word
 
 FORMATS = ("txt", "json", "srt", "vtt", "tsv")
 
@@ -28,6 +28,7 @@ def render(style: str, segments: Iterable[Segment], language: str) -> Iterator[s
     tsv:      a header, then start and end in milliseconds, the channel if they were split, and the text; segments
               without text are left out
     srt, vtt: subtitles that never overlap. SRT has no escapes: players may take "<b>" for a tag
+    karaoke:  vtt with a time at each word, of segments that have words
 
     Raises OptionError for another style, and for subtitles in a copy without extras/subtitles.py.
     """
@@ -37,8 +38,8 @@ def render(style: str, segments: Iterable[Segment], language: str) -> Iterator[s
         return _lines(segments)
     if style == "tsv":
         return _tsv(segments)
-    if style not in ("srt", "vtt"):
-        raise OptionError(f"style {style!r} is not known; known: txt, lines, tsv, srt, vtt")
+    if style not in ("srt", "vtt", "karaoke"):
+        raise OptionError(f"style {style!r} is not known; known: txt, lines, tsv, srt, vtt, karaoke")
     try:
         from .subtitles import subtitles
     except ImportError as error:
@@ -53,9 +54,10 @@ def render_json(transcript: Transcript, *, file: str, model: dict[str, str], sec
     file: as the caller named it;  model: Transcriber.facts;  seconds: of work, more than 0
     """
     segments = [
-        asdict(segment)
+        {name: value for name, value in asdict(segment).items() if name != "words"}
         | {"start": round(segment.start, 3), "end": round(segment.end, 3)}
         | {"avg_logprob": None if segment.avg_logprob is None else round(segment.avg_logprob, 4)}
+        | ({} if segment.words is None else {"words": rounded_words(segment.words)})
         for segment in transcript.segments
     ]
     record = {
@@ -72,6 +74,11 @@ def render_json(transcript: Transcript, *, file: str, model: dict[str, str], sec
         "segments": segments,
     }
     return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def rounded_words(words: Iterable[Word]) -> list[dict[str, Any]]:
+    """As JSON has them, times in whole milliseconds."""
+    return [{"text": word.text} | {k: round(v, 3) for k, v in asdict(word).items() if k != "text"} for word in words]
 
 
 def _running_text(segments: Iterable[Segment], language: str) -> Iterator[str]:

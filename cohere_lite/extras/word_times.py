@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import ModelError, OptionError
 from ..graphfile import read_graph_file
 from ..mel import HOP_LENGTH, SAMPLE_RATE
 from ..session import CPU
@@ -44,12 +44,12 @@ _PAUSE_S = 0.2  # longer ones are not inside of words
 
 def word_timer(model: Model) -> WordTimer:
     """What times the words of a piece: (what the encoder gave, samples, prompt, what was decoded, the piece's start in
-    seconds) -> words. It raises ModelError. Raises ModelError for a model without the graph."""
+    seconds) -> words. It raises ModelError. Raises OptionError for a model without the graph, ModelError."""
     decoder = model.contract.decoder.path
     path = decoder.with_name(decoder.name.replace("decoder", "align"))
-    if path == decoder or not path.is_file():
-        raise ModelError(
-            f"{decoder.parent} has no graph for word times (align.*.onnx), which our exporter writes: "
+    if model.contract.name != "fast" or path == decoder or not path.is_file():
+        raise OptionError(
+            f"word_times come with a graph that {decoder.parent} has only after conversion: "
             f"python -m cohere_lite.export {decoder.parent} NEW_FOLDER"
         )
     session = model.open_graph(read_graph_file(path))

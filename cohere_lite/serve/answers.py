@@ -39,6 +39,8 @@ def answer(style: str, heard: Sequence[Heard], language: str, warnings: Sequence
     if style == "verbose_json":
         facts = {"task": "transcribe", "language": _LANGUAGES[language], "duration": round(transcript.duration, 3)}
         facts |= {"text": transcript.text, "segments": verbose_segments(heard)}
+        if any(segment.words is not None for segment in transcript.segments):
+            facts["words"] = verbose_words(heard)
     if logprobs:
         facts["logprobs"] = token_logprobs(heard)
     if transcript.warnings:  # not OpenAI's: nothing is lost silently
@@ -63,6 +65,15 @@ def verbose_segments(heard: Sequence[Heard]) -> list[dict[str, Any]]:
             "no_speech_prob": 0.0,
         }
         for number, segment in enumerate(spoken)
+    ]
+
+
+def verbose_words(heard: Sequence[Heard]) -> list[dict[str, Any]]:
+    """All words with their times, in seconds."""
+    return [
+        {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
+        for h in heard
+        for word in h.segment.words or ()
     ]
 
 

@@ -47,7 +47,7 @@ class Piece(NamedTuple):
 
     def silent(self) -> Heard:
         """What is heard where there is nothing to recognise."""
-        return Heard(self.cutting.recording._segment(self.piece, None), ())
+        return Heard(self.cutting.recording._segment(self.piece, None, None), ())
 
 
 class Cutting:
@@ -129,7 +129,7 @@ class Recogniser:
             of_clip, logprobs = next(decoded)
             # the watched log-probabilities also have end-of-text, and the repetitions of a loop
             tokens = [self._token(i, logprob) for i, logprob in zip(of_clip.tokens, logprobs, strict=False)]
-            heard.append(Heard(piece.cutting.recording._segment(piece.piece, of_clip), tuple(tokens)))
+            heard.append(Heard(piece.cutting.recording._segment(piece.piece, clip, of_clip), tuple(tokens)))
         return heard
 
     def _token(self, token: int, logprob: float) -> Token:

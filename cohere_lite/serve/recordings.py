@@ -92,7 +92,7 @@ class FileRecording:
                     raise
                 self._put(cutting.finish())
                 self._wait_until_heard()
-            self.warnings = [*audio.missing, *audio.warnings]
+            self.warnings = [*audio.missing, *audio.warnings, *cutting.recording.warnings]
             self._tell(None)
         except Cancelled:
             pass
