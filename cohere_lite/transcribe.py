@@ -232,12 +232,12 @@ class Transcriber:
         with self._model.turn.lock:
             if self._timer is None:
                 try:
-                    from .extras.word_times import word_timer
+                    from .extras.word_times import WordTimer
                 except ImportError:
                     raise OptionError(
                         "word_times needs cohere_lite/extras/word_times.py, which is not in this copy"
                     ) from None
-                self._timer = word_timer(self._model)
+                self._timer = WordTimer(self._model)
             return self._timer
 
     def close(self) -> None:

@@ -8,7 +8,8 @@
 Reads   a checkpoint: config.json, model.safetensors (or its shards), and tokens.txt, tokenizer.json or tokenizer.model;
         or published graphs: an encoder and a decoder of any contract that cohere_lite runs, and their list of tokens
 Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, tokens.txt, and in the fast contract
-        align.<precision>.onnx, for word times, which shares the decoder's .data (int4 is for the decoder: its encoder is INT8, since at many rows at once 4-bit products are several times slower than INT8).
+        align.<precision>.onnx, for word times, which shares the decoder's .data. (int4 is for the decoder: its encoder
+        is INT8, since at many rows at once 4-bit products are several times slower than INT8.)
         fp16 and bf16 are for GPUs: both graphs in float16 or bfloat16, with --weights the products' weights in blocks
         of 8 or 4 bits (<precision> is then q8f16, q4f16, q8bf16 or q4bf16); fp32 is for other accelerators. With these
         comes step.<precision>.onnx, the decoder for one token, which CUDA and WebGPU launch as a whole. For TensorRT

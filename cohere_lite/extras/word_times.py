@@ -6,7 +6,7 @@ model; for the full one nobody has measured them."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from ..contracts.contract import Clip
     from ..decode import Decoded
     from ..model import Model
-    from ..tokens import Vocabulary
-
-WordTimer = Callable[["Clip", NDArray[np.float32], Sequence[int], "Decoded", float], tuple[Word, ...]]
 
 _FRAME_S = 0.08  # of the encoder: frame i is centred at i * 80 ms, by the strides and the padding of its convolutions
 _SIMILAR = 0.7  # of the best head's score: heads with less are left out where there is no table
@@ -42,50 +39,60 @@ _SILENCE_S = 0.06  # shorter ones are inside of sounds: [t], [k], [p]
 _PAUSE_S = 0.2  # longer ones are not inside of words
 
 
-def word_timer(model: Model) -> WordTimer:
-    """What times the words of a piece: (what the encoder gave, samples, prompt, what was decoded, the piece's start in
-    seconds) -> words. It raises ModelError. Raises OptionError for a model without the graph, ModelError."""
-    decoder = model.contract.decoder.path
-    path = decoder.with_name(decoder.name.replace("decoder", "align"))
-    if model.contract.name != "fast" or path == decoder or not path.is_file():
-        raise OptionError(
-            f"word_times come with a graph that {decoder.parent} has only after conversion: "
-            f"python -m cohere_lite.export {decoder.parent} NEW_FOLDER"
-        )
-    session = model.open_graph(read_graph_file(path))
-    layers = {name: int(name.rpartition("_")[2]) for name in session.outputs}
-    table = json.loads(session.metadata.get("alignment_heads", "null"))
+class WordTimer:
+    """A model's graph for word times, open; for one thread at a time (turns.py).
 
-    def attention(clip: Clip, tokens: Sequence[int]) -> NDArray[np.float32]:
-        feeds = {name: clip.values[name] for name in session.inputs if name != "tokens"}
-        given = session.call({**feeds, "tokens": [tokens]}, dict.fromkeys(session.outputs, CPU))
-        found = {layers[name]: value.numpy()[0] for name, value in given.items()}
-        if table:
-            return np.stack([found[layer][head] for layer, head in table])
-        return np.concatenate([*found.values()])
+    heads: [layer, head] of each that follows the speech; None where nobody has chosen any: best_heads does then"""
 
-    def times(
-        clip: Clip, samples: NDArray[np.float32], prompt: Sequence[int], decoded: Decoded, start: float
+    def __init__(self, model: Model) -> None:
+        """Raises OptionError for a model without the graph, ModelError."""
+        decoder = model.contract.decoder.path
+        path = decoder.with_name(decoder.name.replace("decoder", "align"))
+        if model.contract.name != "fast" or path == decoder or not path.is_file():
+            raise OptionError(
+                f"word_times come with a graph that {decoder.parent} has only after conversion: "
+                f"python -m cohere_lite.export {decoder.parent} NEW_FOLDER"
+            )
+        self._session = model.open_graph(read_graph_file(path))
+        self._vocabulary = model.vocabulary
+        self.heads: list[list[int]] | None = json.loads(self._session.metadata.get("alignment_heads", "null"))
+
+    def __call__(
+        self, clip: Clip, samples: NDArray[np.float32], prompt: Sequence[int], decoded: Decoded, start: float
     ) -> tuple[Word, ...]:
-        spoken = split_words(model.vocabulary, decoded.tokens)
+        """The words of a piece.  clip: what the encoder gave for the samples, (n,) at 16 kHz;  start: the piece's, in
+        seconds. Raises ModelError."""
+        spoken = split_words(self._vocabulary, decoded.tokens)
         if not spoken:
             return ()
-        weights = attention(clip, [*prompt, *decoded.tokens])[:, len(prompt) - 1 :]  # row i predicts token i + 1
-        if not np.isfinite(weights).all():
-            raise ModelError(f"{path.name} gave attention that is not numbers")
-        rises, peaks = token_times(weights if table else weights[best_heads(weights)])
+        weights = self.attention(clip, prompt, decoded.tokens)
+        rises, peaks = token_times(weights if self.heads else weights[best_heads(weights)])
         spans = word_spans(spoken, rises, peaks, silences(samples), len(samples) / SAMPLE_RATE)
         return tuple(
             Word(word.text, start + begin, start + end, confidence(word, decoded.logprobs))
             for word, (begin, end) in zip(spoken, spans, strict=True)
         )
 
-    return times
+    def attention(self, clip: Clip, prompt: Sequence[int], tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Where heads look for each token, and at last for end-of-text: (heads, rows, frames), of the chosen heads, or
+        of all layers one after the other."""
+        feeds = {name: clip.values[name] for name in self._session.inputs if name != "tokens"}
+        outputs = dict.fromkeys(self._session.outputs, CPU)
+        given = self._session.call({**feeds, "tokens": [[*prompt, *tokens]]}, outputs)
+        # a token is predicted by the row of the one before it
+        layers = {name: value.numpy()[0, :, len(prompt) - 1 :] for name, value in given.items()}
+        if self.heads:
+            weights = np.stack([layers[f"attention_{layer}"][head] for layer, head in self.heads])
+        else:
+            weights = np.concatenate([*layers.values()])
+        if not np.isfinite(weights).all():
+            raise ModelError(f"{self._session.path.name} gave attention that is not numbers")
+        return weights
 
 
 def best_heads(weights: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The heads that follow the speech in this piece, of weights (heads, rows, frames): those whose attention lies, most
-    of it, on a path that only goes on."""
+    """The heads that follow the speech in this piece, of weights (heads, rows, frames): those whose attention is on a
+    path that only goes on, most of it."""
     starts, ends = monotonic_paths(_gains(weights))
     sums = np.pad(weights.cumsum(axis=2), ((0, 0), (0, 0), (1, 0)))
     on_path = np.take_along_axis(sums, ends[..., None] + 1, 2) - np.take_along_axis(sums, starts[..., None], 2)
@@ -115,9 +122,9 @@ def _gains(weights: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def monotonic_paths(gains: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """gains (n, rows, frames) -> the first and last frame of each row, (n, rows): of the path that gathers the most, by
-    dynamic programming. It begins anywhere, takes the rows in order, each for one frame or more, several in one frame if
-    need be, and ends in the last frame."""
+    """gains (n, rows, frames) -> the first and last frame of each row, (n, rows): of the path that gathers the most
+    (dynamic time warping). It begins anywhere, takes the rows in order, each for one frame or more, several in one
+    frame if need be, and ends in the last frame."""
     count, n_rows, n_frames = gains.shape
     frames = np.arange(n_frames)
     entries = np.zeros((n_rows, count, n_frames), np.intp)  # where the row begins, if the path is at a frame now
@@ -191,7 +198,7 @@ def _end(begin: float, following: float, peak: float, silent: Sequence[tuple[flo
 
 
 def silences(samples: NDArray[np.float32]) -> list[tuple[float, float]]:
-    """Where nothing is louder than the noise, float32 (n,) at 16 kHz -> starts and ends in seconds, in steps of 10 ms."""
+    """Where nothing is louder than the noise: float32 (n,) at 16 kHz -> starts and ends in seconds, in order."""
     count = len(samples) // _STEP
     if count == 0:
         return []

@@ -13,8 +13,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ..demo.sentences import Grammar
-from ..demo.synthesise import ESPEAK_RATE, SAMPLE_RATE, Samples, add_noise, at_peak, noise, random_voice, silence
-from ..demo.synthesise import to_16_khz
+from ..demo.synthesise import (
+    ESPEAK_RATE,
+    SAMPLE_RATE,
+    Samples,
+    add_noise,
+    at_peak,
+    noise,
+    random_voice,
+    silence,
+    to_16_khz,
+)
 
 PEAK = 0.5
 MARGIN = 0.3  # seconds of silence before and after
@@ -105,11 +114,12 @@ def speak_with_times(text: str, accent: str, voice: str, rate: int, pitch: int) 
     return to_16_khz(pcm.astype(np.float32) / np.float32(32768)), starts
 
 
-def sentences(language: str, count: int, snr_db: float | None = None) -> Iterator[Spoken]:
-    """Held-out sentences by held-out voices, with espeak-ng's own word events."""
+def sentences(language: str, count: int, snr_db: float | None = None, held_out: bool = True) -> Iterator[Spoken]:
+    """Sentences with espeak-ng's own word events. held_out: those that the model was not trained on, and such voices"""
     rng = Random(f"words {language}")
-    for i, text in enumerate(Grammar(language).held_out_texts(count, rng)):
-        samples, starts = speak_with_times(text, **random_voice(language, rng, held_out=True))
+    grammar = Grammar(language)
+    for i, text in enumerate(grammar.held_out_texts(count, rng) if held_out else grammar.training(count, rng)):
+        samples, starts = speak_with_times(text, **random_voice(language, rng, held_out))
         samples = np.concatenate([silence(MARGIN), samples, silence(MARGIN)])
         words = [*_WORDS.finditer(text)]
         begun = [[starts[i] for i in range(*word.span()) if i in starts] for word in words]  # not at "¿"
