@@ -20,7 +20,7 @@ from .errors import AudioError, ModelError, naming
 from .mel import HOP_LENGTH, SAMPLE_RATE
 from .model import Model
 from .resample import Resampler
-from .transcript import Segment, clock
+from .transcript import Segment, Word, clock
 
 if TYPE_CHECKING:
     from .extras.phrases import Pauses, Phrases
@@ -200,19 +200,21 @@ class Recording:
             with self._model.turn.lock:
                 self._model.turn.check()
                 decoded = iter(decode(self._model.contract, clips, self._prompt, self._model.vocabulary.end_of_text))
-        segments = [self._segment(piece, clip, next(decoded) if clip else None) for piece, clip in self._encoded]
+        segments = [
+            self._segment(piece, clip, None if clip is None else next(decoded)) for piece, clip in self._encoded
+        ]
         self._encoded = []
         self._segments += segments
         self._is_first &= not clips
 
     def _segment(self, piece: _Piece, clip: Clip | None, decoded: Decoded | None) -> Segment:
         start, end = (self._start + n_samples / SAMPLE_RATE for n_samples in (piece.start, piece.end))
-        words = () if self._time_words else None
+        words: tuple[Word, ...] | None = () if self._time_words else None
         if clip is None or decoded is None:
             return Segment(start, end, "", (), None, piece.channel, True, truncated=False, looped=False, words=words)
         tokens, truncated, looped, logprob, _ = decoded
         text = " ".join(self._model.vocabulary.decode(tokens).splitlines())  # a line stays one
-        if self._time_words:
+        if self._time_words and piece.samples is not None:
             try:
                 with self._model.turn.lock:
                     self._model.turn.check()

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, OptionError
 from ..graphfile import read_graph_file
-from ..mel import HOP_LENGTH, SAMPLE_RATE
+from ..mel import SAMPLE_RATE
 from ..session import CPU
 from ..transcript import Word
+from .silences import SILENCE_S, silences
 from .words import SpokenWord, split_words
 
 if TYPE_CHECKING:
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
 _FRAME_S = 0.08  # of the encoder: frame i is centred at i * 80 ms, by the strides and the padding of its convolutions
 _SIMILAR = 0.7  # of the best head's score: heads with less are left out where there is no table
 _WORD_S = 0.02  # a word has so much time, if its segment has
-# The loudness curve: of 200 to 4000 Hz in windows of 20 ms. In noise 10 dB below the speech a higher share of the range
-# between noise and speech cuts off words' quiet beginnings (with 0.25 starts are 30 ms late, not 20), and a lower one,
-# or shorter sounds, break pauses up (the worst 5 % are then 1.2 s off, not 0.16).
-_STEP = HOP_LENGTH  # samples, 10 ms
-_HANN = np.hanning(2 * _STEP + 1)[: 2 * _STEP].astype(np.float32)  # periodic
-_BAND = slice(4, 81)  # FFT bins of 50 Hz
-_RANGE_DB, _NOISE_SHARE, _SOUND = 60.0, 0.15, 3  # below the speech at most;  of that range;  steps, 30 ms
-_SILENCE_S = 0.06  # shorter ones are inside of sounds: [t], [k], [p]
 _PAUSE_S = 0.2  # longer ones are not inside of words
 
 
@@ -169,10 +162,10 @@ def word_spans(
         said = last_peaks[i - 1] if i else -1.0  # a silence that ends before it is not this word's
         before = [end for start, end in silent if start < peak and end > max(begins[i], said)]
         begins[i] = before[-1] if before else begins[i]
-    sound_ends = silent[-1][0] if silent and silent[-1][1] >= duration - _SILENCE_S and silent[-1][0] > 0 else duration
-    begins = _spread([len(word.text) for word in words], np.maximum.accumulate(begins), sound_ends)
-    ends = [_end(*times, silent) for times in zip(begins, [*begins[1:], duration], last_peaks, strict=True)]
-    return [*zip(begins, ends, strict=True)]
+    sound_ends = silent[-1][0] if silent and silent[-1][1] >= duration - SILENCE_S and silent[-1][0] > 0 else duration
+    starts = _spread([len(word.text) for word in words], np.maximum.accumulate(begins), sound_ends)
+    ends = [_end(*times, silent) for times in zip(starts, [*starts[1:], duration], last_peaks, strict=True)]
+    return [*zip(starts, ends, strict=True)]
 
 
 def _spread(letters: Sequence[int], begins: NDArray[np.float64], duration: float) -> list[float]:
@@ -197,30 +190,6 @@ def _end(begin: float, following: float, peak: float, silent: Sequence[tuple[flo
     return following
 
 
-def silences(samples: NDArray[np.float32]) -> list[tuple[float, float]]:
-    """Where nothing is louder than the noise: float32 (n,) at 16 kHz -> starts and ends in seconds, in order."""
-    count = len(samples) // _STEP
-    if count == 0:
-        return []
-    padded = np.pad(samples, (_STEP // 2, 2 * _STEP))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * _STEP)[::_STEP][:count] * _HANN
-    band = np.fft.rfft(windows)[:, _BAND]
-    levels = 10 * np.log10((np.square(band.real) + np.square(band.imag)).sum(axis=1) + 1e-10)
-    speech = np.percentile(levels, 95)
-    noise = max(levels.min(), speech - _RANGE_DB)
-    loud = levels > noise + _NOISE_SHARE * (speech - noise)
-    for first, last in _runs(loud):
-        loud[first:last] &= last - first >= _SOUND
-    seconds = _STEP / SAMPLE_RATE
-    return [(first * seconds, last * seconds) for first, last in _runs(~loud) if (last - first) * seconds >= _SILENCE_S]
-
-
-def _runs(flags: NDArray[np.bool_]) -> list[list[int]]:
-    """From and up to: of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
-    return edges.reshape(-1, 2).tolist()
-
-
 def confidence(word: SpokenWord, logprobs: Sequence[float]) -> float:
     """0 to 1: the geometric mean of the probabilities of a word's tokens; logprobs: of all tokens."""
-    return float(np.exp(min(0.0, np.mean(logprobs[slice(*word.tokens)]))))
+    return float(np.exp(np.mean(logprobs[slice(*word.tokens)])).clip(0, 1))

@@ -98,8 +98,8 @@ def errors_ms(models: dict[str, Transcriber], spoken: Spoken) -> dict[str, list[
     """Of words' starts, by each way of telling them; none if the text is not the spoken one."""
     errors = {}
     for name, transcriber in models.items():
-        options = {"rate": 16000, "language": spoken.language, "word_times": True}
-        (segment,) = transcriber.transcribe(spoken.samples, **options).segments
+        found = transcriber.transcribe(spoken.samples, rate=16000, language=spoken.language, word_times=True)
+        (segment,) = found.segments
         if letters(word.text for word in segment.words or ()) != letters(spoken.words):
             return {}
         errors[name] = differences([word.start for word in segment.words or ()], spoken)
