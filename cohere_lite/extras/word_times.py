@@ -153,22 +153,27 @@ def word_spans(
     token_times;  silent: see silences.
 
     A word begins where its attention rises; where that is in a silence, or the peak is behind one, when the silence
-    ends."""
+    ends. So does a word that would begin just before a pause and go on after it."""
     places, numbers = [word.first for word in words], np.arange(len(rises))
     begins = np.interp(places, numbers, np.maximum.accumulate(rises))
     first_peaks = np.interp(places, numbers, peaks)
     last_peaks = peaks[[word.tokens[1] - 1 for word in words]]
-    for i, peak in enumerate(first_peaks):
+    for i, (peak, last) in enumerate(zip(first_peaks, last_peaks, strict=True)):
         said = last_peaks[i - 1] if i else -1.0  # a silence that ends before it is not this word's
-        before = [end for start, end in silent if start < peak and end > max(begins[i], said)]
+        before = [
+            end
+            for start, end in silent
+            if start < (max(peak, min(peak + _FRAME_S, last)) if end - start > _PAUSE_S else peak)
+            and end > max(begins[i], said)
+        ]
         begins[i] = before[-1] if before else begins[i]
     sound_ends = silent[-1][0] if silent and silent[-1][1] >= duration - SILENCE_S and silent[-1][0] > 0 else duration
-    starts = _spread([len(word.text) for word in words], np.maximum.accumulate(begins), sound_ends)
-    ends = [_end(*times, silent) for times in zip(starts, [*starts[1:], duration], last_peaks, strict=True)]
+    starts = _spread_words([len(word.text) for word in words], np.maximum.accumulate(begins), sound_ends)
+    ends = [_word_end(*times, silent) for times in zip(starts, [*starts[1:], duration], last_peaks, strict=True)]
     return [*zip(starts, ends, strict=True)]
 
 
-def _spread(letters: Sequence[int], begins: NDArray[np.float64], duration: float) -> list[float]:
+def _spread_words(letters: Sequence[int], begins: NDArray[np.float64], duration: float) -> list[float]:
     """Words that would begin together share the time until the next one by their letters. begins: in order."""
     least = min(_WORD_S, duration / len(letters))
     edges = [0, *(np.flatnonzero(np.diff(begins) >= least) + 1), len(letters)]
@@ -182,7 +187,7 @@ def _spread(letters: Sequence[int], begins: NDArray[np.float64], duration: float
     return [*map(float, np.clip(apart, 0, duration - least * len(letters) + steps))]
 
 
-def _end(begin: float, following: float, peak: float, silent: Sequence[tuple[float, float]]) -> float:
+def _word_end(begin: float, following: float, peak: float, silent: Sequence[tuple[float, float]]) -> float:
     """Of a word: where the following one begins, or the silence before that, or a pause. peak: of its last token"""
     for start, end in silent:
         if max(peak, begin) < start < following and (end >= following or end - start > _PAUSE_S):
