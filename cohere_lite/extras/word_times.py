@@ -167,17 +167,23 @@ def word_spans(
             and end > max(begins[i], said)
         ]
         begins[i] = before[-1] if before else begins[i]
-    sound_ends = silent[-1][0] if silent and silent[-1][1] >= duration - SILENCE_S and silent[-1][0] > 0 else duration
-    starts = _spread_words([len(word.text) for word in words], np.maximum.accumulate(begins), sound_ends)
+    pauses = [start for start, end in silent if end - start > _PAUSE_S or end >= duration - SILENCE_S]
+    starts = _spread_words([len(word.text) for word in words], np.maximum.accumulate(begins), pauses, duration)
     ends = [_word_end(*times, silent) for times in zip(starts, [*starts[1:], duration], last_peaks, strict=True)]
     return [*zip(starts, ends, strict=True)]
 
 
-def _spread_words(letters: Sequence[int], begins: NDArray[np.float64], duration: float) -> list[float]:
-    """Words that would begin together share the time until the next one by their letters. begins: in order."""
+def _spread_words(
+    letters: Sequence[int], begins: NDArray[np.float64], pauses: Sequence[float], duration: float
+) -> list[float]:
+    """Words that would begin together share the time until the next one, or a pause, by their letters. begins: in
+    order;  pauses: where they start"""
     least = min(_WORD_S, duration / len(letters))
     edges = [0, *(np.flatnonzero(np.diff(begins) >= least) + 1), len(letters)]
-    ends = [*begins[edges[1:-1]], duration]
+    ends = [
+        next((start for start in pauses if begin + least < start < end), end)
+        for begin, end in zip(begins[edges[:-1]], [*begins[edges[1:-1]], duration], strict=True)
+    ]
     shared = [
         begin + (end - begin) * np.cumsum([0, *letters[first : last - 1]]) / sum(letters[first:last])
         for begin, end, (first, last) in zip(begins[edges[:-1]], ends, pairwise(edges), strict=True)
@@ -190,7 +196,7 @@ def _spread_words(letters: Sequence[int], begins: NDArray[np.float64], duration:
 def _word_end(begin: float, following: float, peak: float, silent: Sequence[tuple[float, float]]) -> float:
     """Of a word: where the following one begins, or the silence before that, or a pause. peak: of its last token"""
     for start, end in silent:
-        if max(peak, begin) < start < following and (end >= following or end - start > _PAUSE_S):
+        if begin < start < following and (end >= following or (end - start > _PAUSE_S and end > peak)):
             return start
     return following
 
