@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 __all__ = [
     "AudioError", "CohereLiteError", "ModelError", "ModelFileNotFound", "OptionError", "Pauses", "ProviderError",
-    "Recording", "Segment", "StateError", "Transcriber", "Transcript", "open_audio",
+    "Recording", "Segment", "StateError", "Transcriber", "Transcript", "Word", "open_audio",
 ]  # fmt: skip
 
 if TYPE_CHECKING:  # for type checkers and editors
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from .extras.phrases import Pauses
     from .recording import Recording
     from .transcribe import Transcriber
-    from .transcript import Segment, Transcript
+    from .transcript import Segment, Transcript, Word
 else:
 
     def __getattr__(name: str) -> object:

@@ -23,12 +23,13 @@ NOT_NUMBERS = (
 class Decoded(NamedTuple):
     """tokens: ids after the prompt, end-of-text left out;  truncated: the model's limit came before end-of-text;
     looped: the decoder repeated itself, and what came after the first time is left out;  avg_logprob: average natural
-    log-probability of the tokens, and of end-of-text where it came."""
+    log-probability of the tokens, and of end-of-text where it came;  logprobs: of each token."""
 
     tokens: tuple[int, ...]
     truncated: bool
     looped: bool
     avg_logprob: float
+    logprobs: tuple[float, ...] = ()
 
 
 def decode(contract: Contract, clips: Sequence[Clip], prompt: ArrayLike, end_of_text: int) -> list[Decoded]:
@@ -68,8 +69,8 @@ def decode(contract: Contract, clips: Sequence[Clip], prompt: ArrayLike, end_of_
         tokens = best[kept, None]
     contract.release()
     return [
-        Decoded(tuple(text), clip not in ended | looped, clip in looped, float(np.mean(logprobs[clip])))
-        for clip, text in enumerate(texts)
+        Decoded(tuple(text), clip not in ended | looped, clip in looped, float(np.mean(of)), tuple(of[: len(text)]))
+        for clip, (text, of) in enumerate(zip(texts, logprobs, strict=True))
     ]
 
 

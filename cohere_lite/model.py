@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -47,13 +47,15 @@ class ModelFiles(NamedTuple):
 @dataclass(frozen=True)
 class Model:
     """contract: the graphs, and how they are run;  max_chunk_s: longest piece of audio that the encoder takes;
-    precision: of the graphs, as far as their files tell;  turn: to be taken to run them."""
+    precision: of the graphs, as far as their files tell;  turn: to be taken to run them;  open_graph: opens another
+    graph on the decoder's device."""
 
     contract: Contract
     vocabulary: Vocabulary
     max_chunk_s: float
     precision: str
     turn: Turn
+    open_graph: Callable[[GraphFile], Session]
 
 
 def load_model(
@@ -105,13 +107,13 @@ def load_model(
                 raise ProviderError(f"providers other than ['cpu'], and the self-check, need {needed}") from None
             contract_type = on_device(contract_type, decoder)
         turn.contract = contract = contract_type(encoder, decoder, files.config)
+        open_graph = partial(open_session, opener=opener, make_options=decoder_options, cache=cache)
         if checked:
-            open_graph = partial(open_session, opener=opener, make_options=decoder_options, cache=cache)
             check_model(contract, files.precision, providers[0], opener is None, open_graph)
     if (known := contract.vocabulary_size) != len(files.vocabulary):
         listed = f"{files.folder}: {files.vocabulary.name} lists {len(files.vocabulary)} tokens"
         raise ModelError(f"{listed}, the decoder knows {known}: files of different models")
-    return Model(contract, files.vocabulary, max_chunk_s, files.precision, turn)
+    return Model(contract, files.vocabulary, max_chunk_s, files.precision, turn, open_graph)
 
 
 def find_model(model: str | PathLike[str] | None, precision: str | None = None, on_cpu: bool = True) -> ModelFiles:

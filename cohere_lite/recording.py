@@ -20,11 +20,12 @@ from .errors import AudioError, ModelError, naming
 from .mel import HOP_LENGTH, SAMPLE_RATE
 from .model import Model
 from .resample import Resampler
-from .transcript import Segment, clock
+from .transcript import Segment, Word, clock
 
 if TYPE_CHECKING:
     from .extras.phrases import Pauses, Phrases
     from .extras.polarity import Polarity
+    from .extras.word_times import WordTimer
 
 _PUSHED_FRAMES = 1 << 21  # worked on at once: enough for pieces to be decoded side by side
 
@@ -55,7 +56,7 @@ class Recording:
     Segments come in order of their start, laid end to end. For one thread at a time; different recordings of one
     Transcriber may be pushed in different threads.
 
-    warnings: what was wrong with the samples so far and did not keep them from being used
+    warnings: what was wrong with the samples so far and did not keep them from being used; words without times
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class Recording:
         channel: int | str | None,
         pauses: Pauses | None,
         skip_silence: bool,
+        time_words: WordTimer | None = None,
     ) -> None:
-        """batch_size: pieces decoded side by side;  the others: see Transcriber. Raises AudioError for a rate that
-        cannot be, StateError."""
+        """batch_size: pieces decoded side by side;  time_words: extras/word_times.py's;  the others: see Transcriber.
+        Raises AudioError for a rate that cannot be, StateError."""
         self._model, self._batch_size, self._languages = model, batch_size, languages
         self._rate, self._start, self._channel = float(rate), start, channel
+        self._time_words = time_words
 
         def new_track(channel: int | None) -> _Track:
             cutter = pauses.cutter(model.max_chunk_s) if pauses else Chunks(model.max_chunk_s)
@@ -221,20 +224,33 @@ class Recording:
                     how = [one.prompt for one in of_batch], self._model.vocabulary.end_of_text
                     found += zip(decode(self._model.contract, batch, *how), of_batch, strict=True)
         of_clips = iter(found)
-        segments = [self._segment(piece, *(() if clip is None else next(of_clips))) for piece, clip in self._encoded]
+        segments = [
+            self._segment(piece, clip, *(() if clip is None else next(of_clips))) for piece, clip in self._encoded
+        ]
         self._encoded = []
         self._segments += segments
         self._is_first &= not clips
 
-    def _segment(self, piece: _Piece, decoded: Decoded | None = None, spoken: Spoken | None = None) -> Segment:
+    def _segment(
+        self, piece: _Piece, clip: Clip | None = None, decoded: Decoded | None = None, spoken: Spoken | None = None
+    ) -> Segment:
         start, end = (self._start + n_samples / SAMPLE_RATE for n_samples in (piece.start, piece.end))
-        if decoded is None or spoken is None:
-            return Segment(start, end, "", (), None, piece.channel, silent=True, truncated=False, looped=False)
-        tokens, truncated, looped, logprob = decoded
+        words: tuple[Word, ...] | None = () if self._time_words else None
+        if clip is None or decoded is None or spoken is None:
+            return Segment(start, end, "", (), None, piece.channel, True, truncated=False, looped=False, words=words)
+        tokens, truncated, looped, logprob, _ = decoded
         text = " ".join(self._model.vocabulary.decode(tokens).splitlines())  # a line stays one
         if spoken.doubt:
             self.warnings.append(f"{clock(start)} to {clock(end)}: {spoken.doubt}")
-        how = piece.channel, False, truncated, looped, spoken.language, spoken.probability
+        if self._time_words and piece.samples is not None:
+            try:
+                with self._model.turn.lock:
+                    self._model.turn.check()
+                    words = self._time_words(clip, piece.samples, spoken.prompt, decoded, start)
+            except Exception as error:  # any: the text is there, and must not be lost for want of times
+                words = None
+                self.warnings.append(f"{clock(start)} to {clock(end)}: no word times here: {error}")
+        how = piece.channel, False, truncated, looped, spoken.language, spoken.probability, words
         return Segment(start, end, text, tokens, logprob, *how)
 
     def _recognised(self, wait: bool = False) -> Iterator[Segment]:

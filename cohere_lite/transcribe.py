@@ -20,6 +20,7 @@ from .transcript import Segment, Transcript
 
 if TYPE_CHECKING:
     from .extras.phrases import Pauses
+    from .extras.word_times import WordTimer
 
 # Pieces decoded side by side. More would be a little faster, but each takes 60 MB (35 s at the real size), and the
 # encoder, which takes them one by one, is by then nearly all of the work.
@@ -51,6 +52,8 @@ class Transcriber:
     channel:      None for the mean of the channels, a number (from 0) for one, "split" for all, each by itself
     pauses:       cut where the speaker pauses; None to cut as the reference does, at the quietest place in 30 to 35 s
     skip_silence: leave out what does not stand out from the noise (extras/loudness.py): models invent words there
+    word_times:   when each word was said, in Segment.words: experimental, measured with the demonstration model alone.
+                  One more pass over the tokens, for exports that have its graph (OptionError: those of this package)
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Transcriber:
         if (batch_size or 1) > 1 and not takes_batches:
             raise OptionError(f'batch_size is {batch_size}, but only exports of the "fast" contract take more than 1')
         self._batch_size = batch_size or (BATCH_SIZE if takes_batches else 1)
+        self._timer: WordTimer | None = None
         self.facts: dict[str, Any] = {
             "name": "demonstration" if model is None else fspath(model),
             "contract": self._model.contract.name,
@@ -126,10 +130,11 @@ class Transcriber:
         channel: int | str | None = None,
         pauses: Pauses | None = None,
         skip_silence: bool = True,
+        word_times: bool = False,
     ) -> Transcript:
         """Recognise a whole recording. Arguments and errors are those of `segments`."""
         begin = self._beginner(
-            language, language_per, punctuation, itn, prompt, start, end, channel, pauses, skip_silence
+            language, language_per, punctuation, itn, prompt, start, end, channel, pauses, skip_silence, word_times
         )
         with _opened(audio, rate) as opened:
             segments = [*begin(opened.rate).read(opened, end)]
@@ -152,6 +157,7 @@ class Transcriber:
         channel: int | str | None = None,
         pauses: Pauses | None = None,
         skip_silence: bool = True,
+        word_times: bool = False,
     ) -> Generator[Segment, None, None]:
         """Recognise a recording of any length, or one that is still being made: segments in order of their start, laid
         end to end. A few pieces of audio are held at a time, never all of it.
@@ -168,7 +174,7 @@ class Transcriber:
         first. So is what is through the encoder when Ctrl-C interrupts the work on a piece; a second Ctrl-C breaks off.
         """
         begin = self._beginner(
-            language, language_per, punctuation, itn, prompt, start, end, channel, pauses, skip_silence
+            language, language_per, punctuation, itn, prompt, start, end, channel, pauses, skip_silence, word_times
         )
 
         def recognised() -> Generator[Segment, None, None]:
@@ -190,11 +196,12 @@ class Transcriber:
         channel: int | str | None = None,
         pauses: Pauses | None = None,
         skip_silence: bool = True,
+        word_times: bool = False,
     ) -> Recording:
         """Begin a recording whose samples will be pushed. rate: of the samples, in Hz;  start: the time of the first
         one, in seconds. Raises OptionError; AudioError for a rate that cannot be."""
         begin = self._beginner(
-            language, language_per, punctuation, itn, prompt, start, None, channel, pauses, skip_silence
+            language, language_per, punctuation, itn, prompt, start, None, channel, pauses, skip_silence, word_times
         )
         with naming("the recording"):
             return begin(number("rate", rate, "a number of Hz"))
@@ -211,11 +218,13 @@ class Transcriber:
         channel: int | str | None,
         pauses: Pauses | None,
         skip_silence: bool,
+        word_times: bool,
     ) -> Callable[[int], Recording]:
         """rate -> Recording. Raises OptionError; StateError."""
         self._model.turn.check()
         start, _ = check_stretch(start, end)
-        for name, flag in ("punctuation", punctuation), ("itn", itn), ("skip_silence", skip_silence):
+        flags = {"punctuation": punctuation, "itn": itn, "skip_silence": skip_silence, "word_times": word_times}
+        for name, flag in flags.items():
             check_kind(name, flag, _FLAG, "True or False")
         if channel is not None and not (isinstance(channel, str) and channel == "split"):
             channel = number("channel", channel, 'a number from 0, "split" or None', whole=True)
@@ -236,8 +245,21 @@ class Transcriber:
                 needed = "cohere_lite/extras/detect.py, which is not in this copy"
                 raise OptionError(f"language is {language!r}; to find which is spoken needs {needed}") from None
             new_languages = finder(self._model, language, language_per, make_prompt, self._batch_size)
-        how = start, channel, pauses, skip_silence
+        how = start, channel, pauses, skip_silence, self._word_timer() if word_times else None
         return lambda rate: Recording(self._model, self._batch_size, rate, new_languages(), *how)
+
+    def _word_timer(self) -> WordTimer:
+        """Opened when it is first asked for: it has a graph of its own. Raises OptionError, ModelError."""
+        with self._model.turn.lock:
+            if self._timer is None:
+                try:
+                    from .extras.word_times import WordTimer
+                except ImportError:
+                    raise OptionError(
+                        "word_times needs cohere_lite/extras/word_times.py, which is not in this copy"
+                    ) from None
+                self._timer = WordTimer(self._model)
+            return self._timer
 
     def close(self) -> None:
         """Free the model's memory, once the piece that is being recognised is done. After that, this and recordings
@@ -246,6 +268,7 @@ class Transcriber:
         with turn.lock:
             if not turn.over:
                 turn.over = "is closed"
+                self._timer = None
                 vars(self._model.contract).clear()  # the sessions, and what is bound to them
 
     def __enter__(self) -> Transcriber:

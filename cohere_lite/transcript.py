@@ -11,6 +11,17 @@ _UNSPACED = ("ja", "zh")
 
 
 @dataclass(frozen=True)
+class Word:
+    """text: with the punctuation that belongs to it;  start, end: seconds from the beginning of the recording;
+    confidence: 0 to 1, the geometric mean of the probabilities that the model gave its tokens"""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of audio that went through the model in one piece, up to 35 s, or that was skipped as silent.
 
@@ -24,6 +35,7 @@ class Segment:
     looped:      the decoder repeated itself without end and was stopped; the repetition is left out
     language:    the code of that which it was decoded as; None where silent, and where no text told which it is
     language_probability: 0 to 1, that this is what was spoken, where it was found rather than named; else None
+    words:       in order, without overlaps, within the segment; None unless word_times were asked for
     """
 
     start: float
@@ -37,6 +49,7 @@ class Segment:
     looped: bool
     language: str | None = None
     language_probability: float | None = None
+    words: tuple[Word, ...] | None = None
 
 
 @dataclass(frozen=True)

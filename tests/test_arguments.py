@@ -39,6 +39,7 @@ OF_RECORDINGS = {
     "channel": [*NO_WHOLE, "left", "all"],
     "pauses": [0.5, True, 1, "0.6", Pauses, {"min_pause_s": 0.5}, []],
     "skip_silence": NO_FLAGS,
+    "word_times": NO_FLAGS,
 }
 OF_PAUSES = {
     "threshold_db": [*NO_NUMBERS, None, 0, 100],

@@ -154,6 +154,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("output").add_argument
     add("-f", "--format", type=str.lower, choices=FORMATS, default="txt", help="see below (default: txt)")
     add("-o", "--output-dir", type=_folder, metavar="FOLDER", help="a file per recording there, not standard output")
+    add(
+        "--word-times",
+        action="store_true",
+        help="when each word was said, in json and for cues of srt and vtt (experimental; for models of our exporter)",
+    )
+    add("--karaoke", action="store_true", help="vtt with a time at each word, to be coloured as it is said")
     add("--force", action="store_true", help="overwrite files in the output folder")
     add("-q", "--quiet", action="store_true", help="nothing on standard error but warnings and errors")
     add(
@@ -258,14 +264,19 @@ def jobs(args: argparse.Namespace) -> list[Job]:
     check_stretch(args.start, args.end)
     if args.channel is not None and args.channels == "split":
         raise OptionError("--channel asks for one channel, --channels split for all of them: use one of the two")
+    if args.karaoke and args.format != "vtt":
+        raise OptionError("--karaoke is for --format vtt, whose cues can hold times")
+    if args.word_times and args.format in ("txt", "tsv"):
+        raise OptionError(f"--word-times is for json, srt and vtt: {args.format} has no place for them")
     if args.output_dir is None and len(args.files) > 1 and args.format not in ("txt", "json"):
         raise OptionError(f"{args.format} of more than one file needs --output-dir: each is a file of its own")
     options = [_segment_options(args, file) for file in args.files]
     paths: list[Path] | list[None] = [None] * len(args.files)
     if args.output_dir is not None:
         paths = output_paths(args.files, args.output_dir, args.format, args.force)
+    style = "karaoke" if args.karaoke else args.format
     return [
-        Job(file, args.raw, args.track, how, args.format, path, overwrite=path is not None and os.path.lexists(path))
+        Job(file, args.raw, args.track, how, style, path, overwrite=path is not None and os.path.lexists(path))
         for file, how, path in zip(args.files, options, paths, strict=True)
     ]
 
@@ -296,6 +307,7 @@ def _segment_options(args: argparse.Namespace, file: str) -> dict[str, Any]:
         "channel": "split" if args.channels == "split" else args.channel,
         "pauses": Pauses(**given) if cut == "pauses" else None,
         "skip_silence": not args.keep_silence,
+        "word_times": args.word_times or args.karaoke,
     }
 
 

@@ -7,8 +7,9 @@
 
 Reads   a checkpoint: config.json, model.safetensors (or its shards), and tokens.txt, tokenizer.json or tokenizer.model;
         or published graphs: an encoder and a decoder of any contract that cohere_lite runs, and their list of tokens
-Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, and tokens.txt (int4 is for the decoder:
-        its encoder is INT8, since at many rows at once 4-bit products are several times slower than INT8).
+Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, tokens.txt, and in the fast contract
+        align.<precision>.onnx, for word times, which shares the decoder's .data. (int4 is for the decoder: its encoder
+        is INT8, since at many rows at once 4-bit products are several times slower than INT8.)
         fp16 and bf16 are for GPUs: both graphs in float16 or bfloat16, with --weights the products' weights in blocks
         of 8 or 4 bits (<precision> is then q8f16, q4f16, q8bf16 or q4bf16); fp32 is for other accelerators. With these
         comes step.<precision>.onnx, the decoder for one token, which CUDA and WebGPU launch as a whole. For TensorRT
@@ -80,6 +81,7 @@ def export(
     """
     from ..cut import SEARCH_S
     from ..model import find_model
+    from .align import aligned, read_alignment_heads, write_align
     from .check import rounding
     from .checkpoint import Checkpoint
     from .published import Published
@@ -123,6 +125,10 @@ def export(
         published = find_model(source.as_posix(), source_precision)
         kind = published.graphs.contract.name
         if kind == contract == "fast" and not target and name in (None, "int8", "int4", published.precision):
+            decoder = published.graphs.decoder.path
+            if not aligned(decoder).exists():  # an export from before there was one
+                write_align(decoder, read_alignment_heads(decoder.parent))
+                return [f"{source} is in the fast layout already: {aligned(decoder).name}, for word times, was added"]
             return [f"{source} is in the fast layout already: nothing to do"]
         if kind == "fast":
             wanted = target or (contract if contract != "fast" else name)
@@ -140,6 +146,8 @@ def export(
         with TemporaryDirectory(dir=out) as folder:  # an export that fails half-way must not look like a model
             plan = _plan(weights, precision, weight_bits, contract)
             plan = plan._replace(standard=standard, has_step=target != "web")
+            beside = source if published is None else published.graphs.encoder.path.parent
+            plan = plan._replace(has_align=plan.has_step and contract == "fast", heads=read_alignment_heads(beside))
             if target == "web" and plan.decoder.product in ("int8b", "int4b") and plan.encoder.product == "int8":
                 # WebAssembly, a step of the full size: blocks of 8 bits 500 ms, of 4 bits 550 to 1000, by channel 105
                 # to 190
@@ -169,13 +177,16 @@ class _Precision(NamedTuple):
 
 class _Plan(NamedTuple):
     """Of both graphs. keep_blocks: see graph.py;  standard: whether the encoder's operators are ONNX's own;  has_step:
-    whether a graph for devices gets a step beside it, which the web page does not use."""
+    whether a graph for devices gets a step beside it, which the web page does not use;  has_align: whether the decoder
+    gets an align beside it;  heads: see align.py."""
 
     encoder: _Precision
     decoder: _Precision
     keep_blocks: bool = False
     standard: bool = False
     has_step: bool = True
+    has_align: bool = False
+    heads: list[list[int]] | None = None
 
 
 def _name(precision: str, weight_bits: int | None) -> str:
@@ -209,6 +220,7 @@ def _write_files(
     source: "Source", out: Path, plan: _Plan, contract: str, pointwise: str | None, max_audio_s: float
 ) -> tuple[list[str], list[str]]:
     """What there is to say of weights that were quantised for a second time, and of those too small for float16."""
+    from .align import write_align
     from .decoder import write_decoder
     from .encoder import write_encoder
     from .graph import Graph
@@ -231,6 +243,8 @@ def _write_files(
         decoder.save(metadata | {"precision": name})
     if plan.has_step and contract == "fast" and decoder.for_devices:
         write_step(out / f"decoder.{name}.onnx", max_encoder_frames)
+    if plan.has_align:
+        write_align(out / f"decoder.{name}.onnx", plan.heads)
     source.finish()
     moved = {**encoder.moved, **decoder.moved}
     said = [

@@ -57,7 +57,7 @@ def write_step(decoder: Path, n_frames: int) -> None:
             value.type.tensor_type.shape.dim[2].dim_value = n_frames
         if name.startswith(("past_", "cross_")):
             fed.append(value)
-    nodes = _needed(nodes, {value.name for value in model.graph.output})
+    nodes = needed_nodes(nodes, {value.name for value in model.graph.output})
     read = {name for node in nodes for name in node.input}
     weights = [tensor for tensor in (*model.graph.initializer, *constants) if tensor.name in read]
     model.graph.CopyFrom(helper.make_graph(nodes, "step", fed, model.graph.output, weights))
@@ -69,7 +69,7 @@ def _integers(name: str, *sizes: int) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.INT32, ["batch", *sizes])
 
 
-def _needed(nodes: Iterable[NodeProto], values: set[str]) -> list[NodeProto]:
+def needed_nodes(nodes: Iterable[NodeProto], values: set[str]) -> list[NodeProto]:
     """The nodes that these values come from, in order."""
     needed, kept = set(values), []
     for node in reversed([*nodes]):

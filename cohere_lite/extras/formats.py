@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
 from ..errors import OptionError
 from ..transcript import added_texts
 
 if TYPE_CHECKING:  # the command's --help needs this file, and must not wait for numpy
-    from ..transcript import Segment, Transcript
+    from ..transcript import Segment, Transcript, Word
 
 FORMATS = ("txt", "json", "srt", "vtt", "tsv")
 
@@ -29,6 +29,7 @@ def render(style: str, segments: Iterable[Segment], language: str | None) -> Ite
     tsv:      a header, then start and end in milliseconds, the channel if they were split, and the text; segments
               without text are left out
     srt, vtt: subtitles that never overlap. SRT has no escapes: players may take "<b>" for a tag
+    karaoke:  vtt with a time at each word, of segments that have words
 
     Raises OptionError for another style, and for subtitles in a copy without extras/subtitles.py.
     """
@@ -38,8 +39,8 @@ def render(style: str, segments: Iterable[Segment], language: str | None) -> Ite
         return _lines(segments)
     if style == "tsv":
         return _tsv(segments)
-    if style not in ("srt", "vtt"):
-        raise OptionError(f"style {style!r} is not known; known: txt, lines, tsv, srt, vtt")
+    if style not in ("srt", "vtt", "karaoke"):
+        raise OptionError(f"style {style!r} is not known; known: txt, lines, tsv, srt, vtt, karaoke")
     try:
         from .subtitles import subtitles
     except ImportError as error:
@@ -54,9 +55,10 @@ def render_json(transcript: Transcript, *, file: str, model: dict[str, str], sec
     file: as the caller named it;  model: Transcriber.facts;  seconds: of work, more than 0
     """
     segments = [
-        asdict(segment)
+        {name: value for name, value in asdict(segment).items() if name != "words"}
         | {"start": round(segment.start, 3), "end": round(segment.end, 3)}
         | {name: _rounded(getattr(segment, name)) for name in ("avg_logprob", "language_probability")}
+        | ({} if segment.words is None else {"words": rounded_words(segment.words)})
         for segment in transcript.segments
     ]
     record = {
@@ -78,6 +80,11 @@ def render_json(transcript: Transcript, *, file: str, model: dict[str, str], sec
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+def rounded_words(words: Iterable[Word]) -> list[dict[str, Any]]:
+    """As JSON has them, times in whole milliseconds."""
+    return [{"text": word.text} | {k: round(v, 3) for k, v in asdict(word).items() if k != "text"} for word in words]
 
 
 def _running_text(segments: Iterable[Segment], language: str | None) -> Iterator[str]:

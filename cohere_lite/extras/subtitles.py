@@ -33,28 +33,51 @@ _SENTENCE_ENDS, _CLAUSE_ENDS, _CLOSING_QUOTES = ".!?…。！？؟", ",;:、，�
 
 
 def subtitles(segments: Iterable[Segment], style: str) -> Iterator[str]:
-    """The text of an "srt" or "vtt" file in parts, each as soon as it is known."""
-    if style == "vtt":
+    """The text of an "srt" or "vtt" file in parts, each as soon as it is known; "karaoke": vtt with a time before each
+    word, of segments that have words."""
+    if style != "srt":
         yield "WEBVTT\n\n"
     for number, cue in enumerate(_timeline(segments), 1):
         times = f"{_timestamp(cue.start)} --> {_timestamp(cue.end)}"
         if style == "srt":
-            lines = [str(number), times.replace(".", ","), *(speaker(channel) + text for channel, text in cue.texts)]
+            lines = [str(number), times.replace(".", ","), *(speaker(said.channel) + said.text for said in cue.texts)]
         else:
-            lines = [times, *(_voice(channel, html.escape(text, quote=False)) for channel, text in cue.texts)]
+            texts = [said if style == "karaoke" else said._replace(words=[]) for said in cue.texts]
+            lines = [times, *_marked(cue._replace(texts=texts))]
         yield "\n".join(lines) + "\n\n"
+
+
+def _marked(cue: _Cue) -> Iterator[str]:
+    """Each speaker's text in WebVTT. The times in a cue have to rise, from its start to its end."""
+    last = cue.start
+    for said in cue.texts:
+        parts, done = [], 0
+        for place, ms in said.words:
+            if last < ms < cue.end:
+                parts += [html.escape(said.text[done:place], quote=False), f"<{_timestamp(ms)}>"]
+                last, done = ms, place
+        parts.append(html.escape(said.text[done:], quote=False))
+        yield _voice(said.channel, "".join(parts))
 
 
 def _voice(channel: int | None, text: str) -> str:
     return text if channel is None else f"<v Channel {channel}>{text}</v>"
 
 
+class _Said(NamedTuple):
+    """channel: the speaker;  text: one or two lines;  words: where each begins in the text, and when, in ms."""
+
+    channel: int | None
+    text: str
+    words: list[tuple[int, int]]
+
+
 class _Cue(NamedTuple):
-    """start, end: ms;  texts: of one or more speakers, each a channel and one or two lines."""
+    """start, end: ms;  texts: of one or more speakers."""
 
     start: int
     end: int
-    texts: list[tuple[int | None, str]]
+    texts: list[_Said]
 
 
 def _timeline(segments: Iterable[Segment]) -> Iterator[_Cue]:
@@ -82,17 +105,39 @@ def _timeline(segments: Iterable[Segment]) -> Iterator[_Cue]:
 
 
 def _cues_of(segment: Segment) -> list[_Cue]:
-    """Consecutive cues, which share the segment's time in proportion to their characters: an estimate, since the model
-    gives no times inside a segment."""
+    """Consecutive cues. Of a segment whose words have times, each from its first word to its last. Others share the
+    segment's time in proportion to their characters: an estimate, since the model gives no times inside a segment."""
     # Players take a line with "-->" for the times of a cue. Each line leaves room for "[0] " in front.
     columns = _LINE_COLUMNS - len(speaker(segment.channel))
     texts = _laid_out(one_line(segment.text).replace("-->", "- ->"), columns)
+    if segment.words:
+        return _cues_of_words(segment, texts)
     start, duration = milliseconds(segment.start), milliseconds(segment.end) - milliseconds(segment.start)
     done = [*accumulate(map(len, texts), initial=0)]
     edges = [start + duration * n // max(done[-1], 1) for n in done]
     return [
-        _Cue(begin, max(end, begin + 1), [(segment.channel, text)])
+        _Cue(begin, max(end, begin + 1), [_Said(segment.channel, text, [])])
         for (begin, end), text in zip(pairwise(edges), texts, strict=True)
+    ]
+
+
+def _cues_of_words(segment: Segment, texts: list[str]) -> list[_Cue]:
+    """Words are found by counting what is no space. One that is cut, since no line holds it, is in two cues."""
+    sizes = [len(one_line(word.text).replace(" ", "")) for word in segment.words or ()]
+    after = [*accumulate(sizes)]  # characters, up to a word's end
+    times = [(milliseconds(word.start), milliseconds(word.end)) for word in segment.words or ()]
+    cues, done = [], 0
+    for text in texts:
+        places = [i for i, character in enumerate(text) if not character.isspace()]
+        first, last = bisect_right(after, done), bisect_right(after, done + len(places) - 1)
+        begins = {after[n] - sizes[n] - done: times[n][0] for n in range(first, last + 1)}
+        words = [(places[k], ms) for k, ms in begins.items() if k >= 0]
+        cues.append(_Cue(times[first][0], times[last][1], [_Said(segment.channel, text, words)]))
+        done += len(places)
+    ends = [cue.start for cue in cues[1:]] + [milliseconds(segment.end)]
+    return [  # as long as it takes to read, if there is time
+        cue._replace(end=max(cue.start + 1, min(max(cue.end, cue.start + _READABLE_MS), end)))
+        for cue, end in zip(cues, ends, strict=True)
     ]
 
 

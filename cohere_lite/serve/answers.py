@@ -42,6 +42,8 @@ def answer(style: str, heard: Sequence[Heard], language: str, warnings: Sequence
         facts = {"task": "transcribe", "language": _LANGUAGES.get(transcript.language or "", "unknown")}
         facts |= {"duration": round(transcript.duration, 3)}
         facts |= {"text": transcript.text, "segments": verbose_segments(heard)}
+        if any(segment.words is not None for segment in transcript.segments):
+            facts["words"] = verbose_words(heard)
     if transcript.language_probability is not None:  # OpenAI has the first of these, for its newest models
         facts["languages"] = [{"code": transcript.language}]
         facts["language_probability"] = round(transcript.language_probability, 4)
@@ -78,6 +80,15 @@ def found_language(segment: Segment) -> dict[str, Any]:
     if segment.language_probability is None:
         return {}
     return {"language": segment.language, "language_probability": round(segment.language_probability, 4)}
+
+
+def verbose_words(heard: Sequence[Heard]) -> list[dict[str, Any]]:
+    """All words with their times, in seconds."""
+    return [
+        {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
+        for h in heard
+        for word in h.segment.words or ()
+    ]
 
 
 def _compression_ratio(text: str) -> float:

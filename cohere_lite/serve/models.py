@@ -131,7 +131,8 @@ class Recogniser:
             of_clip, logprobs, language = next(decoded)
             # the watched log-probabilities also have end-of-text, and the repetitions of a loop
             tokens = [self._token(i, logprob) for i, logprob in zip(of_clip.tokens, logprobs, strict=False)]
-            heard.append(Heard(piece.cutting.recording._segment(piece.piece, of_clip, language), tuple(tokens)))
+            segment = piece.cutting.recording._segment(piece.piece, clip, of_clip, language)
+            heard.append(Heard(segment, tuple(tokens)))
         return heard
 
     def _token(self, token: int, logprob: float) -> Token:

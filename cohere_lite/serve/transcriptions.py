@@ -143,9 +143,11 @@ def _wanted(form: Form, service: Service) -> _Wanted:
     vad = any(key.startswith("chunking_strategy") for key, _ in form.fields)
     # where somebody waits for each phrase, or reads its times
     pauses = Pauses() if stream or vad or style not in ("json", "text") else None
-    options = {"language": service.known_language(language), "pauses": pauses}
+    granularities = form.many("timestamp_granularities")
+    words = "word" in granularities and style not in ("json", "text") and not stream  # which have no place for them
+    options = {"language": service.known_language(language), "pauses": pauses, "word_times": words}
     logprobs = "logprobs" in form.many("include")
-    return _Wanted(options, style, stream, logprobs, "segment" in form.many("timestamp_granularities"))
+    return _Wanted(options, style, stream, logprobs, "segment" in granularities)
 
 
 def _failure(error: Exception, service: Service) -> JSONResponse:

@@ -55,6 +55,8 @@ COLUMNS = [
     ("language_10_s", "language of 10 s, of 14, ms", 1e3, 0),
     ("clip_10_s", "10 s clip, 35 tokens, s", 1, 2),
     ("clip_30_s", "30 s clip, 100 tokens, s", 1, 2),
+    ("words_10_s", "word times of 10 s, ms", 1e3, 0),
+    ("words_30_s", "of 30 s", 1e3, 0),
     ("tokens_per_s", "tokens/s, 30 s pieces", 1, 0),
     ("tokens_per_s_batch", "8 at once", 1, 0),
     ("ten_minutes_s", "10 minutes, s", 1, 0),

@@ -38,7 +38,7 @@ class Lite:
 
         model = load_model(models.folder(folder), threads=THREADS, cache=models.cache if cache else "off")
         self.long = long
-        self.contract = model.contract
+        self.model, self.contract = model, model.contract
         self.prompt = model.vocabulary.prompt("en")
         self.features = self.contract.features
 
@@ -56,6 +56,21 @@ class Lite:
         """What it takes after the encoder, of a clip of so many seconds. What the tokens say does not matter."""
         prompts, never = [self.prompt] * CANDIDATES, -1
         first_tokens(self.contract, self.encoded[0], prompts, never, n_compared(seconds), BATCH_SIZE)
+
+    def words(self, samples: np.ndarray, n_tokens: int) -> Callable[[], object] | None:
+        """What times the words of a clip that is through the encoder; None where the model has no graph for it."""
+        from cohere_lite import OptionError
+        from cohere_lite.decode import Decoded
+        from cohere_lite.extras.word_times import WordTimer
+
+        try:
+            timer = WordTimer(self.model)
+        except OptionError:
+            return None
+        clip = self.contract.encode(samples)
+        ids = [i for i, piece in enumerate(self.model.vocabulary.pieces) if not piece.startswith("<")]
+        tokens = tuple(np.resize(ids, n_tokens).tolist())
+        return partial(timer, clip, samples, self.prompt, Decoded(tokens, False, False, 0.0, (0.0,) * n_tokens), 0.0)
 
 
 class StaticLoop:

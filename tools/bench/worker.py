@@ -62,6 +62,9 @@ def measure(open_runtime: Callable[[], Any], quick: bool) -> dict[str, float]:
         for seconds, n_tokens in clips.items():
             found[f"clip_{seconds}_s"] = timed(whole_clip, runtime, audio[seconds], n_tokens)[0]
         found |= memory()
+        for seconds, n_tokens in clips.items() if isinstance(runtime, Lite) else ():
+            if words := runtime.words(audio[seconds], n_tokens):
+                found[f"words_{seconds}_s"] = median(REPEATS, words)
         if getattr(runtime, "long", False) and not quick:
             found |= ten_minutes(runtime, noise)
     else:
