@@ -156,6 +156,12 @@ def test_pieces_without_text_tell_nothing(demo: Transcriber) -> None:
     assert spoken[0].language == "fr"
 
 
+def test_they_wait_for_no_more_memory_either(demo: Transcriber) -> None:
+    """By construction: four pieces that tell nothing are decoded all the same; each takes 60 MB at full size."""
+    languages = scripted_finder(demo, [NOTHING] * 4)
+    assert [languages([CLIP] * n, 0) is None for n in range(1, 5)] == [True, True, True, False]
+
+
 def test_none_of_the_candidates(demo: Transcriber) -> None:
     languages = scripted_finder(demo, [np.array([1.0, 0, 3])])
     spoken = languages([CLIP], inf)
