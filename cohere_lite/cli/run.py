@@ -37,6 +37,7 @@ DEMO_NOTICE = (
     "this is the small demonstration model: numbers, times, dates and simple commands in en, de, fr and es, a sentence "
     "at a time; --help says how to get the full one"
 )
+DEMO_SURE = -0.3  # mean log-probability of a token below which what the demonstration model heard is doubtful
 
 
 def run() -> None:
@@ -128,7 +129,7 @@ def _transcribe_files(args: argparse.Namespace, ctrl_c: CtrlC) -> int:
     progress = Progress(args.files, lengths_s, shown)
     for job in todo:
         progress.n_begun += 1
-        progress.n_failed += not _transcribe(job, transcriber, progress, ctrl_c)
+        progress.n_failed += not _transcribe(job, transcriber, progress, ctrl_c, is_demo=args.model is None)
         if ctrl_c.pressed:
             break
     logger.info(progress.summary())
@@ -170,7 +171,7 @@ def _load(args: argparse.Namespace) -> Transcriber:
     return transcriber
 
 
-def _transcribe(job: Job, transcriber: Transcriber, progress: Progress, ctrl_c: CtrlC) -> bool:
+def _transcribe(job: Job, transcriber: Transcriber, progress: Progress, ctrl_c: CtrlC, is_demo: bool) -> bool:
     """Returns whether nothing failed; Ctrl-C is no failure. What was recognised before either is written."""
     from ..transcript import Transcript
 
@@ -199,6 +200,8 @@ def _transcribe(job: Job, transcriber: Transcriber, progress: Progress, ctrl_c: 
         segments = _until_failure(ctrl_c.ends(transcriber.segments(audio, **job.options)), failures)
         segments = progress.watch(segments, start_s, stretch_s(audio.duration, start_s, end_s))
         segments = _reported(segments, job.name)
+        if is_demo:
+            segments = _doubted(segments, job.name)
         if language is None:
             segments = _language_told(segments, job.name, transcriber)
         if first := next(segments, None):
@@ -275,6 +278,14 @@ def _reported(segments: Iterable[Segment], name: str) -> Iterator[Segment]:
         details = "silent" if segment.silent else f"{len(segment.tokens)} tokens, logprob {segment.avg_logprob:.3f}"
         where = f"{speaker(segment.channel)}{segment.start:.2f} to {segment.end:.2f} s"
         logger.debug("%s: %s: %s", name, where, details)
+        yield segment
+
+
+def _doubted(segments: Iterable[Segment], name: str) -> Iterator[Segment]:
+    """The segments; told where the demonstration model is not sure, as of all that it has not learnt."""
+    for segment in segments:
+        if segment.avg_logprob is not None and segment.avg_logprob < DEMO_SURE:
+            logger.info("%s: the demonstration model is not sure of this: %s", name, segment.text or "(no text)")
         yield segment
 
 
