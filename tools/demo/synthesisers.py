@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from .acoustics import Samples, resample
 
-SAMPLE_RATE = 16_000  # Hz
 SEED = 1  # of what ONNX models draw: Kokoro's and Piper's breath, Piper's durations
 _TIMEOUT = 30  # seconds; the slowest program takes about one a sentence
 
@@ -56,7 +55,7 @@ def festival(text: str, voice: str, speed: float = 1.0) -> Samples:
 
 def hibari(text: str, speed: float = 1.0) -> Samples:
     """Hibari (PyPI hibari-tts), English, one voice."""
-    return to_16_khz(np.asarray(_hibari()(text, speed=speed, seed=SEED), np.float32), 24_000)
+    return resample(np.asarray(_hibari()(text, speed=speed, seed=SEED), np.float32), 24_000)
 
 
 def piper(text: str, speed: float = 1.0) -> Samples:
@@ -71,7 +70,7 @@ def piper(text: str, speed: float = 1.0) -> Samples:
     scales = [scales["noise_scale"], scales["length_scale"] / speed, scales["noise_w"]]
     feeds = {"input": np.array([sounds]), "input_lengths": np.array([len(sounds)])}
     samples = session.run(None, feeds | {"scales": np.array(scales, np.float32)})[0]
-    return to_16_khz(np.ravel(samples), config["audio"]["sample_rate"])
+    return resample(np.ravel(samples), config["audio"]["sample_rate"])
 
 
 def kokoro(text: str, language: str, voice: str, speed: float = 1.0, *, folder: Path) -> Samples:
@@ -87,7 +86,7 @@ def kokoro(text: str, language: str, voice: str, speed: float = 1.0, *, folder: 
         raise ValueError(f"{len(sounds)} sounds: Kokoro speaks at most {len(styles) - 1} at once: {text}")
     feeds = {"tokens": np.array([[0, *sounds, 0]]), "style": styles[len(sounds)][None]}
     samples = session.run(None, feeds | {"speed": np.array([speed], np.float32)})[0]
-    return to_16_khz(np.ravel(samples), 24_000)
+    return resample(np.ravel(samples), 24_000)
 
 
 def ipa(text: str, voice: str, tie: bool = False) -> str:
@@ -101,16 +100,6 @@ def ipa(text: str, voice: str, tie: bool = False) -> str:
             spoken = _run(command, part.encode(), "apt install espeak-ng").decode()
             sounds += " ".join(re.sub(r"\([a-z-]+\)", "", spoken).split())  # "(en)": from here on English
     return sounds.strip()
-
-
-def to_16_khz(samples: Samples, rate: int) -> Samples:
-    """Any rate to 16 kHz by cutting or extending the spectrum; speech has next to nothing at the edge."""
-    divisor = np.gcd(rate, SAMPLE_RATE)
-    block_in, block_out = int(rate // divisor), int(SAMPLE_RATE // divisor)
-    blocks = -(-len(samples) // block_in)
-    n_out = blocks * block_out
-    spectrum = np.fft.rfft(samples, blocks * block_in)[: n_out // 2 + 1]
-    return (np.fft.irfft(spectrum, n_out) * (block_out / block_in)).astype(np.float32)
 
 
 # espeak-ng's IPA to Kokoro's letters, as its author's G2P (misaki, espeak.py and its "E2M" tables) has it
@@ -200,4 +189,4 @@ def _from_wav(data: bytes) -> Samples:
         assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
         # espeak-ng cannot know the length when it writes the header to a pipe, so ask for more than there can be
         pcm = np.frombuffer(file.readframes(file.getframerate() * 120), "<i2")
-        return to_16_khz(pcm.astype(np.float32) / np.float32(32768), file.getframerate())
+        return resample(pcm.astype(np.float32) / np.float32(32768), file.getframerate())
