@@ -47,7 +47,7 @@ def main() -> None:
 
     texts = []
     for language in LANGUAGES:
-        texts += Grammar(language).training(TOKENIZER_SENTENCES, Random(language))
+        texts += [text.spoken for text in Grammar(language).training(TOKENIZER_SENTENCES, Random(language))]
     tokenizer = train_tokenizer(texts + [without_punctuation(text) for text in texts], out)
     if not (scratch / "utterances.jsonl").exists():
         dataset.build(scratch, QUICK_UTTERANCES if quick else dataset.UTTERANCES)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cohere_lite.mel import log_mel
 
 from .heldout import make_babble
-from .sentences import LANGUAGES, Grammar
+from .sentences import LANGUAGES, Grammar, joined
 from .synthesise import SAMPLE_RATE, Samples, at_peak, augment, noise, random_voice, silence, speak
 
 UTTERANCES = 12_000  # a language: nearly 10 hours
@@ -96,14 +96,14 @@ def _speech(language: str, rng: Random, joined: bool) -> tuple[str, Samples]:
     wanted = rng.uniform(*JOINED_SECONDS) if joined else 0
     texts, parts = grammar.training(1, rng), [silence(rng.uniform(*MARGIN_SECONDS))]
     while True:
-        parts.append(at_peak(speak(texts[-1], **voice), 0.5))
+        parts.append(at_peak(speak(texts[-1].spoken, **voice), 0.5))
         if sum(map(len, parts)) / SAMPLE_RATE >= wanted:
             break
         parts.append(silence(rng.uniform(*PAUSE_SECONDS)))
         texts += grammar.training(1, rng)
         voice = voice if one_speaker else random_voice(language, rng)
     parts.append(silence(rng.uniform(*MARGIN_SECONDS)))
-    return " ".join(texts), np.concatenate(parts)
+    return joined(texts).spoken, np.concatenate(parts)
 
 
 def _no_speech(language: str, rng: Random, numpy_rng: np.random.Generator) -> Samples:

@@ -29,7 +29,7 @@ def heldout(
     snr_db: add noise of this `kind` ("white", "pink" or "babble"); None leaves the recording clean.
     """
     rng = Random(f"held out {language}")
-    texts = Grammar(language).held_out_texts(count, rng)
+    texts = [text.spoken for text in Grammar(language).held_out_texts(count, rng)]
     babble = make_babble(language) if kind == "babble" else silence(0)
     for i, text in enumerate(texts):
         samples = speak(text, **random_voice(language, rng, held_out=True))
@@ -46,7 +46,7 @@ def make_babble(language: str, voices: int = 4, sentences: int = 15) -> Samples:
     talks = []
     for _ in range(voices):
         voice = random_voice(language, rng)
-        talks.append(np.concatenate([speak(text, **voice) for text in grammar.training(sentences, rng)]))
+        talks.append(np.concatenate([speak(text.spoken, **voice) for text in grammar.training(sentences, rng)]))
     n = min(map(len, talks))
     return np.sum([at_peak(talk[:n], 0.5) for talk in talks], axis=0, dtype=np.float32)
 
