@@ -103,7 +103,9 @@ def ipa(text: str, voice: str, tie: bool = False) -> str:
 
 
 # espeak-ng's IPA to Kokoro's letters, as its author's G2P (misaki, espeak.py and its "E2M" tables) has it
-_ENGLISH = "ʔˌn\u0329>tᵊn ʔn\u0329>tᵊn ʔn>tᵊn ʔ>t a^ɪ>I a^ʊ>W d^ʒ>ʤ e^ɪ>A t^ʃ>ʧ ɔ^ɪ>Y ə^l>ᵊl ʲo>jo ʲə>jə ʲ> ɚ>əɹ r>ɹ x>k"
+_ENGLISH = (
+    "ʔˌn\u0329>tᵊn ʔn\u0329>tᵊn ʔn>tᵊn ʔ>t a^ɪ>I a^ʊ>W d^ʒ>ʤ e^ɪ>A t^ʃ>ʧ ɔ^ɪ>Y ə^l>ᵊl ʲo>jo ʲə>jə ʲ> ɚ>əɹ r>ɹ x>k"
+)
 _ENGLISH += " ç>k ɐ>ə ɬ>l \u0303>"
 _AMERICAN = "o^ʊ>O ɜːɹ>ɜɹ ɜː>ɜɹ ɪə>iə ː> ɾ>T"
 _BRITISH = "e^ə>ɛː iə>ɪə ə^ʊ>Q"
