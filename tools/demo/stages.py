@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def parallel(function: Callable, jobs: list[tuple], stage: str, names: list[str]) -> Iterator[Any]:
-    """function(*job) of every job in its order, one process a processor; a line with the time left after each."""
+    """function(*job) of every job in its order, one process a processor; after each a line on stderr with the time left."""
     begun = time.time()
     # spawned, not forked: onnxruntime's and torch's threads do not survive a fork
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
@@ -24,7 +25,11 @@ def parallel(function: Callable, jobs: list[tuple], stage: str, names: list[str]
                 yield future.result()
                 minutes = (time.time() - begun) / 60
                 left = minutes / done * (len(jobs) - done)
-                print(f"{stage}: {name}, {done} of {len(jobs)}, {minutes:.1f} min, {left:.0f} left", flush=True)
+                print(
+                    f"{stage}: {name}, {done} of {len(jobs)}, {minutes:.1f} min, {left:.0f} left",
+                    file=sys.stderr,
+                    flush=True,
+                )
         except BaseException:
             pool.shutdown(cancel_futures=True)  # or all the others would be made first
             raise
@@ -32,12 +37,17 @@ def parallel(function: Callable, jobs: list[tuple], stage: str, names: list[str]
 
 def record(folder: Path, stage: str, minutes: float, facts: dict) -> None:
     """Note in folder/stages.json that this code worked on the stage; a stage that went on has worked twice."""
-    path = folder / "stages.json"
-    stages = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    stages = recorded_stages(folder)
     before = stages.get(stage, {"minutes": 0, "revisions": []})
     revisions = [*before["revisions"], *([] if revision() in before["revisions"] else [revision()])]
     stages[stage] = {"minutes": round(before["minutes"] + minutes, 1), "revisions": revisions, **facts}
-    path.write_text(json.dumps(stages, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (folder / "stages.json").write_text(json.dumps(stages, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def recorded_stages(folder: Path) -> dict[str, dict]:
+    """What `record` noted: of each stage the minutes, the revisions, and its facts."""
+    path = folder / "stages.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
 def revision() -> str:
