@@ -41,9 +41,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for everything")
     parser.add_argument("--quick", action="store_true", help="every stage in small: the model learns nothing")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     for stage in [args.stage] if args.stage else STAGES:
         print(f"Stage {stage}", flush=True)
         begun = time.time()
+        record(args.out, stage, 0, {})  # it may be interrupted
         facts = STAGES[stage](args.out, args.quick)
         record(args.out, stage, (time.time() - begun) / 60, facts)
 

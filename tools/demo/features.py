@@ -89,7 +89,7 @@ def make(synthesiser: str, name: str, recorded_in: Path) -> tuple[list[Utterance
     """The utterances of a part, beginning at frame 0, and their features (frames, 128)."""
     rng = np.random.default_rng(list(name.encode()))
     spoken, pcm = recordings.load(recorded_in, name)
-    speech = [pcm[r.start : r.start + r.n].astype(np.float32) / 32767 for r in spoken]
+    speech = [pcm[r.start : r.start + r.n].astype(np.float32) / np.float32(32767) for r in spoken]
     babble = _babble(speech, rng)
     utterances: list[Utterance] = []
     features: list[NDArray[np.float16]] = []
