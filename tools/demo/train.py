@@ -13,21 +13,21 @@ from torch.nn import functional
 
 from cohere_lite.mel import STD_GUARD
 
-from .dataset import Utterance, trimmed
+from .features import Utterance, load, trimmed
 from .model import new_model
 from .sentences import without_punctuation
 from .tokenizer import END_OF_TEXT, PAD, prompt_ids
 
 SEED = 1
 WORKERS = 2  # processes of one thread, each with its share of a batch: 1.6 times as fast as one process of two threads
-STEPS = 24_000
+STEPS = 18_000
 WARM_UP = 300  # steps
-DECAY = 6000  # steps at the end, in which the learning rate falls to 0
-LEARNING_RATE = 1e-3
+DECAY = 7500  # steps at the end, in which the learning rate falls to 0
+LEARNING_RATE = 1.5e-3
 # Clean recordings without the silence around them come first.  With all conditions and silence from the beginning the
 # alignment is not found: the losses stay where guessing from the language alone brings them (tried for 1300 steps).
-EASY_STEPS = 2000
-CLEAN_STEPS = 6000  # up to here no noise, rooms and telephones: from step 2000 on they cost more than they taught
+EASY_STEPS = 1500
+CLEAN_STEPS = 4000  # up to here no noise, rooms and telephones: earlier they cost more than they teach
 FRAMES_PER_BATCH = 6000  # mel frames with padding, of all workers: 20-50 sentences, or one or two long recordings
 # Mel frames a batch is padded to.  Few different shapes, because oneDNN compiles its kernels for every new one: with
 # lengths as they come a step took three times as long.
@@ -126,8 +126,7 @@ def rate(step: int, steps: int) -> float:
 
 
 def train(
-    utterances: list[Utterance],
-    features: np.ndarray,
+    training_set: Path,
     tokenizer: SentencePieceProcessor,
     folder: Path,
     steps: int = STEPS,
@@ -135,13 +134,13 @@ def train(
 ):
     """Train a new model; returns it in eval mode, and the history [{step, loss, ctc_loss, token_accuracy}].
 
+    training_set: the folder that `features.build` wrote.
     Saves folder/state.pt every SAVE_EVERY steps, and goes on from there when it exists.
     """
     os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = str(KERNEL_CACHE)  # read when the first kernel is compiled
     meeting = folder / "meeting"
     meeting.unlink(missing_ok=True)  # of a run that was interrupted
-    arguments = (utterances, features, tokenizer, folder, steps, frames_per_batch)
-    torch.multiprocessing.spawn(_work, arguments, nprocs=WORKERS)
+    torch.multiprocessing.spawn(_work, (training_set, tokenizer, folder, steps, frames_per_batch), nprocs=WORKERS)
     saved = torch.load(folder / "state.pt", weights_only=False)
     model = new_model(tokenizer.vocab_size(), first_token=tokenizer.piece_to_id("▁"))
     model.load_state_dict(saved["model"])
@@ -149,18 +148,13 @@ def train(
 
 
 def _work(
-    rank: int,
-    utterances: list[Utterance],
-    features: np.ndarray,
-    tokenizer: SentencePieceProcessor,
-    folder: Path,
-    steps: int,
-    frames_per_batch: int,
+    rank: int, training_set: Path, tokenizer: SentencePieceProcessor, folder: Path, steps: int, frames_per_batch: int
 ) -> None:
     """What one of the WORKERS does; the first one saves and tells."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder.resolve()}/meeting", rank=rank, world_size=WORKERS)
     torch.manual_seed(SEED)
+    utterances, features = load(training_set)
     model = new_model(tokenizer.vocab_size(), first_token=tokenizer.piece_to_id("▁"))
     # channels-last and bfloat16 products halve the time of a step on a CPU that has AVX-512
     model.model.encoder.subsampling.to(memory_format=torch.channels_last)
