@@ -116,7 +116,7 @@ def _tokenizer_texts() -> list[str]:
 
 def _write_record(out: Path) -> None:
     """checkpoint/training.json: what was made by what."""
-    stages = recorded_stages(out)
+    stages = {name: facts for name, facts in recorded_stages(out).items() if name != "export"}
     history = stages["training"].pop("history")
     revisions = sorted({revision for stage in stages.values() for revision in stage["revisions"]})
     facts = {

@@ -8,6 +8,7 @@ Needs what the synthesisers need.  About 45 minutes on two cores; what is finish
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +37,11 @@ GROUP = 6  # recordings by one voice, one after the other: longer recordings are
 SHORT = 0.4  # share of the groups with single words, digits, lone times
 PAUSED = 0.5  # share of the digits in a row with pauses between them
 PEAK = 0.7
-AUDIBLE, CONTEXT_SECONDS = 0.003, 0.03  # of the peak; what is left before and after it
+# Of the peak, where speech begins and ends, and what is left before and after it: an f begins quietly, and Pico's noise
+# at the end is not to count
+BEGIN, BEGIN_SECONDS = 0.003, 0.03
+END, END_SECONDS = 0.01, 0.06
+FULL_SCALE = 0.9999
 PLAUSIBLE = (2.5, 40)  # letters a second; outside a synthesiser has failed
 
 
@@ -122,16 +127,19 @@ def _spoken(part: Part, kokoro: Path) -> Iterator[tuple[Text, str, Samples]]:
             samples = speak(part.synthesiser, paused(text.spoken, part.language, rng), voice, kokoro)
             if not np.abs(samples).max(initial=0) > 0:
                 raise ValueError(f"{part.synthesiser} {voice} says nothing to {text.spoken!r}")
+            broken = np.abs(samples).max() > FULL_SCALE
             samples = audible(samples)
             rate = len(text.spoken) * SAMPLE_RATE / len(samples)
-            if not PLAUSIBLE[0] <= rate <= PLAUSIBLE[1]:
-                print(f"left out: {part.name}, {rate:.1f} letters a second in {text.spoken!r}", flush=True)
+            if broken or not PLAUSIBLE[0] <= rate <= PLAUSIBLE[1]:
+                reason = "full scale" if broken else f"{rate:.1f} letters a second"
+                print(f"left out: {part.name}, {reason}, {text.spoken!r}", file=sys.stderr, flush=True)
                 continue
             yield text, " ".join(str(value) for value in voice.values()), samples
 
 
 def audible(samples: Samples) -> Samples:
     """Without the silence at both ends, which every synthesiser has another length of."""
-    loud = np.flatnonzero(np.abs(samples) > AUDIBLE * np.abs(samples).max())
-    context = round(CONTEXT_SECONDS * SAMPLE_RATE)
-    return samples[max(0, loud[0] - context) : loud[-1] + 1 + context]
+    level = np.abs(samples) / np.abs(samples).max()
+    first = np.flatnonzero(level > BEGIN)[0] - round(BEGIN_SECONDS * SAMPLE_RATE)
+    last = np.flatnonzero(level > END)[-1] + round(END_SECONDS * SAMPLE_RATE)
+    return samples[max(0, first) : last + 1]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from .acoustics import Samples, resample
 
 SEED = 1  # of what ONNX models draw: Kokoro's and Piper's breath, Piper's durations
+PICO_VOLUME = 0.4  # at 1 it clips nearly every sentence
 _TIMEOUT = 30  # seconds; the slowest program takes about one a sentence
 
 
@@ -31,9 +32,13 @@ def espeak(text: str, accent: str, voice: str, rate: int, pitch: int) -> Samples
 
 
 def pico(text: str, language: str, speed: float = 1.0, pitch: float = 1.0) -> Samples:
-    """SVOX Pico (PyPI py-nanotts).  language: "en-US", "en-GB", "de-DE", "fr-FR" or "es-ES"; pitch: 0.5-2."""
+    """SVOX Pico (PyPI py-nanotts).  language: "en-US", "en-GB", "de-DE", "fr-FR" or "es-ES"; pitch: 0.5-2.
+
+    Of the same arguments it makes other samples every time (the engine reads memory that nobody has written), and after
+    the words a few tenths of a second of noise, -40 dB and lower.  Rarely a burst of noise at full scale is in them.
+    """
     engine = _module("py_nanotts", "py-nanotts").NanoTTS()
-    pcm = np.frombuffer(engine.speak(text, voice=language, speed=speed, pitch=pitch), "<i2")
+    pcm = np.frombuffer(engine.speak(text, voice=language, speed=speed, pitch=pitch, volume=PICO_VOLUME), "<i2")
     return pcm.astype(np.float32) / np.float32(32768)
 
 
