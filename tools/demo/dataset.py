@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from cohere_lite.mel import log_mel
 
 from .heldout import make_babble
-from .sentences import LANGUAGES, Grammar, join
+from .sentences import LANGUAGES, Grammar
+from .sentences import joined as joined_texts
 from .synthesise import SAMPLE_RATE, Samples, at_peak, augment, noise, random_voice, silence, speak
 
 UTTERANCES = 12_000  # a language: nearly 10 hours
@@ -103,7 +104,7 @@ def _speech(language: str, rng: Random, joined: bool) -> tuple[str, Samples]:
         texts += grammar.training(1, rng)
         voice = voice if one_speaker else random_voice(language, rng)
     parts.append(silence(rng.uniform(*MARGIN_SECONDS)))
-    return join(texts).spoken, np.concatenate(parts)
+    return joined_texts(texts).spoken, np.concatenate(parts)
 
 
 def _no_speech(language: str, rng: Random, numpy_rng: np.random.Generator) -> Samples:

@@ -119,7 +119,7 @@ class Grammar:
         return list(texts)
 
 
-def join(texts: Iterable[Text]) -> Text:
+def joined(texts: Iterable[Text]) -> Text:
     """Sentences spoken one after the other."""
     texts = list(texts)
     return Text(" ".join(text.spoken for text in texts), " ".join(text.written for text in texts))

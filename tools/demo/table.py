@@ -44,8 +44,9 @@ WORDS = {  # of the grammar's slots
     "es": ("palabra", "dia", "mes"),
 }
 STAMPS = Path("/usr/share/tuxpaint/stamps")  # of apt's tuxpaint-stamps-default: NAME.txt, NAME_LANGUAGE.ogg, ...
-SPEAKERS = {"en": ("", "_en_GB", "_desc"), "de": ("_de",), "fr": ("_fr", "_desc_fr"), "es": ("_es", "_desc_es")}
-IN_A_ROW, IN_A_ROW_SECONDS = 3, (0.05, 0.3)  # digits, pauses between them
+SPEAKERS = {"en": ("", "_en_GB"), "de": ("_de",), "fr": ("_fr", "_desc_fr"), "es": ("_es",)}  # of the digits
+PHRASES = {"en": "_desc", "fr": "_desc_fr", "es": "_desc_es"}
+ROWS, IN_A_ROW, IN_A_ROW_SECONDS = 20, 3, (0.05, 0.3)  # a speaker; digits; pauses between them
 EMPTY_RECORDINGS, EMPTY_SECONDS = 5, 6  # of each kind
 
 Recordings = Iterator[tuple[Samples, str, str]]  # samples float32 (n,) at 16 kHz, what is said, id
@@ -124,37 +125,48 @@ def _words(language: str, kokoro: Path) -> Recordings:
             yield _recorded([samples], rng), text, f"{language}-{i:03}-{name}"
 
 
-def _people(language: str, kokoro: Path) -> Recordings:
-    """Digits, and the short phrases of whose words the grammar has every one."""
-    _need_stamps()
-    words = _vocabulary(language)
-    for suffix in SPEAKERS[language]:
-        for path in sorted(STAMPS.rglob(f"*{suffix}.ogg")):
-            text = _stamp_text(path.with_name(path.name.removesuffix(f"{suffix}.ogg") + ".txt"), language)
-            said = _words_of(text)
-            if said and words.issuperset(said) and (suffix or path.stem.isdigit()):
-                name = "-".join(path.relative_to(STAMPS).with_suffix("").parts)
-                yield at_peak(_read_stamp(path), PEAK), text, f"{language}-{name}"
+def _digits(language: str, kokoro: Path) -> Recordings:
+    for speaker, paths in _digit_paths(language).items():
+        for digit, path in enumerate(paths):
+            text = in_words(digit, language).capitalize() + "."
+            yield at_peak(_read_stamp(path), PEAK), text, f"{language}{speaker}-{digit}"
 
 
-def _people_in_a_row(language: str, kokoro: Path) -> Recordings:
+def _digits_in_a_row(language: str, kokoro: Path) -> Recordings:
     """Digits of one speaker, one after the other."""
-    _need_stamps()
     rng = Random(f"row {language}")
-    for suffix in SPEAKERS[language]:
-        paths = [STAMPS / "symbols" / "math" / f"{digit}{suffix}.ogg" for digit in range(10)]
-        if not all(path.exists() for path in paths):
-            continue
+    for speaker, paths in _digit_paths(language).items():
         spoken = [_trimmed(_read_stamp(path)) for path in paths]
-        for i in range(2 * len(paths)):
+        for i in range(ROWS):
             row = rng.choices(range(10), k=IN_A_ROW)
             text = " ".join(in_words(digit, language) for digit in row).capitalize() + "."
-            yield _recorded([spoken[digit] for digit in row], rng, IN_A_ROW_SECONDS), text, f"{language}{suffix}-{i:03}"
+            yield (
+                _recorded([spoken[digit] for digit in row], rng, IN_A_ROW_SECONDS),
+                text,
+                f"{language}{speaker}-{i:03}",
+            )
 
 
-def _need_stamps() -> None:
+def _phrases(language: str, kokoro: Path) -> Recordings:
+    """Those of whose words the grammar has every one, though not in this order: "a dog"."""
+    words, ending = _vocabulary(language), PHRASES[language]
+    for path in sorted(_stamps().rglob(f"*{ending}.ogg")):
+        text = _stamp_text(path.with_name(path.name.removesuffix(f"{ending}.ogg") + ".txt"), language)
+        said = _words_of(text)
+        if said and words.issuperset(said) and not path.stem[0].isdigit():
+            name = "-".join(path.relative_to(STAMPS).with_suffix("").parts)
+            yield at_peak(_read_stamp(path), PEAK), text, f"{language}-{name}"
+
+
+def _digit_paths(language: str) -> dict[str, list[Path]]:
+    folder = _stamps() / "symbols" / "math"
+    return {speaker: [folder / f"{digit}{speaker}.ogg" for digit in range(10)] for speaker in SPEAKERS[language]}
+
+
+def _stamps() -> Path:
     if not STAMPS.exists():
         raise FileNotFoundError(f"{STAMPS} is missing: apt install tuxpaint-stamps-default")
+    return STAMPS
 
 
 def _vocabulary(language: str) -> set[str]:
@@ -231,21 +243,21 @@ class Set(NamedTuple):
     itn: bool = False
 
 
-_ENGLISH = ("en",)
 SETS = {
     "espeak": Set("espeak-ng's held-out voices", "<= 3", LANGUAGES, _variants),
     "itn": Set("the same, numbers in digits (`--itn`)", "", LANGUAGES, _written, itn=True),
-    "flite-slt": Set("flite slt", "<= 6", _ENGLISH, _synthesiser("flite", voice="slt")),
-    "festival-slt": Set("festival slt", "<= 6", _ENGLISH, _synthesiser("festival", voice="cmu_us_slt_arctic_hts")),
-    "festival-ked": Set("festival ked", "", _ENGLISH, _synthesiser("festival", voice="ked_diphone")),
-    "piper-joe": Set("Piper joe", "<= 6", _ENGLISH, _synthesiser("piper")),
+    "flite-slt": Set("flite slt", "<= 6", ("en",), _synthesiser("flite", voice="slt")),
+    "festival-slt": Set("festival slt", "<= 6", ("en",), _synthesiser("festival", voice="cmu_us_slt_arctic_hts")),
+    "festival-ked": Set("festival ked", "", ("en",), _synthesiser("festival", voice="ked_diphone")),
+    "piper-joe": Set("Piper joe", "<= 6", ("en",), _synthesiser("piper")),
     "kokoro": Set("Kokoro's held-out voices", "<= 6 en, <= 10", LANGUAGES, _synthesiser("kokoro")),
     "two": Set("two sentences in one recording", "<= 5", LANGUAGES, _in_one(2, TWO)),
     "nine": Set("nine sentences in one recording", "<= 10", LANGUAGES, _in_one(9, NINE)),
     "words": Set("single words and numbers 0-20", "<= 5", LANGUAGES, _words),
-    "people": Set("people: digits, short phrases", "<= 10 en, <= 20", LANGUAGES, _people),
-    "people-row": Set(f"people: {IN_A_ROW} digits in a row", "<= 10 en, <= 20", LANGUAGES, _people_in_a_row),
-    "no-speech": Set("silence, noise, music, hum, beeps: empty texts", "100", _ENGLISH, _no_speech),
+    "people-digits": Set("people: digits", "<= 10 en, <= 20", LANGUAGES, _digits),
+    "people-rows": Set(f"people: {IN_A_ROW} digits in a row", "<= 10 en, <= 20", LANGUAGES, _digits_in_a_row),
+    "people-phrases": Set("people: short phrases of known words", "<= 10 en, <= 20", tuple(PHRASES), _phrases),
+    "no-speech": Set("silence, noise, music, hum, beeps: empty texts", "100", ("en",), _no_speech),
 }
 
 
