@@ -17,10 +17,10 @@ WARP, WARPED = (0.82, 1.22), 0.75  # how much faster it is played; the share of 
 TEMPO, STRETCHED = (0.85, 1.18), 0.3
 MICROPHONES = 0.7
 NARROW = 0.25  # share of the recordings that lose their treble
-CODECS = 0.1
 ROOMS = 0.4  # of those that are not clean, as the following
 NOISY = 0.75
 TELEPHONES = 0.15
+CODECS = 0.15
 CLIPPED = 0.03
 SNR_DB = (0, 30)
 RT60_SECONDS = (0.1, 0.7)
@@ -148,18 +148,19 @@ def noise(kind: str, n: int, rng: np.random.Generator, babble: Samples) -> Sampl
         return np.resize(np.roll(babble, -start), n)
     if kind == "hum":
         return _hum(n, rng)
-    samples = rng.standard_normal(n)
+    samples = rng.standard_normal(n, np.float32)
     if kind == "white":
-        return samples.astype(np.float32)
+        return samples
     spectrum = np.fft.rfft(samples)
     return np.fft.irfft(spectrum / np.maximum(1, np.arange(len(spectrum))) ** NOISES[kind], n).astype(np.float32)
 
 
 def _hum(n: int, rng: np.random.Generator) -> Samples:
-    mains = rng.choice([50, 60]) * np.arange(1, 12)
-    phase = 2 * np.pi * mains[:, None] * np.arange(n, dtype=np.float32) / SAMPLE_RATE
-    strength = rng.exponential(1 / np.arange(1, 12))
-    return (strength @ np.sin(phase + rng.uniform(0, 2 * np.pi, (11, 1)))).astype(np.float32)
+    """50 or 60 Hz and its harmonics: a tenth of a second repeats itself."""
+    harmonics = np.arange(1, 12)
+    mains = rng.choice([50, 60]) * harmonics[:, None]  # Hz
+    phase = 2 * np.pi * mains * np.arange(SAMPLE_RATE // 10) / SAMPLE_RATE + rng.uniform(0, 2 * np.pi, (11, 1))
+    return np.resize(rng.exponential(1 / harmonics) @ np.sin(phase), n).astype(np.float32)
 
 
 def add_noise(samples: Samples, noise: Samples, snr_db: float) -> Samples:
@@ -195,7 +196,7 @@ def recorded(samples: Samples, rng: np.random.Generator, babble: Samples, clean:
         samples = narrow(samples, rng.uniform(3300, 7000))
     if not clean and rng.random() < TELEPHONES:
         samples = telephone(samples)
-    if rng.random() < CODECS:
+    if not clean and rng.random() < CODECS:
         samples = gsm(samples) if rng.random() < 0.5 else mu_law(samples)
     if not clean and rng.random() < CLIPPED:
         samples = clipped(samples, rng.uniform(1.2, 4))

@@ -6,9 +6,9 @@ from sentencepiece import SentencePieceProcessor
 
 from cohere_lite.mel import log_mel
 
+from .acoustics import Samples
 from .heldout import heldout
 from .sentences import LANGUAGES, without_punctuation
-from .synthesise import Samples
 from .tokenizer import prompt_ids
 
 MAX_NEW_TOKENS = 60  # the longest held-out sentence has half as many

@@ -24,8 +24,8 @@ from .sentences import Text, joined
 from .stages import parallel
 
 VARIANTS = {"kokoro": 6}  # of each recording; Kokoro is the most natural and the slowest
-OTHER_VARIANTS = 2
-JOINED = 0.1  # share of recordings of several sentences
+OTHER_VARIANTS = 1.4  # on average
+JOINED = 0.08  # share of recordings of several sentences
 JOINED_SENTENCES = (2, 9)  # fewer are likelier
 JOINED_SECONDS = 29.0
 EMPTY = 0.02  # share of recordings without speech, with an empty text
@@ -89,7 +89,7 @@ def make(synthesiser: str, name: str, recorded_in: Path) -> tuple[list[Utterance
     """The utterances of a part, beginning at frame 0, and their features (frames, 128)."""
     rng = np.random.default_rng(list(name.encode()))
     spoken, pcm = recordings.load(recorded_in, name)
-    speech = [pcm[r.start : r.start + r.n].astype(np.float32) / 32767 for r in spoken]
+    speech = [pcm[r.start : r.start + r.n].astype(np.float32) / np.float32(32767) for r in spoken]
     babble = _babble(speech, rng)
     utterances: list[Utterance] = []
     features: list[NDArray[np.float16]] = []
@@ -105,11 +105,11 @@ def make(synthesiser: str, name: str, recorded_in: Path) -> tuple[list[Utterance
 
 
 def _utterances(
-    spoken: list[Recording], speech: list[Samples], variants: int, rng: np.random.Generator
+    spoken: list[Recording], speech: list[Samples], variants: float, rng: np.random.Generator
 ) -> Iterator[tuple[Text, Samples]]:
     """Every recording in its variants, and among them some joined to longer ones, and some without speech."""
     for first in range(len(spoken)):
-        for _ in range(variants):
+        for _ in range(int(variants + rng.random())):
             yield _talk(spoken, speech, first, 1, rng)
             if rng.random() < JOINED:
                 counts = np.arange(JOINED_SENTENCES[0], JOINED_SENTENCES[1] + 1)

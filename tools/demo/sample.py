@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from .acoustics import SAMPLE_RATE, at_peak, silence
 from .heldout import MARGIN, PEAK
 from .sentences import Grammar
-from .synthesise import HELD_OUT_VOICES, SAMPLE_RATE, at_peak, silence, speak
+from .synthesisers import espeak
+from .voices import HELD_OUT
 
 TEXT = "Turn on the light in the living room."
 VOICE: dict[str, Any] = {"accent": "en-gb", "voice": "Michael", "rate": 150, "pitch": 50}
@@ -23,8 +25,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="WAV file to write")
     out = parser.parse_args().out
     assert Grammar("en").held_out(TEXT)
-    assert VOICE["voice"] in HELD_OUT_VOICES
-    samples = np.concatenate([silence(MARGIN), at_peak(speak(TEXT, **VOICE), PEAK), silence(MARGIN)])
+    assert VOICE["voice"] in HELD_OUT["espeak"]
+    samples = np.concatenate([silence(MARGIN), at_peak(espeak(TEXT, **VOICE), PEAK), silence(MARGIN)])
     with wave.open(str(out), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

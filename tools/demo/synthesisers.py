@@ -123,7 +123,8 @@ def _kokoro_sounds(text: str, language: str) -> str:
     voice, replacements = _KOKORO[language]
     sounds = ipa(text, voice, tie=True)
     for replacement in replacements.split(" "):
-        sounds = sounds.replace(*replacement.split(">"))
+        old, new = replacement.split(">")
+        sounds = sounds.replace(old, new)
     return sounds.replace("^", "").replace("-", "")
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from cohere_lite.mel import STD_GUARD
 
-from .dataset import Utterance, trimmed
+from .features import Utterance, trimmed
 from .model import new_model
 from .sentences import without_punctuation
 from .tokenizer import END_OF_TEXT, PAD, prompt_ids
@@ -69,7 +69,7 @@ class Collator:
 
     def __init__(self, utterances: list[Utterance], features: np.ndarray, tokenizer: SentencePieceProcessor):
         self.features, self.tokenizer = features, tokenizer
-        letters = {letter for utterance in utterances for letter in without_punctuation(utterance.text)}
+        letters = {letter for utterance in utterances for letter in without_punctuation(utterance.spoken)}
         self.letters = {letter: i for i, letter in enumerate(sorted(letters), BLANK + 1)}
 
     def __call__(self, chosen: list[Utterance], rng: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -83,11 +83,11 @@ class Collator:
             _mask(recording, rng)
             features[row, : utterance.frames] = recording
             punctuation = bool(rng.random() < 0.5)
-            text = utterance.text if punctuation else without_punctuation(utterance.text)
+            text = utterance.spoken if punctuation else without_punctuation(utterance.spoken)
             prompt, tokens = prompt_ids(self.tokenizer, utterance.language, punctuation), self.tokenizer.encode(text)
             ids.append(torch.tensor(prompt + tokens))
             labels.append(torch.tensor([IGNORED] * (len(prompt) - 1) + tokens + [END_OF_TEXT]))
-            texts.append([self.letters[letter] for letter in without_punctuation(utterance.text)])
+            texts.append([self.letters[letter] for letter in without_punctuation(utterance.spoken)])
         frames = torch.tensor([utterance.frames for utterance in chosen])
         return {
             "features": torch.from_numpy(features),

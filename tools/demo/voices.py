@@ -23,6 +23,9 @@ _KOKORO = """
     hm_omega hm_psi if_sara jf_alpha jf_gongitsune jf_nezumi jf_tebukuro jm_kumo pm_alex pm_santa zf_xiaobei zf_xiaoni
     zf_xiaoxiao zf_xiaoyi zm_yunjian zm_yunxi zm_yunxia zm_yunyang
 """
+_KOKORO_HELD_OUT = """
+    af_bella af_nova am_michael am_onyx bf_emma bm_george bm_lewis ef_dora im_nicola pf_dora
+"""
 TRAINING: dict[str, list[str]] = {
     "espeak": _ESPEAK.split(),
     "pico": ["en-US", "en-GB", "de-DE", "fr-FR", "es-ES"],
@@ -36,7 +39,7 @@ HELD_OUT: dict[str, list[str]] = {
     "flite": ["slt"],
     "festival": ["ked_diphone", "cmu_us_slt_arctic_hts"],
     "piper": ["joe"],
-    "kokoro": "af_bella af_nova am_michael am_onyx bf_emma bm_george bm_lewis ef_dora im_nicola pf_dora".split(),
+    "kokoro": _KOKORO_HELD_OUT.split(),
 }
 
 ACCENTS = {  # of espeak-ng
