@@ -23,8 +23,8 @@ from .recordings import HOURS, Recording
 from .sentences import Text, joined
 from .stages import parallel
 
-VARIANTS = {"kokoro": 6}  # of each recording; Kokoro is the most natural and the slowest
-OTHER_VARIANTS = 1.4  # on average
+# Of each recording, on average: espeak-ng has many voices, Pico few; Kokoro is the most natural and the slowest
+VARIANTS = {"espeak": 1.2, "pico": 2.0, "flite": 2.0, "hibari": 2.0, "kokoro": 6.0}
 JOINED = 0.08  # share of recordings of several sentences
 JOINED_SENTENCES = (2, 9)  # fewer are likelier
 JOINED_SECONDS = 29.0
@@ -94,7 +94,7 @@ def make(synthesiser: str, name: str, recorded_in: Path) -> tuple[list[Utterance
     utterances: list[Utterance] = []
     features: list[NDArray[np.float16]] = []
     start = 0
-    for text, samples in _utterances(spoken, speech, VARIANTS.get(synthesiser, OTHER_VARIANTS), rng):
+    for text, samples in _utterances(spoken, speech, VARIANTS[synthesiser], rng):
         clean = bool(text.spoken and rng.random() < CLEAN)
         if text.spoken:
             samples = recorded(samples, rng, babble, clean)

@@ -25,7 +25,7 @@ from .stages import parallel
 from .voices import random_voice, speak
 
 HOURS = {
-    "espeak": dict.fromkeys(LANGUAGES, 1.6),
+    "espeak": dict.fromkeys(LANGUAGES, 3.0),
     "pico": dict.fromkeys(LANGUAGES, 1.6),
     "flite": {"en": 1.5},
     "hibari": {"en": 1.2},
