@@ -311,3 +311,13 @@ def test_a_missing_package_is_told_with_what_to_install(monkeypatch: pytest.Monk
         synthesisers.pico("Yes.", "en-US")
     with pytest.raises(FileNotFoundError, match=r"python -m tools\.demo voices"):
         synthesisers.kokoro("Yes.", "en", "af_heart", folder=tmp_path)
+
+
+def test_the_record_names_all_code_that_worked_on_a_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By construction: begun by one commit, finished by another, then asked for once more."""
+    from tools.demo import stages
+
+    for commit, minutes, facts in (("a", 0, {}), ("b", 2.5, {"hours": 3}), ("b", 0, {})):
+        monkeypatch.setattr(stages, "revision", lambda commit=commit: commit)
+        stages.record(tmp_path, "recordings", minutes, facts)
+    assert stages.recorded_stages(tmp_path) == {"recordings": {"minutes": 2.5, "revisions": ["a", "b"], "hours": 3}}
