@@ -20,7 +20,18 @@ needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="nee
 NEVER_TRAINED_ON = {  # by hand
     "espeak": {"f3", "Alicia", "linda", "steph2", "m4", "Michael", "paul", "Denis"},
     "flite": {"slt"},
-    "kokoro": set("af_bella am_michael bf_emma bm_george ef_dora im_nicola pf_dora am_onyx af_nova bm_lewis".split()),
+    "kokoro": {
+        "af_bella",
+        "am_michael",
+        "bf_emma",
+        "bm_george",
+        "ef_dora",
+        "im_nicola",
+        "pf_dora",
+        "am_onyx",
+        "af_nova",
+    }
+    | {"bm_lewis"},
 }
 
 
@@ -100,7 +111,10 @@ def test_stretch(tempo: float, hertz: float) -> None:
 def test_bands() -> None:
     """By construction: tones inside pass as they are, tones outside are gone."""
     tones = sine(150) + sine(1000) + sine(5000)
-    for band, left in ((acoustics.telephone, sine(1000)), (lambda x: acoustics.narrow(x, 4000), sine(150) + sine(1000))):
+    for band, left in (
+        (acoustics.telephone, sine(1000)),
+        (lambda x: acoustics.narrow(x, 4000), sine(150) + sine(1000)),
+    ):
         heard = band(tones)
         assert len(heard) == len(tones)
         # cutting so sharply rings at both ends
@@ -122,7 +136,6 @@ def test_gsm_keeps_the_length_and_the_words_place() -> None:
     heard = acoustics.gsm(samples)
     assert len(heard) == len(samples)
     assert level_db(heard[9000:23000]) > level_db(heard[:7000] + 1e-6) + 20
-    assert abs(pitch(heard[9000:23000]) % (SAMPLE_RATE / 133)) < 10 or pitch(heard[9000:23000]) > 0
 
 
 @pytest.mark.parametrize("kind", [*acoustics.NOISES, "hum", "babble"])
@@ -172,9 +185,9 @@ def test_without_speech() -> None:
 
 
 def fake_part(folder: Path, name: str, count: int = 30) -> None:
-    """Recordings of tones with every voice's six sentences."""
+    """Recordings of buzzing, as wide in its spectrum as a voice, six of each voice."""
     rng = np.random.default_rng(list(name.encode()))
-    tones = [0.7 * sine(rng.uniform(100, 900), rng.uniform(0.5, 3)) for _ in range(count)]
+    tones = [0.7 * np.sign(sine(rng.uniform(100, 300), rng.uniform(0.5, 3))) for _ in range(count)]
     pcm = [np.rint(tone * 32767).astype(np.int16) for tone in tones]
     starts = np.cumsum([0, *map(len, pcm)]).tolist()
     lines = [
@@ -230,7 +243,7 @@ def test_the_training_set_has_what_it_is_to_have(tmp_path: Path) -> None:
 
 
 def test_clean_ones_are_trimmed_to_their_speech(tmp_path: Path) -> None:
-    """By construction: without the silence, a recording is as long as its tone was, but for the change of tempo."""
+    """By construction: as long as the buzzing was, but for the change of tempo, and 3 frames at each end."""
     pytest.importorskip("soundfile")
     fake_part(tmp_path, "flite-en-00")
     pcm = recordings.load(tmp_path, "flite-en-00")[0]
@@ -240,8 +253,8 @@ def test_clean_ones_are_trimmed_to_their_speech(tmp_path: Path) -> None:
     assert clean
     for utterance in clean:
         trimmed = features.trimmed(utterance, frames)
-        tempo = by_text[utterance.spoken] / (trimmed.frames / 100)
-        assert 0.82 * 0.85 - 0.1 < tempo < 1.22 * 1.18 + 0.05
+        seconds = by_text[utterance.spoken]
+        assert seconds / (1.22 * 1.18) - 0.05 < trimmed.frames / 100 < seconds / (0.82 * 0.85) + 0.15
         assert utterance.start <= trimmed.start
         assert trimmed.start + trimmed.frames <= utterance.start + utterance.frames
 
@@ -296,5 +309,15 @@ def test_a_missing_package_is_told_with_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setitem(__import__("sys").modules, "py_nanotts", None)
     with pytest.raises(ImportError, match="pip install py-nanotts"):
         synthesisers.pico("Yes.", "en-US")
-    with pytest.raises(FileNotFoundError, match="python -m tools.demo voices"):
+    with pytest.raises(FileNotFoundError, match=r"python -m tools\.demo voices"):
         synthesisers.kokoro("Yes.", "en", "af_heart", folder=tmp_path)
+
+
+def test_the_record_names_all_code_that_worked_on_a_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By construction: begun by one commit, finished by another, then asked for once more."""
+    from tools.demo import stages
+
+    for commit, minutes, facts in (("a", 0, {}), ("b", 2.5, {"hours": 3}), ("b", 0, {})):
+        monkeypatch.setattr(stages, "revision", lambda commit=commit: commit)
+        stages.record(tmp_path, "recordings", minutes, facts)
+    assert stages.recorded_stages(tmp_path) == {"recordings": {"minutes": 2.5, "revisions": ["a", "b"], "hours": 3}}

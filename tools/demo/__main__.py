@@ -96,8 +96,21 @@ def export_model(out: Path, quick: bool) -> dict:
 
     (out / "model").mkdir(exist_ok=True)
     export(out / "checkpoint", out / "model")
-    _write_record(out)
+    made = [] if quick else _table(out)
+    print("\n".join(made))
+    _write_record(out, made)
     return {"bytes": sum(path.stat().st_size for path in (out / "model").iterdir())}
+
+
+def _table(out: Path) -> list[str]:
+    """How well the exported model hears what it has never heard, in lines of Markdown."""
+    from cohere_lite import Transcriber
+
+    from . import table
+
+    left_out = table.make(list(table.SETS), out / "table", out / "voices" / "kokoro")
+    names = [name for name in table.SETS if name not in left_out]
+    return table.table(Transcriber(out / "model"), out / "table", names).splitlines()
 
 
 def _hours(quick: bool) -> dict[str, dict[str, float]]:
@@ -114,7 +127,7 @@ def _tokenizer_texts() -> list[str]:
     return texts + [without_punctuation(text) for text in texts]
 
 
-def _write_record(out: Path) -> None:
+def _write_record(out: Path, made: list[str]) -> None:
     """checkpoint/training.json: what was made by what."""
     stages = {name: facts for name, facts in recorded_stages(out).items() if name != "export"}
     history = stages["training"].pop("history")
@@ -122,6 +135,7 @@ def _write_record(out: Path) -> None:
     facts = {
         "revisions": revisions,
         "one_revision": len(revisions) == 1,
+        "table": made,
         "stages": stages,
         "training_voices": {name: TRAINING[name] for name in stages["recordings"]["hours"]},
         "held_out_voices": HELD_OUT,

@@ -24,7 +24,7 @@ from .sentences import Text, joined
 from .stages import parallel
 
 # Of each recording, on average: espeak-ng has many voices, Pico few; Kokoro is the most natural and the slowest
-VARIANTS = {"espeak": 1.2, "pico": 2.0, "flite": 2.0, "hibari": 2.0, "kokoro": 6.0}
+VARIANTS = {"espeak": 1.2, "pico": 2.0, "flite": 2.0, "hibari": 2.0, "kokoro": 8.0}
 JOINED = 0.08  # share of recordings of several sentences
 JOINED_SENTENCES = (2, 9)  # fewer are likelier
 JOINED_SECONDS = 29.0

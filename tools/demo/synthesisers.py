@@ -22,6 +22,7 @@ from .acoustics import Samples, resample
 
 SEED = 1  # of what ONNX models draw: Kokoro's and Piper's breath, Piper's durations
 PICO_VOLUME = 0.4  # at 1 it clips nearly every sentence
+PICO_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1000000"}  # for a new process: glibc gives large memory as zeros
 _TIMEOUT = 30  # seconds; the slowest program takes about one a sentence
 
 
@@ -34,8 +35,9 @@ def espeak(text: str, accent: str, voice: str, rate: int, pitch: int) -> Samples
 def pico(text: str, language: str, speed: float = 1.0, pitch: float = 1.0) -> Samples:
     """SVOX Pico (PyPI py-nanotts).  language: "en-US", "en-GB", "de-DE", "fr-FR" or "es-ES"; pitch: 0.5-2.
 
-    Of the same arguments it makes other samples every time (the engine reads memory that nobody has written), and after
-    the words a few tenths of a second of noise, -40 dB and lower.  Rarely a burst of noise at full scale is in them.
+    The engine reads memory that nobody has written, so the same arguments give other samples every time unless that
+    memory is zero (PICO_ENVIRONMENT).  After the words comes some noise, at -40 dB and less, and now and then in a
+    word a burst of noise at full scale.
     """
     engine = _module("py_nanotts", "py-nanotts").NanoTTS()
     pcm = np.frombuffer(engine.speak(text, voice=language, speed=speed, pitch=pitch, volume=PICO_VOLUME), "<i2")
