@@ -83,6 +83,7 @@ def test_digits_in_a_row_are_spoken_with_pauses() -> None:
     rng = Random(1)
     assert {paused("Seven nine three.", "en", rng) for _ in range(20)} == {"Seven nine three.", "Seven, nine, three."}
     assert {paused("Der Code ist eins zwei drei.", "de", rng) for _ in range(20)} >= {"Der Code ist eins, zwei, drei."}
+    assert {paused("Four nine.", "en", rng) for _ in range(20)} == {"Four nine."}
     assert {paused("One hundred two.", "en", rng) for _ in range(20)} == {"One hundred two."}
     assert {paused("Seventy nine three two one.", "en", rng) for _ in range(20)} >= {"Seventy nine, three, two, one."}
 

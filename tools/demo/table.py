@@ -1,8 +1,8 @@
 """How well the demonstration model hears: ``python -m tools.demo.table [--model FOLDER] [--data FOLDER] [--sets ...]``.
 
 Reads   a model as `cohere_lite.Transcriber` takes it: the INT8 files as shipped, unless told otherwise.
-Writes  the test sets into --data, SET/LANGUAGE/ID.wav and ID.txt; sets that are there are not made again.  The table in
-        Markdown on stdout, everything else on stderr.
+Writes  the test sets into --data, SET/LANGUAGE/ID.wav and ID.txt; sets that are there are not made again: delete
+        them when the grammar has changed.  The table in Markdown on stdout, everything else on stderr.
 Needs   espeak-ng, jiwer; for the other sets what requirements.txt names, Kokoro's files (kokoro.py), and for people
         apt's tuxpaint-stamps-default and soundfile.  What is missing is left out, and said.
 
