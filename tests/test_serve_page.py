@@ -13,7 +13,7 @@ for needed in ("starlette", "uvicorn", "websockets", "python_multipart", "httpx"
     pytest.importorskip(needed)
 api = pytest.importorskip("playwright.sync_api")
 
-from serving import SAID, SAMPLE, SAMPLE, Server, repeated, samples, serving, wav
+from serving import SAID, SAMPLE, Server, repeated, samples, serving, wav
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
