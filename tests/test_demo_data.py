@@ -129,6 +129,7 @@ def test_mu_law_has_the_noise_of_g711() -> None:
         assert 30 < level_db(tone) - level_db(acoustics.mu_law(tone) - tone) < 45
 
 
+@pytest.mark.reference
 def test_gsm_keeps_the_length_and_the_words_place() -> None:
     """By construction: a second of a voice's pulses in the middle of silence; soundfile codes and decodes."""
     pytest.importorskip("soundfile")
@@ -222,6 +223,7 @@ def test_features_go_on_where_they_were_interrupted(tmp_path: Path) -> None:
     assert utterances[-1].start + utterances[-1].frames == len(frames)
 
 
+@pytest.mark.reference
 def test_the_training_set_has_what_it_is_to_have(tmp_path: Path) -> None:
     """By construction: of 30 recordings about 180 utterances, and among them joined ones, and some without speech."""
     pytest.importorskip("soundfile")
@@ -243,6 +245,7 @@ def test_the_training_set_has_what_it_is_to_have(tmp_path: Path) -> None:
             assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
+@pytest.mark.reference
 def test_clean_ones_are_trimmed_to_their_speech(tmp_path: Path) -> None:
     """By construction: as long as the buzzing was, but for the change of tempo, and 3 frames at each end."""
     pytest.importorskip("soundfile")

@@ -9,13 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from .acoustics import SAMPLE_RATE, at_peak, silence
+from .acoustics import SAMPLE_RATE, Samples, at_peak, silence
 from .heldout import MARGIN, PEAK
+from .recordings import audible
 from .sentences import Grammar
 from .voices import HELD_OUT, speak
 
 TEXT = "Turn on the light in the living room."
-SYNTHESISER, VOICE = "espeak", {"accent": "en-gb", "voice": "Michael", "rate": 150, "pitch": 50}
+SYNTHESISER, VOICE = "kokoro", {"language": "en-gb", "voice": "bm_george", "speed": 1.1}
+
+
+def spoken(kokoro: Path) -> Samples:
+    """The recording: float32 (n,), 16 kHz.  kokoro: the folder with Kokoro's files."""
+    words = audible(speak(SYNTHESISER, TEXT, VOICE, kokoro))
+    return np.concatenate([silence(MARGIN), at_peak(words, PEAK), silence(MARGIN)])
 
 
 def main() -> None:
@@ -25,8 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     assert Grammar("en").held_out(TEXT)
     assert VOICE["voice"] in HELD_OUT[SYNTHESISER]
-    spoken = speak(SYNTHESISER, TEXT, VOICE, args.kokoro)
-    samples = np.concatenate([silence(MARGIN), at_peak(spoken, PEAK), silence(MARGIN)])
+    samples = spoken(args.kokoro)
     with wave.open(str(args.out), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
