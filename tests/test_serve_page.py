@@ -83,11 +83,6 @@ def texts(page: "api.Page") -> list[str]:
     return page.locator("#result span").all_inner_texts()
 
 
-def peak(block: bytes | str) -> int:
-    """Of 16-bit samples; 0 of a text message."""
-    return 0 if isinstance(block, str) else int(np.abs(np.frombuffer(block, "<i2").astype(int)).max())
-
-
 def download(page: "api.Page", kind: str) -> str:
     with page.expect_download() as waiting:
         page.click(f"[data-as={kind}]")
@@ -129,14 +124,11 @@ def test_silence(page: "api.Page") -> None:
 
 def test_speech(page: "api.Page") -> None:
     """Phrases come while one speaks; the last one, in the middle of which one stops, comes too."""
-    is_loud: list[bool] = []  # of each block of 0.1 s that was sent
-    page.on("websocket", lambda socket: socket.on("framesent", lambda block: is_loud.append(peak(block) > 1000)))
     page.click("#speak")
     wait(page, "document.querySelectorAll('#result p').length == 2")
     assert page.get_attribute("#speak", "aria-pressed") == "true"
-    # into the middle of the third sentence, by what was sent: a loaded machine's microphone falls behind the clock
-    already = sum(is_loud)
-    until(lambda: page.evaluate("stopSpeaking !== null") and sum(is_loud) >= already + 10)
+    # the second sentence ended 0.6 s ago or more, and the third begins 2.5 s after that end: one is in the middle of it
+    page.wait_for_timeout(2500)
     page.click("#speak")
     wait(page, "document.querySelector('#speak').innerText == 'Speak' && !document.querySelector('#speak').disabled")
     found = texts(page)
