@@ -96,8 +96,16 @@ def download(page: "api.Page", kind: str) -> str:
 
 
 def test_languages_are_named(page: "api.Page") -> None:
-    assert page.locator("#language option").all_inner_texts() == ["German", "English", "Spanish", "French"]
+    assert page.locator("#language option").all_inner_texts() == ["Automatic", "German", "English", "Spanish", "French"]
     assert page.input_value("#language") == "en"
+
+
+def test_the_language_is_found(page: "api.Page") -> None:
+    page.select_option("#language", "auto")
+    page.set_input_files("#file", {"name": "talk.wav", "mimeType": "audio/wav", "buffer": SAMPLE.read_bytes()})
+    wait(page, "document.querySelectorAll('#result p').length == 1 && !document.querySelector('#choose').disabled")
+    facts = page.evaluate("(text) => JSON.parse(text)", download(page, "json"))
+    assert (facts["language"], facts["text"], facts["segments"][0]["language"]) == ("en", SAID, "en")
 
 
 def test_a_file(page: "api.Page") -> None:
