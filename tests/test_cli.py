@@ -63,6 +63,30 @@ def test_the_first_command() -> None:
     assert result.returncode == 0
 
 
+def test_word_times() -> None:
+    """In JSON, and before each word of vtt but the first."""
+    (segment,) = json.loads(run("-q", "--word-times", "-f", "json", SAMPLE).stdout)["segments"]
+    assert " ".join(word["text"] for word in segment["words"]) == SAMPLE_TEXT
+    karaoke = run("-q", "--karaoke", "-f", "vtt", SAMPLE).stdout
+    assert re.sub(r"<00:00:0\d\.\d{3}>", "", karaoke) == run("-q", "--word-times", "-f", "vtt", SAMPLE).stdout
+    assert karaoke.count("<00:00:0") == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--karaoke",), "--karaoke is for --format vtt"),
+        (("--karaoke", "-f", "srt"), "--karaoke is for --format vtt"),
+        (("--word-times",), "--word-times is for json, srt and vtt"),
+        (("--word-times", "-f", "json"), "only after conversion: python -m cohere_lite.export "),
+    ],
+)
+def test_word_times_that_cannot_be(options: tuple[str, ...], message: str, scripted: Path) -> None:
+    result = run("-m", scripted, *options, SAMPLE)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
 def test_quiet(scripted: Path) -> None:
     result = run("--model", scripted, "--quiet", SAMPLE)
     assert (result.returncode, result.stdout, result.stderr) == (0, "a b\n", "")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cohere_lite.errors import OptionError
 from cohere_lite.extras.formats import render, render_json
 from cohere_lite.transcribe import Segment, Transcript
+from cohere_lite.transcript import Word
 
 STYLES = ("txt", "lines", "tsv", "srt", "vtt")
 
@@ -521,3 +522,65 @@ def test_vtt_of_another_parser(segments):
     for cue, (_, _, lines) in zip(found, ours, strict=True):
         channel = unescaped("\n".join(lines))[0][0]
         assert cue.voice == (None if channel is None else f"Channel {channel}")
+
+
+# Word times
+
+
+def timed(text, *words, start=0.0, end=10.0, channel=None):
+    """words: (text, start, end)."""
+    return spoken(start, end, text, channel, words=tuple(Word(*word, 0.5) for word in words))
+
+
+HELLO = timed("Hello, you & me.", ("Hello,", 1.0, 1.5), ("you &", 1.5, 2.0), ("me.", 4.0, 4.25))
+
+
+def test_cues_are_cut_at_words():
+    """By hand: from the first word to the last; as long as it takes to read (833 ms), if the segment has the time."""
+    assert rendered("srt", [HELLO]) == "1\n00:00:01,000 --> 00:00:04,250\nHello, you & me.\n\n"
+    short = timed("No.", ("No.", 9.0, 9.2), end=9.5)
+    assert rendered("vtt", [short]) == "WEBVTT\n\n00:00:09.000 --> 00:00:09.500\nNo.\n\n"
+    long = " ".join(f"word{i:02}" for i in range(20))
+    words = [(word, 2.0 * i, 2.0 * i + 1) for i, word in enumerate(long.split())]
+    found = rendered("vtt", [timed(long, *words, end=40.0)])
+    # 84 columns hold 12 words of 6 letters; two cues of ten are more alike
+    assert re.findall(r"(\S+) --> (\S+)", found) == [("00:00:00.000", "00:00:19.000"), ("00:00:20.000", "00:00:39.000")]
+
+
+def test_karaoke():
+    """By hand: a time before each word but the first, which begins with its cue; without times none."""
+    said = "Hello, <00:00:01.500>you &amp; <00:00:04.000>me."
+    assert rendered("karaoke", [HELLO]) == f"WEBVTT\n\n00:00:01.000 --> 00:00:04.250\n{said}\n\n"
+    assert rendered("karaoke", [spoken(0, 1, "a b")]) == rendered("vtt", [spoken(0, 1, "a b")])
+    two = [
+        timed("a b", ("a", 0.0, 1.0), ("b", 1.0, 2.0), end=2.0, channel=0),
+        timed("c d", ("c", 0.5, 0.6), ("d", 0.6, 2.0), end=2.0, channel=1),
+    ]
+    # one cue of two speakers, since the first would be too short: its times rise
+    assert "<v Channel 0>a <00:00:01.000>b</v>\n<v Channel 1>c d</v>" in rendered("karaoke", two)
+
+
+def test_a_word_that_no_line_holds():
+    """By hand: 84 columns of 100 letters, then 16, both parts at the word's own time."""
+    found = rendered("vtt", [timed("x" * 100, ("x" * 100, 1.0, 3.0))])
+    assert found.replace("\n", "").count("x") == 100
+    assert re.findall(r"(\S+) --> (\S+)", found)[0][0] == "00:00:01.000"
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Z", "Cc"]), min_size=1, max_size=12), min_size=1))
+def test_cues_of_words_lose_nothing(texts):
+    """Whatever the words: the cues' texts are the segment's, in order, and in time."""
+    text = " ".join(texts)
+    words = [(word, i / 2, i / 2 + 0.25) for i, word in enumerate(texts)]
+    found = rendered("srt", [timed(text, *words, end=len(texts) / 2)])
+    lines = [line for cue in found.split("\n\n")[:-1] for line in cue.split("\n")[2:]]
+    assert "".join(lines).replace(" ", "") == text.replace("-->", "- ->").replace(" ", "")
+    times = [time for pair in re.findall(r"^(\S+) --> (\S+)$", found, re.MULTILINE) for time in pair]
+    assert times == sorted(times)
+
+
+def test_json_has_words_where_they_were_asked_for():
+    facts = {"file": "a.wav", "model": {}, "seconds": 1.0}
+    found = json.loads(render_json(Transcript.of([HELLO], "en"), **facts))["segments"][0]["words"]
+    assert found[1] == {"text": "you &", "start": 1.5, "end": 2.0, "confidence": 0.5}
+    assert "words" not in json.loads(render_json(Transcript.of([spoken(0, 1, "a")], "en"), **facts))["segments"][0]

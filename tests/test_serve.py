@@ -157,7 +157,24 @@ def test_verbose_json(server: Server) -> None:
         }
         for number, segment in enumerate(spoken)
     ]
-    assert "words" not in facts  # the model gives no times inside a segment
+    assert "words" not in facts  # they were not asked for
+
+
+def test_words(server: Server) -> None:
+    """In verbose_json, as OpenAI names them, and where cues of subtitles are cut; those of the package itself."""
+    sound = repeated(2)
+    with Transcriber() as transcriber:
+        expected = transcriber.transcribe(sound, rate=16000, pauses=Pauses(), word_times=True)
+    fields = {"timestamp_granularities[]": ["word", "segment"]}
+    facts = post(server, wav(sound), response_format="verbose_json", **fields).json()
+    words = [word for segment in expected.segments for word in segment.words or ()]
+    assert len(words) == 16
+    found = [{"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)} for word in words]
+    assert facts["words"] == found
+    assert [segment["text"] for segment in facts["segments"]] == [SAID, SAID]
+    cues = post(server, wav(sound), response_format="vtt", **fields).text
+    assert cues == "".join(render("vtt", expected.segments, "en"))
+    assert "words" not in post(server, timestamp_granularities="word").json()  # json has no place for them
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def test_python_verbose_json(client: "openai.OpenAI") -> None:
     found = TranscriptionVerbose.model_validate(raw.http_response.json(), strict=True)
     assert (found.text, found.duration, found.language) == (SAID, SAMPLE_S, "english")
     assert [segment.text for segment in found.segments or []] == [SAID]
+    assert " ".join(word.word for word in found.words or []) == SAID
     assert raw.parse().text == SAID
 
 
