@@ -58,6 +58,7 @@ def edited(folder: Path, out: Path, edit: Callable[[onnx.ModelProto], None]) -> 
 def assert_same_files(one: Path, other: Path, pattern: str = "*") -> None:
     names = sorted(path.name for path in one.glob(pattern))
     assert names == sorted(path.name for path in other.glob(pattern))
+    names = [name for name in names if not name.startswith("align.")]  # a checkpoint's knows the heads, too
     assert names
     for name in names:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name

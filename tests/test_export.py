@@ -223,6 +223,7 @@ def test_types_and_operators_of_device_graphs(for_devices, name: str) -> None:
     assert {path.name for path in for_devices(name).iterdir()} == {
         *(f"{role}.{name}.onnx{data}" for role in models for data in ("", ".data")),
         f"step.{name}.onnx",
+        f"align.{name}.onnx",
         "tokens.txt",
     }
     of_graph = ONNX_FLOATS[precision]
@@ -457,7 +458,11 @@ def test_weights_of_other_bits(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_int4_is_for_the_decoder(checkpoint: Path, tmp_path: Path) -> None:
     export(checkpoint, tmp_path, "int4")
-    assert {path.name for path in tmp_path.glob("*.onnx")} == {"encoder.int8.onnx", "decoder.int4.onnx"}
+    assert {path.name for path in tmp_path.glob("*.onnx")} == {
+        "encoder.int8.onnx",
+        "decoder.int4.onnx",
+        "align.int4.onnx",
+    }
 
 
 def test_quantize_columns() -> None:

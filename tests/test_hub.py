@@ -242,13 +242,20 @@ def test_a_precision_of_several(hub: HubServer, community, tmp_path: Path, asked
 @pytest.mark.parametrize(
     ("on_cpu", "expected"),
     [
-        (True, ["encoder.fp16.onnx", "decoder.fp16.onnx", "tokens.txt"]),
-        (False, ["encoder.fp16.onnx", "decoder.fp16.onnx", "step.fp16.onnx", "tokens.txt"]),
+        (True, ["encoder.fp16.onnx", "decoder.fp16.onnx", "align.fp16.onnx", "tokens.txt"]),
+        (False, ["encoder.fp16.onnx", "decoder.fp16.onnx", "align.fp16.onnx", "step.fp16.onnx", "tokens.txt"]),
     ],
 )
-def test_the_graph_of_a_step_is_for_gpus(on_cpu: bool, expected: list[str]) -> None:
+def test_the_graph_of_a_step_is_for_gpus_that_of_word_times_for_all(on_cpu: bool, expected: list[str]) -> None:
     """By hand."""
-    held = ["tokens.txt", "decoder.fp16.onnx", "encoder.fp16.onnx", "step.fp16.onnx", "step.fp32.onnx"]
+    held = [
+        "tokens.txt",
+        "align.fp16.onnx",
+        "decoder.fp16.onnx",
+        "encoder.fp16.onnx",
+        "step.fp16.onnx",
+        "step.fp32.onnx",
+    ]
     assert _choose_files("demo/tiny", held, None, on_cpu) == expected
     capitals = ["ENCODER.onnx", "DECODER.onnx", "tokens.txt"]  # whose step would have the decoder's own name
     assert _choose_files("demo/tiny", capitals, None, on_cpu) == capitals

@@ -44,8 +44,7 @@ def write_align(decoder: Path, heads: Sequence[Sequence[int]] | None) -> None:
     ]
     for node in model.graph.node:
         if node.op_type == "GroupQueryAttention":  # of the prompt, so to say: nothing is past
-            node.input[3:7] = ["", "", "last", "total"]
-            del node.output[1:]
+            node.input[3:7] = ["", "", "last", "total"]  # onnxruntime 1.23 wants to be asked for what is present
         elif node.op_type == "MultiHeadAttention":
             del node.input[3:]  # no mask: one clip
         nodes.append(node)
