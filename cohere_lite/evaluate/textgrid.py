@@ -1,7 +1,8 @@
 """Praat's TextGrids, as it saves them as text, long or short: the words in them.
 
 Praat reads the numbers, the texts in quotation marks and the flags in angle brackets that stand free, and passes over
-all else: the long form is the short one with words between. "!" begins a comment; two quotation marks in a text are one.
+all else: the long form is the short one with words between. "!" begins a comment; two
+quotation marks in a text are one.
 """
 
 import re

@@ -37,7 +37,7 @@ class WordTimes:
     def seen(self, utterances: Iterator[Utterance]) -> Iterator[Utterance]:
         """The same utterances, all of a data set: what none of them is named is counted as left out."""
         for utterance in utterances:
-            for name, _ in _names(utterance):
+            for name, _ in _names(utterance) if self._words else ():
                 if name in self._words:
                     self._paths[name].add(utterance.path)
             yield utterance
@@ -57,7 +57,7 @@ class WordTimes:
             found.append((str(grid), read_textgrid(grid), True))
         if len(files := list(dict.fromkeys(path for path, _, _ in found))) > 1:
             raise EvaluateError(
-                f"{self._request.spec}: {files[0]} and {files[1]} both have word times of {utterance.id}: leave one there"
+                f"{self._request.spec}: {files[0]} and {files[1]} both have word times of {utterance.id}: leave one"
             )
         for _, words, is_file in found:
             return _part(words, utterance.start_s or 0.0, utterance.end_s or math.inf) if is_file else _part(words)
