@@ -115,7 +115,7 @@ def read_state(path: Path) -> Iterator[dict[str, Any]]:
 
 def run(plan: Plan, state: State) -> None:
     """Does what the state lacks. Raises EvaluateError, ModelError; Ctrl-C and errors leave a state to go on from."""
-    todo = {key for key in keys(plan) if key not in state.done}
+    todo = {key for key in _keys(plan) if key not in state.done}
     if not todo:
         return
     with ExitStack() as stack:
@@ -136,8 +136,7 @@ def run(plan: Plan, state: State) -> None:
                         advance()
 
 
-def keys(plan: Plan) -> Iterator[Key]:
-    """Of all results."""
+def _keys(plan: Plan) -> Iterator[Key]:
     for data in plan.data:
         for utterance in data.utterances:
             for condition in plan.conditions:

@@ -88,11 +88,10 @@ def _difference(found: Difference | None) -> list[str]:
 
 
 def _word_starts(figures: Figures) -> Table:
-    rows = [
-        [s.data, s.condition, s.model, f"{s.words} of {s.of_words}"]
-        + [_number(s.median_ms, 0), _number(s.within_95_ms, 0)]
-        for s in figures.word_starts
-    ]
+    rows = []
+    for found in figures.word_starts:
+        row = [found.data, found.condition, found.model, f"{found.words} of {found.of_words}"]
+        rows.append([*row, _number(found.median_ms, 0), _number(found.within_95_ms, 0)])
     return _table("Starts of words", ["data", "noise", "model", "words compared", "off by, ms: median", "95 %"], rows)
 
 
@@ -155,7 +154,7 @@ def notes(figures: Figures) -> list[str]:
         )
     if silent := [about["name"] for about in figures.models if about["without_words"]]:
         said.append(
-            f"Without word times: {', '.join(silent)}; a model tells them after conversion (python -m cohere_lite.export)."
+            f"Without word times: {', '.join(silent)}; models have them after conversion (python -m cohere_lite.export)."
         )
     said += [
         f"{about['name']}: word times of {about['too_short']} utterances left out: their sound ends before their words."

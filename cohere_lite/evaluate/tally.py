@@ -12,7 +12,7 @@ import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
-from .run import Plan, key_of, keys, read_state
+from .run import Plan, key_of, read_state
 from .texts import BY_CHARACTERS, WAYS, Scored, characters, scored
 from .times import Starts, start_errors_ms
 
@@ -134,7 +134,9 @@ def tally(plan: Plan, path: Path, out: Path) -> tuple[dict[tuple[str, str], Tall
 
 def results(plan: Plan, path: Path) -> Iterator[dict[str, Any]]:
     """The results in a run's file that belong to the plan: the file may hold others, of more data or models."""
-    wanted = {*keys(plan)}
+    names = {data.spec: {(u.id, u.language, u.word_times is not None) for u in data.utterances} for data in plan.data}
+    conditions, models = {c.name for c in plan.conditions}, {model.spec for model in plan.models}
     for line in read_state(path):
-        if "facts" not in line and key_of(line) in wanted:
-            yield line
+        if "facts" not in line and line["model"] in models and line["condition"] in conditions:
+            data, _, name, _, language, timed = key_of(line)
+            yield from [line] if (name, language, timed) in names.get(data, ()) else []
