@@ -32,6 +32,10 @@ from cohere_lite.model import DEMO_FOLDER
 
 pytestmark = [pytest.mark.folder, pytest.mark.reference]  # what the extra `evaluate` installs is there in CI
 SAMPLE, DEMO = DEMO_FOLDER / "sample.wav", str(DEMO_FOLDER)
+SAMPLE_WORDS = {
+    **{"Turn": 0.13, "on": 0.4, "the": 0.54, "light": 0.7},
+    **{"in": 1.36, "the ": 1.48, "living": 1.58, "room": 1.86},
+}
 
 
 def said(folder: Path, *names: str) -> Path:
@@ -130,48 +134,48 @@ LONG = """\
 File type = "ooTextFile"
 Object class = "TextGrid"
 
-xmin = 0 
-xmax = 2.5 
-tiers? <exists> 
-size = 3 
-item []: 
+xmin = 0
+xmax = 2.5
+tiers? <exists>
+size = 3
+item []:
     item [1]:
-        class = "IntervalTier" 
-        name = "phones" 
-        xmin = 0 
-        xmax = 2.5 
-        intervals: size = 1 
+        class = "IntervalTier"
+        name = "phones"
+        xmin = 0
+        xmax = 2.5
+        intervals: size = 1
         intervals [1]:
-            xmin = 0 
-            xmax = 2.5 
-            text = "t" 
+            xmin = 0
+            xmax = 2.5
+            text = "t"
     item [2]:
-        class = "IntervalTier" 
-        name = "Words" 
-        xmin = 0 
-        xmax = 2.5 
-        intervals: size = 3 
+        class = "IntervalTier"
+        name = "Words"
+        xmin = 0
+        xmax = 2.5
+        intervals: size = 3
         intervals [1]:
-            xmin = 0 
-            xmax = 0.25 
-            text = "" 
+            xmin = 0
+            xmax = 0.25
+            text = ""
         intervals [2]:
-            xmin = 0.25 
-            xmax = 0.5 
-            text = "d""accord" 
+            xmin = 0.25
+            xmax = 0.5
+            text = "d""accord"
         intervals [3]:
-            xmin = 0.5 
-            xmax = 2.5 
-            text = "größer" 
+            xmin = 0.5
+            xmax = 2.5
+            text = "größer"
     item [3]:
-        class = "TextTier" 
-        name = "words" 
-        xmin = 0 
-        xmax = 2.5 
-        points: size = 1 
+        class = "TextTier"
+        name = "words"
+        xmin = 0
+        xmax = 2.5
+        points: size = 1
         points [1]:
-            number = 1.5 
-            mark = "bell" 
+            number = 1.5
+            mark = "bell"
 """
 SHORT = """\
 File type = "ooTextFile"
@@ -189,7 +193,7 @@ Object class = "TextGrid"
 1.5
 "bell 7"
 "IntervalTier"
-"said by ""Ann"""
+"said by ""Ann"" "
 0
 2.5
 3
@@ -207,10 +211,12 @@ GRID = [Word('d"accord', 0.25, 0.5), Word("größer", 0.5, 2.5)]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
-@pytest.mark.parametrize("text", [LONG, SHORT, SHORT.replace("\n", "\r\n")], ids=["long", "short", "crlf"])
+@pytest.mark.parametrize(
+    "text", [LONG.replace("\n", " \n"), SHORT, SHORT.replace("\n", "\r\n")], ids=["long", "short", "crlf"]
+)
 def test_textgrids(text: str, encoding: str, tmp_path: Path) -> None:
     """By hand, by Praat's manual (TextGrid file formats): the tier of intervals by its name, in any capitals; the only
-    one, in the short form. Praat's UTF-16 has the high byte first, behind a mark."""
+    one, in the short form. Praat's UTF-16 has the high byte first, behind a mark, and its long lines end in a space."""
     mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
     write(tmp_path / "a.TextGrid", mark + text.encode(encoding))
     assert read_textgrid(tmp_path / "a.TextGrid") == GRID
@@ -227,11 +233,14 @@ def test_a_textgrid_beside_a_recording(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LONG.replace('"Words"', '"mots"'), "needs one tier of intervals with the name 'words'; there are: 'phones', 'm"),
-        (SHORT.replace("IntervalTier", "TextTier"), ", line 21: \" \" in place of a text"),
-        (SHORT[: SHORT.index('"größer"')], ", line 26: the TextGrid ends in place of a text"),
-        (SHORT.replace("0.25\n0.5", "0.6\n0.5"), ", line 23: an end, 0.5 s, before its start, 0.6 s"),
-        (SHORT.replace('"größer"', '"größer'), ", line 27: \"größer in place of a text"),
+        (
+            LONG.replace('"Words"', '"mots"'),
+            "needs one tier of intervals with the name 'words'; there are: 'phones', 'm",
+        ),
+        (SHORT.replace("IntervalTier", "TextTier"), ", line 21: 0.25 in place of a text"),
+        (SHORT[: SHORT.index('"größer"')], ", line 27: the TextGrid ends in place of a text"),
+        (SHORT.replace("0.25\n0.5", "0.6\n0.5"), ", line 24: an end, 0.5 s, before its start, 0.6 s"),
+        (SHORT.replace('"größer"', '"größer'), ', line 28: "größer in place of a text'),
         (SHORT.replace('"TextGrid"', '"Pitch"'), ", line 2: it holds 'Pitch', not 'TextGrid'"),
         ("words", ", line 1: the TextGrid ends in place of the file's type"),
         ("ooBinaryFile\x08TextGrid", " is a binary TextGrid: save it as a text file"),
@@ -247,7 +256,7 @@ def test_textgrids_that_are_none(text: str, message: str, tmp_path: Path) -> Non
 
 def test_a_textgrid_of_no_encoding(tmp_path: Path) -> None:
     path = write(tmp_path / "a.TextGrid", SHORT.encode("latin-1"))
-    with pytest.raises(EvaluateError, match="is neither UTF-8 nor UTF-16: .* at byte "):
+    with pytest.raises(EvaluateError, match=r"is neither UTF-8 nor UTF-16: .* at byte "):
         read_textgrid(path)
 
 
@@ -297,13 +306,13 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     assert json.loads(figures.as_json())["word_starts"][0]["words"] == 3
     said = [note for note in notes(figures) if "ord times" in note]
     assert said == [
-        "Without word times: two; models have them after conversion (python -m cohere_lite.export).",
+        "Without word times: two; conversion adds them (python -m cohere_lite.export).",
         "set: word times of 1 utterances left out: their sound ends before their words.",
     ]
 
 
 def test_the_sample(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """By hand: times of the sample's eight words, as they look in its waveform, to about 0.1 s; the embedded model, and
+    """By hand: times of the sample's eight words, read off its loudness, to about 0.1 s; the embedded model, and
     a copy without the graph that tells them. A run without times goes on with them."""
     bare = Path(shutil.copytree(DEMO_FOLDER, tmp_path / "bare"))
     (bare / "align.int8.onnx").unlink()
@@ -314,10 +323,10 @@ def test_the_sample(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = [DEMO, str(bare), "--data", str(folder), "--out", str(out)]
     assert command.main(arguments) == 0
     assert "Starts of words" not in capsys.readouterr().out
-    write(folder / "a.ctm", "".join(f"a 1 {start} 0.1 {word}\n" for word, start in SAMPLE_WORDS))
+    write(folder / "a.ctm", "".join(f"a 1 {start} 0.1 {word}\n" for word, start in SAMPLE_WORDS.items()))
     assert command.main(arguments) == 0
     shown = capsys.readouterr().out
-    assert "- Without word times: bare; models have them" in shown
+    assert "- Without word times: bare; conversion adds them" in shown
     (starts,) = json.loads((out / "figures.json").read_text(encoding="utf-8"))["word_starts"]
     assert (starts["model"], starts["words"], starts["of_words"]) == ("demo", 8, 8)
     assert starts["median_ms"] < 150

@@ -153,9 +153,7 @@ def notes(figures: Figures) -> list[str]:
             "Starts of words: of those with a time that the model recognised, whatever their capitals and marks."
         )
     if silent := [about["name"] for about in figures.models if about["without_words"]]:
-        said.append(
-            f"Without word times: {', '.join(silent)}; models have them after conversion (python -m cohere_lite.export)."
-        )
+        said.append(f"Without word times: {', '.join(silent)}; conversion adds them (python -m cohere_lite.export).")
     said += [
         f"{about['name']}: word times of {about['too_short']} utterances left out: their sound ends before their words."
         for about in figures.data
