@@ -125,9 +125,11 @@ def test_two_files_for_one(tmp_path: Path) -> None:
 
 
 def test_two_recordings_for_one(tmp_path: Path) -> None:
+    """Unless it is the id of one."""
     write(said(tmp_path, "one/a", "two/a") / "all.ctm", "a 1 0.1 0.2 turn\n")
     with pytest.raises(EvaluateError, match=r"word times of a may be of .*one.a\.wav or of .*two.a\.wav"):
         open_data(str(tmp_path))
+    assert times(said(tmp_path, "a")) == {"a": (("turn", 0.1),), "one/a": None, "two/a": None}
 
 
 LONG = """\

@@ -299,7 +299,7 @@ def _add_agreements(figures: Figures, plan: Plan, name: str, condition: str, tal
 
 def _add_word_starts(figures: Figures, plan: Plan, data: Data, condition: str, tally: Tally) -> None:
     for i, model in enumerate(plan.models):
-        used = [row for row, is_done in enumerate(tally.done.all(axis=1)) if is_done and (row, i) in tally.starts_ms]
+        used = [row for row in np.flatnonzero(tally.done.all(axis=1)).tolist() if (row, i) in tally.starts_ms]
         if used:
             errors_ms = np.abs(np.concatenate([tally.starts_ms[row, i] for row in used]))
             n_words = sum(len(data.utterances[row].word_times or ()) for row in used)

@@ -29,7 +29,8 @@ class WordTimes:
         """Reads its CTM files. Raises EvaluateError for a line that cannot be read."""
         self._request = request
         self._words: defaultdict[str, dict[str, list[Word]]] = defaultdict(dict)  # by name, then by file
-        self._paths: defaultdict[str, set[Path | None]] = defaultdict(set)  # of the recordings that have this name
+        self._ids: set[str] = set()  # names that are utterances' ids
+        self._paths: defaultdict[str, set[Path | None]] = defaultdict(set)  # of the recordings that have a name
         for path in _ctm_files(request.place):
             for name, words in _read_ctm(path, request).items():
                 self._words[name][path] = words
@@ -37,11 +38,13 @@ class WordTimes:
     def seen(self, utterances: Iterator[Utterance]) -> Iterator[Utterance]:
         """The same utterances, all of a data set: what none of them is named is counted as left out."""
         for utterance in utterances:
-            for name, _ in _names(utterance) if self._words else ():
-                if name in self._words:
+            for name, is_file in _names(utterance) if self._words else ():
+                if name in self._words and is_file:
                     self._paths[name].add(utterance.path)
+                elif name in self._words:
+                    self._ids.add(name)
             yield utterance
-        self._request.left_out["word times of what is not there"] += len({*self._words} - {*self._paths})
+        self._request.left_out["word times of what is not there"] += len({*self._words} - self._ids - {*self._paths})
 
     def of(self, utterance: Utterance) -> tuple[tuple[str, float], ...] | None:
         """Words and their starts in seconds from the utterance's beginning; None if nobody has noted any. Raises
@@ -49,7 +52,9 @@ class WordTimes:
         name."""
         found = []
         for name, is_file in _names(utterance):
-            if len(paths := self._paths.get(name, ())) > 1:
+            if is_file and name in self._ids:
+                continue  # a/b.wav may be called b, unless there is b.wav
+            if is_file and len(paths := self._paths.get(name, ())) > 1:
                 one, other, *_ = sorted(map(str, paths))
                 raise EvaluateError(f"{self._request.spec}: word times of {name} may be of {one} or of {other}")
             found += [(path, words, is_file) for path, words in self._words.get(name, {}).items()]
@@ -92,9 +97,8 @@ def _ctm_files(place: Place) -> list[str]:
 def _read_ctm(path: str, request: Request) -> dict[str, list[Word]]:
     """The words of each name, in the order of their starts, of whichever channel: a model hears the mean of all."""
     found = defaultdict(list)
-    place = Folder(request.place.root) if isinstance(request.place, Folder) else request.place
     try:
-        with io.TextIOWrapper(place.open(path), encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(request.place.open(path), encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if not (fields := line.split()) or line.startswith(";;"):
                     continue
