@@ -93,6 +93,14 @@ def test_kaldi_s_segments(tmp_path: Path) -> None:
     assert times(folder) == {"spk1-call1-1": None, "spk2-call1-2": (("HELLO", 0.25),)}
 
 
+def test_parts_that_have_the_recording_s_name(tmp_path: Path) -> None:
+    """Then the times are the recording's: of the second from 1.0 s to 2.0 s."""
+    write(tmp_path / "a.wav", b"")
+    write(tmp_path / "all.csv", "id,audio,text,start,end\na,a.wav,on,0,1\na,a.wav,light,1,2\n")
+    write(tmp_path / "all.ctm", "a 1 0.3 0.1 on\na 1 1.25 0.5 light\n")
+    assert times(tmp_path / "all.csv") == {"a": (("on", 0.3),), "a#2": (("light", 0.25),)}
+
+
 def test_the_ctm_file_of_a_list(tmp_path: Path) -> None:
     """It has the list's name; without that, all that are there."""
     write(tmp_path / "clips" / "a.wav", b"")
@@ -264,9 +272,9 @@ def test_a_textgrid_of_no_encoding(tmp_path: Path) -> None:
 
 def test_errors_by_hand() -> None:
     """Of words that are alike but for capitals and marks: "the" came 20 ms early, "light" 30 ms late. What was not
-    recognised, or not said, and Kaldi's silence count for nothing."""
+    recognised, or not said, and Kaldi's silence, which is not the word "eps", count for nothing."""
     known = [("turn", 0.1), ("<eps>", 0.3), ("on", 0.4), ("the", 0.5), ("light", 0.7)]
-    heard = [("Torn", 0.1), ("the", 0.48), ("-", 0.5), ("big", 0.6), ("light.", 0.73)]
+    heard = [("Torn", 0.1), ("eps", 0.2), ("the", 0.48), ("-", 0.5), ("big", 0.6), ("light.", 0.73)]
     assert start_errors_ms(known, heard) == pytest.approx([-20, 30])
     assert start_errors_ms(known, []) == []
 
@@ -285,14 +293,14 @@ def line(name: str, which: str, words: list | None, **changes: Any) -> dict:
 
 
 def test_figures_by_hand(tmp_path: Path) -> None:
-    """Errors of -10, 30, 20 ms: half are within 20, and 95 % within 20 + 0.9 * 10. The fourth word was not recognised.
+    """Errors of -40, 30, 20 ms: half are within 30, and 95 % within 30 + 0.9 * 10. The fourth word was not recognised.
     Of c the second model has no result, of d the sound is too short, of e nobody has noted any times; the second
     model tells none."""
     known = {"a": (("one", 0.1), ("two", 0.5), ("six", 0.6)), "b": (("three", 1.0),), "c": (("four", 1.0),)}
     known["d"] = (("five", 2.0),)
     utterances = [Utterance(n, "yes", "en", partial(Path, "none"), word_times=known.get(n)) for n in "abcde"]
     plan = Plan([Data("set", "set", utterances, 5, None)], [CLEAN], [model("one"), model("two")])
-    found = {"a": [["One,", 0.09], ["two", 0.53]], "b": [["three", 1.02]], "c": [["four", 1.9]], "d": [["five", 1.0]]}
+    found = {"a": [["One,", 0.06], ["two", 0.53]], "b": [["three", 1.02]], "c": [["four", 1.9]], "d": [["five", 1.0]]}
     lines = [line(name, "one", words) for name, words in found.items()]
     lines += [line(name, "two", None, **({"error": "died"} if name == "c" else {})) for name in found]
     lines += [line("e", which, None, timed=False) for which in ("one", "two")]
@@ -303,8 +311,8 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     counted, peaks_mb = tally(plan, state.path, tmp_path / "utterances.jsonl")
     figures = make_figures(plan, state, counted, peaks_mb, {"seed": 0, "samples": 4, "punctuation": True})
     (starts,) = figures.word_starts
-    assert starts == WordStarts("set", "clean", "one", 3, 4, pytest.approx(20), pytest.approx(29))
-    assert "| set | clean | one | 3 of 4 | 20 | 29 |" in markdown(figures)
+    assert starts == WordStarts("set", "clean", "one", 3, 4, pytest.approx(30), pytest.approx(39))
+    assert "| set | clean | one | 3 of 4 | 30 | 39 |" in markdown(figures)
     assert json.loads(figures.as_json())["word_starts"][0]["words"] == 3
     said = [note for note in notes(figures) if "ord times" in note]
     assert said == [
