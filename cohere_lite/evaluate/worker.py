@@ -25,8 +25,8 @@ class Recognise(Protocol):
     def __call__(
         self, frames: NDArray[np.float32], rate: int, language: str, word_times: bool = False
     ) -> dict[str, Any]:
-        """The result for frames (n, channels).  rate: Hz;  word_times: nothing but "words", [word, its start in
-        seconds] each, or None for a model that does not tell them"""
+        """The result for frames (n, channels).  rate: Hz;  word_times: "words" in its place, [word, start in seconds]
+        each, or None of a model that does not tell them"""
 
 
 _FIRST_S = 30  # of the first recording, which is recognised twice

@@ -12,17 +12,8 @@ from ..errors import EvaluateError
 
 # The files that describe a data set. A folder may hold millions of recordings, which are not listed.
 _DESCRIBING = (
-    ".parquet",
-    ".tsv",
-    ".csv",
-    ".jsonl",
-    ".ndjson",
-    ".json",
-    ".trans.txt",
-    ".tar",
-    ".tar.gz",
-    ".tgz",
-    ".ctm",
+    *(".parquet", ".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".trans.txt", ".ctm"),
+    *(".tar", ".tar.gz", ".tgz"),
 )
 _KALDI = ("wav.scp", "text", "segments", "utt2spk", "ctm")
 
