@@ -13,6 +13,7 @@ from scripted import END, A, B, write_model
 from test_transcribe import SAMPLE, SAMPLE_TEXT, beep
 
 from cohere_lite import ModelError, OptionError, Pauses, Transcriber
+from cohere_lite.decode import decode
 from cohere_lite.export.__main__ import export
 from cohere_lite.extras.silences import silences
 from cohere_lite.extras.word_times import WordTimer, best_heads, monotonic_paths, token_times, word_spans
@@ -305,6 +306,19 @@ def test_text_is_not_lost_where_times_fail(
     assert [warning.partition(": ")[2] for warning in transcript.warnings] == [f"no word times here: {failure}"]
 
 
+def test_a_text_that_the_models_limit_cut_off(demo: Transcriber, sample: np.ndarray) -> None:
+    """It has one token more than the decoder has positions: the last one is never fed."""
+    contract, vocabulary = demo._model.contract, demo._model.vocabulary
+    clip, prompt = contract.encode(sample), vocabulary.prompt("en")
+    (heard,) = decode(contract, [clip], prompt, vocabulary.end_of_text)
+    n_tokens = contract.max_positions + 1 - len(prompt)
+    tokens, logprobs = (heard.tokens * 99)[:n_tokens], (heard.logprobs * 99)[:n_tokens]
+    cut_off = heard._replace(tokens=tokens, logprobs=logprobs, truncated=True)
+    words = demo._word_timer()(clip, sample, prompt, cut_off, 0.0)
+    assert [word.text for word in words] == [word.text for word in split_words(vocabulary, tokens)]
+    check_order(words, 0.0, len(sample) / 16000)
+
+
 def test_attention_that_is_not_numbers_is_told(
     demo: Transcriber, sample: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,13 +338,13 @@ def test_attention_that_is_not_numbers_is_told(
 def test_it_is_not_loaded_unless_asked_for(sample: np.ndarray) -> None:
     with Transcriber() as transcriber:
         transcriber.transcribe(sample, rate=16000)
-        assert transcriber._timer is None
+        assert transcriber._model.turn.word_timer is None
         transcriber.transcribe(sample, rate=16000, word_times=True)
-        timer = transcriber._timer
+        timer = transcriber._model.turn.word_timer
         assert timer is not None
         transcriber.recording(16000, word_times=True)
-        assert transcriber._timer is timer
-    assert transcriber._timer is None
+        assert transcriber._model.turn.word_timer is timer
+    assert transcriber._model.turn.word_timer is None
 
 
 def test_published_files_have_them_after_conversion_only(tmp_path: Path) -> None:
