@@ -303,7 +303,11 @@ def test_constants_of_the_embedded_model(demo: Transcriber) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"temperature": 0, "other": -1}', '{"temperature": 1, "other": 0.5}']
+    "text",
+    [
+        *("", "{}", "[]", '{"temperature": 0, "other": -1}', '{"temperature": 1, "other": 0.5}'),
+        '{"temperature": 1, "other": NaN}',
+    ],
 )
 def test_damaged_constants(tmp_path: Path, text: str) -> None:
     folder = write_model(tmp_path, [C] * 9 + [A, B, END], max_positions=16)
