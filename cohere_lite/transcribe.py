@@ -230,9 +230,8 @@ class Transcriber:
         if pauses is not None and (isinstance(pauses, type) or not hasattr(pauses, "cutter")):
             raise OptionError(f"pauses is {pauses!r}; it must be Pauses(), such as Pauses(min_pause_s=0.5), or None")
         make_prompt = partial(self._model.vocabulary.prompt, punctuation=punctuation, itn=itn, style=prompt)
-        is_named = isinstance(language, str) and language != "auto" and "," not in language
-        if is_named and language_per == "recording":
-            spoken = Spoken(make_prompt(cast(str, language)), cast(str, language))
+        if isinstance(language, str) and language != "auto" and "," not in language and language_per == "recording":
+            spoken = Spoken(make_prompt(language), language)
 
             def new_languages() -> Languages:
                 return lambda clips, waited_s: [spoken] * len(clips)
