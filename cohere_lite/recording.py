@@ -20,7 +20,7 @@ from .errors import AudioError, ModelError, naming
 from .mel import HOP_LENGTH, SAMPLE_RATE
 from .model import Model
 from .resample import Resampler
-from .transcript import Segment, Word, clock
+from .transcript import Segment, Word, place
 
 if TYPE_CHECKING:
     from .extras.phrases import Pauses, Phrases
@@ -241,7 +241,7 @@ class Recording:
         tokens, truncated, looped, logprob, _ = decoded
         text = " ".join(self._model.vocabulary.decode(tokens).splitlines())  # a line stays one
         if spoken.doubt:
-            self.warnings.append(f"{clock(start)} to {clock(end)}: {spoken.doubt}")
+            self.warnings.append(f"{place(piece.channel, start, end)}: {spoken.doubt}")
         if self._time_words and piece.samples is not None:
             try:
                 with self._model.turn.lock:
@@ -249,7 +249,7 @@ class Recording:
                     words = self._time_words(clip, piece.samples, spoken.prompt, decoded, start)
             except Exception as error:  # any: the text is there, and must not be lost for want of times
                 words = None
-                self.warnings.append(f"{clock(start)} to {clock(end)}: no word times here: {error}")
+                self.warnings.append(f"{place(piece.channel, start, end)}: no word times here: {error}")
         how = piece.channel, False, truncated, looped, spoken.language, spoken.probability, words
         return Segment(start, end, text, tokens, logprob, *how)
 

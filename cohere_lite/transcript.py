@@ -95,13 +95,17 @@ class Transcript:
 
 def segment_warnings(segment: Segment) -> list[str]:
     """What is to be said of a segment whose text is not whole."""
-    channel = "" if segment.channel is None else f"[{segment.channel}] "
-    where = f"{channel}{clock(segment.start)} to {clock(segment.end)}"
+    where = place(segment.channel, segment.start, segment.end)
     found = {
         "the model reached its limit of tokens; words are missing": segment.truncated,
         "the model repeated itself without end and was stopped; words may be missing": segment.looped,
     }
     return [f"{where}: {warning}" for warning, is_true in found.items() if is_true]
+
+
+def place(channel: int | None, start: float, end: float) -> str:
+    """A segment's in the recording, for messages."""
+    return f"{'' if channel is None else f'[{channel}] '}{clock(start)} to {clock(end)}"
 
 
 def clock(seconds: float) -> str:

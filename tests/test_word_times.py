@@ -306,6 +306,20 @@ def test_text_is_not_lost_where_times_fail(
     assert [warning.partition(": ")[2] for warning in transcript.warnings] == [f"no word times here: {failure}"]
 
 
+def test_warnings_of_split_channels_say_which(
+    demo: Transcriber, sample: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of segments do."""
+
+    def failing(self, *args: object) -> object:
+        raise ModelError("out of memory")
+
+    monkeypatch.setattr(WordTimer, "__call__", failing)
+    two = np.stack([sample, np.zeros_like(sample)], axis=1)
+    transcript = demo.transcribe(two, rate=16000, word_times=True, channel="split")
+    assert transcript.warnings == ("[0] 0:00 to 0:02: no word times here: out of memory",)
+
+
 def test_a_text_that_the_models_limit_cut_off(demo: Transcriber, sample: np.ndarray) -> None:
     """It has one token more than the decoder has positions: the last one is never fed."""
     contract, vocabulary = demo._model.contract, demo._model.vocabulary
