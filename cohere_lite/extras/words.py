@@ -18,12 +18,11 @@ _WORD = re.compile("(?:o ?|(?<= )m+)*(?:c|w(?:[wm]|o(?=[wm]))*)")
 
 
 class SpokenWord(NamedTuple):
-    """first, last: where its letters are in the tokens: 2.5 is the middle of the third;  tokens: all that it has a part
+    """first: where its letters begin in the tokens: 2.5 is the middle of the third;  tokens: all that these have a part
     of, from and up to"""
 
     text: str
     first: float
-    last: float
     tokens: tuple[int, int]
 
 
@@ -44,7 +43,7 @@ def split_words(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[SpokenWor
         letters = [at for at in range(start, end) if kinds[at] in "cw"] or [*range(start, end)]
         if text:
             first, last = characters[letters[0]].first, characters[letters[-1]].last
-            words.append(SpokenWord(text, first, last, (int(first), -int(-last // 1))))
+            words.append(SpokenWord(text, first, (int(first), -int(-last // 1))))
     return words
 
 
