@@ -88,9 +88,14 @@ class Transcript:
         for s in segments:
             spoken |= {s.language: spoken.get(s.language, 0.0) + s.end - s.start} if s.language else {}
         language = language or max(spoken, key=spoken.__getitem__, default=None)
-        of_it = [s for s in segments if language and s.language == language and s.language_probability is not None]
-        found = [(s.end - s.start) / spoken[s.language or ""] * (s.language_probability or 0.0) for s in of_it]
-        return cls(text, segments, language, duration, complete, truncated, warnings, sum(found) if found else None)
+        found = [
+            (s.language_probability, s.end - s.start)
+            for s in segments
+            if s.language == language and s.language_probability is not None
+        ]
+        seconds = sum(length for _, length in found)
+        mean = sum(probability * length for probability, length in found) / seconds if seconds else None
+        return cls(text, segments, language, duration, complete, truncated, warnings, mean)
 
 
 def segment_warnings(segment: Segment) -> list[str]:

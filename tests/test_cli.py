@@ -78,7 +78,7 @@ def test_word_times() -> None:
         (("--karaoke",), "--karaoke is for --format vtt"),
         (("--karaoke", "-f", "srt"), "--karaoke is for --format vtt"),
         (("--word-times",), "--word-times is for json, srt and vtt"),
-        (("--word-times", "-f", "json"), "only after conversion: python -m cohere_lite.export "),
+        (("--word-times", "-f", "json"), "own export: python -m cohere_lite.export "),
     ],
 )
 def test_word_times_that_cannot_be(options: tuple[str, ...], message: str, scripted: Path) -> None:

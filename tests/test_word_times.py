@@ -92,6 +92,9 @@ def test_where_words_are_in_their_tokens() -> None:
     found = split_words(Vocabulary(tuple(PIECES)), ids)
     assert [word.first for word in found] == pytest.approx([0, 3, 3 + 1 / 3, 3 + 2 / 3, 4])
     assert [word.tokens for word in found] == [(0, 3), (3, 4), (3, 4), (3, 4), (4, 6)]
+    # two bytes that make no character, then three that do
+    ids = [PIECES.index(piece) for piece in ("<0xE4>", "<0xBD>", "<0xE4>", "<0xBD>", "<0xA0>")]
+    assert split_words(Vocabulary(tuple(PIECES)), ids)[-1].first == 2
 
 
 @given(st.lists(st.integers(0, len(PIECES) - 1)))
@@ -358,7 +361,7 @@ def test_it_is_not_loaded_unless_asked_for(sample: np.ndarray) -> None:
 
 def test_published_files_have_them_after_conversion_only(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", [0] * 9 + [A, B, END], max_positions=16)
-    with pytest.raises(OptionError, match=f"only after conversion: python -m cohere_lite.export {folder} NEW_FOLDER"):
+    with pytest.raises(OptionError, match=f"our own export: python -m cohere_lite.export {folder} NEW_FOLDER"):
         Transcriber(folder).transcribe(beep(), rate=16000, word_times=True)
 
 

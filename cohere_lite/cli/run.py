@@ -294,15 +294,16 @@ def _language_told(segments: Iterable[Segment], name: str, transcriber: Transcri
     from ..extras.detect import calibration
 
     uncalibrated = "" if calibration(transcriber._model) else ", not calibrated for this model"
-    told = None
+    told, n_segments = None, 0
     for segment in segments:
+        n_segments += 1
         if segment.language not in (None, told):
             told = str(segment.language)
             if segment.language_probability is not None:  # None: of one candidate only
                 how_sure = f"{segment.language_probability:.2f}{uncalibrated}"
                 logger.info("%s: language: %s (%s)", name, language_name(told), how_sure)
         yield segment
-    if told is None:
+    if n_segments and told is None:
         logger.info("%s: language: unknown, nothing was heard", name)
 
 

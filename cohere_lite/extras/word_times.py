@@ -43,8 +43,8 @@ class WordTimer:
         path = decoder.with_name(decoder.name.replace("decoder", "align"))
         if model.contract.name != "fast" or path == decoder or not path.is_file():
             raise OptionError(
-                f"word_times come with a graph that {decoder.parent} has only after conversion: "
-                f"python -m cohere_lite.export {decoder.parent} NEW_FOLDER"
+                f"word_times need a graph that {decoder.parent} lacks: conversion makes it, and adds it to folders of "
+                f"our own export: python -m cohere_lite.export {decoder.parent} NEW_FOLDER"
             )
         self._session = model.open_graph(read_graph_file(path))
         self._vocabulary, self._max_positions = model.vocabulary, model.contract.max_positions

@@ -66,7 +66,7 @@ def _characters(vocabulary: Vocabulary, tokens: Sequence[int]) -> Iterator[_Char
             text = vocabulary.decode([tokens[number] for number in together])
             if pieces[together[0]].startswith("▁"):  # which decode leaves out at a beginning
                 text = " " + text.removeprefix(" ")
-            sizes = [len(c.encode()) if is_bytes else int(not c.isspace()) for c in text]
+            sizes = [len(c.encode()) - 2 * (c == "\ufffd") if is_bytes else int(not c.isspace()) for c in text]
             at, scale = 0, len(together) / max(sum(sizes), 1)
             for character, size in zip(text, sizes, strict=True):
                 yield _Character(character, together[0] + at * scale, together[0] + (at + size) * scale)
