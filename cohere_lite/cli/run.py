@@ -37,7 +37,9 @@ DEMO_NOTICE = (
     "this is the small demonstration model: numbers, times, dates and simple commands in en, de, fr and es, a sentence "
     "at a time; --help says how to get the full one"
 )
-DEMO_SURE = -0.3  # mean log-probability of a token below which what the demonstration model heard is doubtful
+# Mean log-probability of a token below which the demonstration model is not sure: 98 % of 54 sentences that it has not
+# learnt, 56 % of 36 that it heard wrongly, 1 % of 224 that it heard rightly (espeak-ng's held-out voices).
+DEMO_SURE = -0.2
 
 
 def run() -> None:
