@@ -20,7 +20,7 @@ from .errors import AudioError, ModelError, naming
 from .mel import HOP_LENGTH, SAMPLE_RATE
 from .model import Model
 from .resample import Resampler
-from .transcript import Segment, Word, clock
+from .transcript import Segment, Word, place
 
 if TYPE_CHECKING:
     from .extras.phrases import Pauses, Phrases
@@ -91,6 +91,7 @@ class Recording:
         self.warnings: list[str] = []
         self._pieces: list[_Piece] = []  # complete
         self._encoded: list[tuple[_Piece, Clip | None]] = []  # None: silent
+        self._spoken: list[Spoken] = []  # of the first of these that are not silent, if decoding them failed
         self._segments: deque[Segment] = deque()
         self._is_first = True
         self._is_ended = False
@@ -217,17 +218,19 @@ class Recording:
             waited_s = inf if is_last else (self._encoded[-1][0].end - heard[0][0].end) / SAMPLE_RATE
             with self._model.turn.lock:
                 self._model.turn.check()
-                if (spoken := self._languages(clips, waited_s)) is None:
-                    return
+                if rest := clips[len(self._spoken) :]:
+                    if (spoken := self._languages(rest, waited_s)) is None:
+                        return
+                    self._spoken += spoken
                 for i in range(0, len(clips), self._batch_size):  # more than a batch, if the language was not sure
-                    batch, of_batch = clips[i : i + self._batch_size], spoken[i : i + self._batch_size]
+                    batch, of_batch = clips[i : i + self._batch_size], self._spoken[i : i + self._batch_size]
                     how = [one.prompt for one in of_batch], self._model.vocabulary.end_of_text
                     found += zip(decode(self._model.contract, batch, *how), of_batch, strict=True)
         of_clips = iter(found)
         segments = [
             self._segment(piece, clip, *(() if clip is None else next(of_clips))) for piece, clip in self._encoded
         ]
-        self._encoded = []
+        self._encoded, self._spoken = [], []
         self._segments += segments
         self._is_first &= not clips
 
@@ -241,7 +244,7 @@ class Recording:
         tokens, truncated, looped, logprob, _ = decoded
         text = " ".join(self._model.vocabulary.decode(tokens).splitlines())  # a line stays one
         if spoken.doubt:
-            self.warnings.append(f"{clock(start)} to {clock(end)}: {spoken.doubt}")
+            self.warnings.append(f"{place(piece.channel, start, end)}: {spoken.doubt}")
         if self._time_words and piece.samples is not None:
             try:
                 with self._model.turn.lock:
@@ -249,7 +252,7 @@ class Recording:
                     words = self._time_words(clip, piece.samples, spoken.prompt, decoded, start)
             except Exception as error:  # any: the text is there, and must not be lost for want of times
                 words = None
-                self.warnings.append(f"{clock(start)} to {clock(end)}: no word times here: {error}")
+                self.warnings.append(f"{place(piece.channel, start, end)}: no word times here: {error}")
         how = piece.channel, False, truncated, looped, spoken.language, spoken.probability, words
         return Segment(start, end, text, tokens, logprob, *how)
 

@@ -96,7 +96,6 @@ class Transcriber:
         if (batch_size or 1) > 1 and not takes_batches:
             raise OptionError(f'batch_size is {batch_size}, but only exports of the "fast" contract take more than 1')
         self._batch_size = batch_size or (BATCH_SIZE if takes_batches else 1)
-        self._timer: WordTimer | None = None
         self.facts: dict[str, Any] = {
             "name": "demonstration" if model is None else fspath(model),
             "contract": self._model.contract.name,
@@ -231,9 +230,8 @@ class Transcriber:
         if pauses is not None and (isinstance(pauses, type) or not hasattr(pauses, "cutter")):
             raise OptionError(f"pauses is {pauses!r}; it must be Pauses(), such as Pauses(min_pause_s=0.5), or None")
         make_prompt = partial(self._model.vocabulary.prompt, punctuation=punctuation, itn=itn, style=prompt)
-        is_named = isinstance(language, str) and language != "auto" and "," not in language
-        if is_named and language_per == "recording":
-            spoken = Spoken(make_prompt(cast(str, language)), cast(str, language))
+        if isinstance(language, str) and language != "auto" and "," not in language and language_per == "recording":
+            spoken = Spoken(make_prompt(language), language)
 
             def new_languages() -> Languages:
                 return lambda clips, waited_s: [spoken] * len(clips)
@@ -250,16 +248,16 @@ class Transcriber:
 
     def _word_timer(self) -> WordTimer:
         """Opened when it is first asked for: it has a graph of its own. Raises OptionError, ModelError."""
-        with self._model.turn.lock:
-            if self._timer is None:
+        turn = self._model.turn
+        with turn.lock:
+            if turn.word_timer is None:
                 try:
                     from .extras.word_times import WordTimer
                 except ImportError:
-                    raise OptionError(
-                        "word_times needs cohere_lite/extras/word_times.py, which is not in this copy"
-                    ) from None
-                self._timer = WordTimer(self._model)
-            return self._timer
+                    needed = "cohere_lite/extras/word_times.py, which is not in this copy"
+                    raise OptionError(f"word_times needs {needed}") from None
+                turn.word_timer = WordTimer(self._model)
+            return turn.word_timer
 
     def close(self) -> None:
         """Free the model's memory, once the piece that is being recognised is done. After that, this and recordings
@@ -268,7 +266,7 @@ class Transcriber:
         with turn.lock:
             if not turn.over:
                 turn.over = "is closed"
-                self._timer = None
+                turn.word_timer = None
                 vars(self._model.contract).clear()  # the sessions, and what is bound to them
 
     def __enter__(self) -> Transcriber:

@@ -88,20 +88,29 @@ class Transcript:
         for s in segments:
             spoken |= {s.language: spoken.get(s.language, 0.0) + s.end - s.start} if s.language else {}
         language = language or max(spoken, key=spoken.__getitem__, default=None)
-        of_it = [s for s in segments if language and s.language == language and s.language_probability is not None]
-        found = [(s.end - s.start) / spoken[s.language or ""] * (s.language_probability or 0.0) for s in of_it]
-        return cls(text, segments, language, duration, complete, truncated, warnings, sum(found) if found else None)
+        found = [
+            (s.language_probability, s.end - s.start)
+            for s in segments
+            if s.language == language and s.language_probability is not None
+        ]
+        seconds = sum(length for _, length in found)
+        mean = sum(probability * length for probability, length in found) / seconds if seconds else None
+        return cls(text, segments, language, duration, complete, truncated, warnings, mean)
 
 
 def segment_warnings(segment: Segment) -> list[str]:
     """What is to be said of a segment whose text is not whole."""
-    channel = "" if segment.channel is None else f"[{segment.channel}] "
-    where = f"{channel}{clock(segment.start)} to {clock(segment.end)}"
+    where = place(segment.channel, segment.start, segment.end)
     found = {
         "the model reached its limit of tokens; words are missing": segment.truncated,
         "the model repeated itself without end and was stopped; words may be missing": segment.looped,
     }
     return [f"{where}: {warning}" for warning, is_true in found.items() if is_true]
+
+
+def place(channel: int | None, start: float, end: float) -> str:
+    """A segment's in the recording, for messages."""
+    return f"{'' if channel is None else f'[{channel}] '}{clock(start)} to {clock(end)}"
 
 
 def clock(seconds: float) -> str:

@@ -7,6 +7,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from threading import RLock, get_ident
+from typing import Any
 from weakref import ref
 
 from .errors import StateError
@@ -16,7 +17,7 @@ class Turn:
     """Of a model, which is loaded and run in `with turn.lock: turn.check(); ...`.
 
     lock: re-entrant, and CPython's own: in a context manager of ours Ctrl-C could come between two steps and leave it
-    taken;  contract: holds the sessions;  over: why nobody may use them any more"""
+    taken;  contract, word_timer: hold the sessions;  over: why nobody may use them any more"""
 
     ending: int | None = None  # the thread that ends the process
     webgpu_lock = RLock()
@@ -27,6 +28,7 @@ class Turn:
         on_webgpu = any(name.lower().startswith("webgpu") for name in providers)
         self.has_threads, self.lock, self.over = has_threads, Turn.webgpu_lock if on_webgpu else RLock(), ""
         self.contract: object = None
+        self.word_timer: Any = None  # opened when it is first asked for: Transcriber
         _TURNS.add(ref(self, _TURNS.discard))
 
     def check(self) -> None:

@@ -257,7 +257,7 @@ def test_a_journal_as_a_table(tmp_path: Path) -> None:
 
     journal = Journal(tmp_path, SETTINGS, ())
     segment = {"start": 0.0, "end": 1.5, "text": "Oui.", "tokens": [3, 4], "avg_logprob": -0.5, "channel": None}
-    segment |= {"silent": False, "truncated": False, "looped": False}
+    segment |= {"silent": False, "truncated": False, "looped": False, "language": "fr", "language_probability": 0.5}
     for i in range(1001):
         journal.add(line(f"{i}\udcff", segments=[segment], text="Oui.", warnings=["w"], duration=1.5), f"{i}")
     journal.close()
@@ -267,6 +267,7 @@ def test_a_journal_as_a_table(tmp_path: Path) -> None:
         "id": "1000\\udcff",
         "file": "/1000\\udcff",
         "language": None,
+        "language_probability": None,
         "text": "Oui.",
         "error": None,
         "model": '{"name": "m"}',

@@ -78,7 +78,7 @@ def test_word_times() -> None:
         (("--karaoke",), "--karaoke is for --format vtt"),
         (("--karaoke", "-f", "srt"), "--karaoke is for --format vtt"),
         (("--word-times",), "--word-times is for json, srt and vtt"),
-        (("--word-times", "-f", "json"), "only after conversion: python -m cohere_lite.export "),
+        (("--word-times", "-f", "json"), "own export: python -m cohere_lite.export "),
     ],
 )
 def test_word_times_that_cannot_be(options: tuple[str, ...], message: str, scripted: Path) -> None:
@@ -406,6 +406,16 @@ def test_a_folder_that_looks_like_a_file(scripted: Path, tmp_path: Path) -> None
     assert run("-q", "-m", scripted, "-o", "new.TXT", SAMPLE, cwd=tmp_path).returncode == 2
     assert run("-q", "-m", scripted, "-o", "result.txt", SAMPLE, cwd=tmp_path).returncode == 0
     assert (tmp_path / "result.txt" / "sample.txt").read_text() == "a b\n"
+
+
+def test_it_is_told_where_the_demonstration_is_not_sure(tmp_path: Path, scripted: Path) -> None:
+    """By construction: the sample played backwards is nothing that it has learnt; another model is not judged."""
+    file = tmp_path / "backwards.wav"
+    file.write_bytes(SAMPLE.read_bytes()[:44] + np.frombuffer(SAMPLE.read_bytes()[44:], "<i2")[::-1].tobytes())
+    hint = "the demonstration model is not sure of this: "
+    result = run(file)
+    assert f"{file}: {hint}{result.stdout.strip() or '(no text)'}\n" in result.stderr
+    assert hint not in run("--quiet", file).stderr + run(SAMPLE).stderr + run("--model", scripted, file).stderr
 
 
 def test_the_short_prompt_is_not_for_the_demonstration() -> None:

@@ -579,6 +579,13 @@ def test_cues_of_words_lose_nothing(texts):
     assert times == sorted(times)
 
 
+@pytest.mark.parametrize("style", ["srt", "vtt", "karaoke"])
+def test_a_word_of_which_nothing_can_be_shown(style):
+    """A byte that is a control character, of a model with pieces for bytes."""
+    segment = Segment(0, 1, "\x07", (1,), -0.1, None, False, False, False, words=(Word("\x07", 0.2, 0.4, 0.9),))
+    assert "".join(render(style, [segment], "en")) == ("" if style == "srt" else "WEBVTT\n\n")
+
+
 def test_json_has_words_where_they_were_asked_for():
     facts = {"file": "a.wav", "model": {}, "seconds": 1.0}
     found = json.loads(render_json(Transcript.of([HELLO], "en"), **facts))["segments"][0]["words"]

@@ -99,6 +99,23 @@ def test_the_parents_transcriber_in_a_child(threads: int, expected: str, used: s
     assert (its_status, parents) == ("0", f"0 {SAMPLE_TEXT}")
 
 
+@fork
+def test_a_child_leaves_the_graph_for_word_times_alone() -> None:
+    """It has threads of its own, which are not there to be ended: with four the child crashes, or hangs."""
+    code = """
+    t = cohere_lite.Transcriber(threads=4)
+    t.transcribe(SAMPLE, word_times=True)
+
+    def work():
+        global t
+        del t
+        return "left alone"
+
+    print(forked(work))
+    """
+    assert said(code) == ["left alone", "0"]
+
+
 @pytest.mark.slow
 @fork
 @pytest.mark.parametrize("work", ["t.transcribe(SAMPLE)", "cohere_lite.Transcriber(threads=1)"])

@@ -16,6 +16,7 @@ from scripted import END, A, B, C, write_model
 from test_transcribe import SAMPLE, SAMPLE_TEXT, beep, wav
 
 from cohere_lite import ModelError, OptionError, Pauses, Segment, Transcriber, Transcript
+from cohere_lite.audio import open_array
 from cohere_lite.cli.run import main
 from cohere_lite.contracts.contract import Clip
 from cohere_lite.decode import decode
@@ -23,6 +24,7 @@ from cohere_lite.export.__main__ import export
 from cohere_lite.extras import detect
 from cohere_lite.extras.languages import language_code, language_name
 from cohere_lite.model import DEMO_FOLDER, load_model
+from cohere_lite.recording import Recording
 from tools.random_checkpoint import Shape, write_random_checkpoint
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the program espeak-ng")
@@ -231,6 +233,27 @@ def test_ctrl_c_loses_none_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found) == 2
 
 
+def test_ctrl_c_makes_nothing_surer(demo: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted while it is decoded as what was found, a piece is decoded as that, not heard for a second time."""
+    monkeypatch.setattr(detect._Finder, "_heard", lambda self, clip: UNSURE)
+    phrase = SPOKEN[:16000]
+    expected = demo.transcribe(phrase, rate=16000, language="en,fr")
+    names, calls = Recording._decode.__globals__, list[int]()
+
+    def interrupted(*args: object, decode=names["decode"]) -> object:
+        calls.append(0)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return decode(*args)
+
+    monkeypatch.setitem(names, "decode", interrupted)
+    audio, found = open_array(phrase, 16000), list[Segment]()
+    with pytest.raises(KeyboardInterrupt):
+        found.extend(demo.segments(audio, language="en,fr"))
+    assert tuple(found) == expected.segments
+    assert tuple(audio.warnings) == expected.warnings != ()
+
+
 # ---- who are the candidates
 
 
@@ -303,7 +326,11 @@ def test_constants_of_the_embedded_model(demo: Transcriber) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"temperature": 0, "other": -1}', '{"temperature": 1, "other": 0.5}']
+    "text",
+    [
+        *("", "{}", "[]", '{"temperature": 0, "other": -1}', '{"temperature": 1, "other": 0.5}'),
+        '{"temperature": 1, "other": NaN}',
+    ],
 )
 def test_damaged_constants(tmp_path: Path, text: str) -> None:
     folder = write_model(tmp_path, [C] * 9 + [A, B, END], max_positions=16)

@@ -13,6 +13,7 @@ from scripted import END, A, B, write_model
 from test_transcribe import SAMPLE, SAMPLE_TEXT, beep
 
 from cohere_lite import ModelError, OptionError, Pauses, Transcriber
+from cohere_lite.decode import decode
 from cohere_lite.export.__main__ import export
 from cohere_lite.extras.silences import silences
 from cohere_lite.extras.word_times import WordTimer, best_heads, monotonic_paths, token_times, word_spans
@@ -89,13 +90,11 @@ def test_where_words_are_in_their_tokens() -> None:
     """By hand: three bytes of one character, two characters and a half word in one piece, and no punctuation."""
     ids = [PIECES.index(piece) for piece in ("<0xE4>", "<0xBD>", "<0xA0>", "你们a", "▁Bon", "jour", ".")]
     found = split_words(Vocabulary(tuple(PIECES)), ids)
-    places = [(word.first, word.last, word.tokens) for word in found]
-    third = 1 / 3
-    expected = [(0, 3, (0, 3)), (3, 3 + third, (3, 4)), (3 + third, 4 - third, (3, 4)), (4 - third, 4, (3, 4))]
-    expected.append((4, 6, (4, 6)))
-    for place, (first, last, tokens) in zip(places, expected, strict=True):
-        assert place[:2] == pytest.approx((first, last))
-        assert place[2] == tokens
+    assert [word.first for word in found] == pytest.approx([0, 3, 3 + 1 / 3, 3 + 2 / 3, 4])
+    assert [word.tokens for word in found] == [(0, 3), (3, 4), (3, 4), (3, 4), (4, 6)]
+    # two bytes that make no character, then three that do
+    ids = [PIECES.index(piece) for piece in ("<0xE4>", "<0xBD>", "<0xE4>", "<0xBD>", "<0xA0>")]
+    assert split_words(Vocabulary(tuple(PIECES)), ids)[-1].first == 2
 
 
 @given(st.lists(st.integers(0, len(PIECES) - 1)))
@@ -103,7 +102,7 @@ def test_no_character_is_lost(ids: list[int]) -> None:
     vocabulary = Vocabulary(tuple(PIECES))
     words = split_words(vocabulary, ids)
     assert "".join(word.text for word in words).replace(" ", "") == "".join(vocabulary.decode(ids).split())
-    assert all(0 <= word.first <= word.last <= len(ids) for word in words)
+    assert all(0 <= word.first < word.tokens[1] <= len(ids) for word in words)
 
 
 # The path
@@ -305,6 +304,33 @@ def test_text_is_not_lost_where_times_fail(
     assert [warning.partition(": ")[2] for warning in transcript.warnings] == [f"no word times here: {failure}"]
 
 
+def test_warnings_of_split_channels_say_which(
+    demo: Transcriber, sample: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of segments do."""
+
+    def failing(self, *args: object) -> object:
+        raise ModelError("out of memory")
+
+    monkeypatch.setattr(WordTimer, "__call__", failing)
+    two = np.stack([sample, np.zeros_like(sample)], axis=1)
+    transcript = demo.transcribe(two, rate=16000, word_times=True, channel="split")
+    assert transcript.warnings == ("[0] 0:00 to 0:02: no word times here: out of memory",)
+
+
+def test_a_text_that_the_models_limit_cut_off(demo: Transcriber, sample: np.ndarray) -> None:
+    """It has one token more than the decoder has positions: the last one is never fed."""
+    contract, vocabulary = demo._model.contract, demo._model.vocabulary
+    clip, prompt = contract.encode(sample), vocabulary.prompt("en")
+    (heard,) = decode(contract, [clip], prompt, vocabulary.end_of_text)
+    n_tokens = contract.max_positions + 1 - len(prompt)
+    tokens, logprobs = (heard.tokens * 99)[:n_tokens], (heard.logprobs * 99)[:n_tokens]
+    cut_off = heard._replace(tokens=tokens, logprobs=logprobs, truncated=True)
+    words = demo._word_timer()(clip, sample, prompt, cut_off, 0.0)
+    assert [word.text for word in words] == [word.text for word in split_words(vocabulary, tokens)]
+    check_order(words, 0.0, len(sample) / 16000)
+
+
 def test_attention_that_is_not_numbers_is_told(
     demo: Transcriber, sample: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,18 +350,18 @@ def test_attention_that_is_not_numbers_is_told(
 def test_it_is_not_loaded_unless_asked_for(sample: np.ndarray) -> None:
     with Transcriber() as transcriber:
         transcriber.transcribe(sample, rate=16000)
-        assert transcriber._timer is None
+        assert transcriber._model.turn.word_timer is None
         transcriber.transcribe(sample, rate=16000, word_times=True)
-        timer = transcriber._timer
+        timer = transcriber._model.turn.word_timer
         assert timer is not None
         transcriber.recording(16000, word_times=True)
-        assert transcriber._timer is timer
-    assert transcriber._timer is None
+        assert transcriber._model.turn.word_timer is timer
+    assert transcriber._model.turn.word_timer is None
 
 
 def test_published_files_have_them_after_conversion_only(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", [0] * 9 + [A, B, END], max_positions=16)
-    with pytest.raises(OptionError, match=f"only after conversion: python -m cohere_lite.export {folder} NEW_FOLDER"):
+    with pytest.raises(OptionError, match=f"our own export: python -m cohere_lite.export {folder} NEW_FOLDER"):
         Transcriber(folder).transcribe(beep(), rate=16000, word_times=True)
 
 

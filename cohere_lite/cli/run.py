@@ -37,7 +37,9 @@ DEMO_NOTICE = (
     "this is the small demonstration model: numbers, times, dates and simple commands in en, de, fr and es, a sentence "
     "at a time; --help says how to get the full one"
 )
-DEMO_SURE = -0.3  # mean log-probability of a token below which what the demonstration model heard is doubtful
+# Mean log-probability of a token below which the demonstration model is not sure: 98 % of 54 sentences that it has not
+# learnt, 56 % of 36 that it heard wrongly, 1 % of 224 that it heard rightly (espeak-ng's held-out voices).
+DEMO_SURE = -0.2
 
 
 def run() -> None:
@@ -294,15 +296,16 @@ def _language_told(segments: Iterable[Segment], name: str, transcriber: Transcri
     from ..extras.detect import calibration
 
     uncalibrated = "" if calibration(transcriber._model) else ", not calibrated for this model"
-    told = None
+    told, n_segments = None, 0
     for segment in segments:
+        n_segments += 1
         if segment.language not in (None, told):
             told = str(segment.language)
             if segment.language_probability is not None:  # None: of one candidate only
                 how_sure = f"{segment.language_probability:.2f}{uncalibrated}"
                 logger.info("%s: language: %s (%s)", name, language_name(told), how_sure)
         yield segment
-    if told is None:
+    if n_segments and told is None:
         logger.info("%s: language: unknown, nothing was heard", name)
 
 

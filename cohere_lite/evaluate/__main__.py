@@ -30,6 +30,11 @@ noise: a list of white:DB, pink:DB, babble:DB (other utterances of the data set,
   talking at once), so many decibels below the speech; room:SECONDS (until an
   echo is gone); telephone. Each is a run of its own, beside the clean one.
 
+word times: where they are noted, the errors of the models' are measured, and speed
+  without that work: in CTM files (NAME CHANNEL START DURATION WORD [CONFIDENCE];
+  NAME is an utterance's id, or a recording's), or in Praat's TextGrids beside the
+  recordings, in the tier "words", or in the only one of intervals.
+
 what comes out, in the folder --out:
   run.jsonl         a line for each utterance and model, as soon as it is there.
                     A run that was interrupted, or killed, goes on from it; so

@@ -96,6 +96,23 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class WordStarts:
+    """How far off the starts of words are, in utterances with word times that all models have a result of.
+
+    words: those that are compared, for the model recognised them;  of_words: all that have a time
+    median_ms, within_95_ms: of the errors, early or late; None without words
+    """
+
+    data: str
+    condition: str
+    model: str
+    words: int
+    of_words: int
+    median_ms: float | None
+    within_95_ms: float | None
+
+
+@dataclass(frozen=True)
 class Length:
     """wer: of utterances of from_s to to_s seconds, without noise, of all data sets together."""
 
@@ -125,6 +142,7 @@ class Figures:
     differences: list[Difference] = field(default_factory=list)
     speeds: list[Speed] = field(default_factory=list)
     agreements: list[Agreement] = field(default_factory=list)
+    word_starts: list[WordStarts] = field(default_factory=list)
     lengths: list[Length] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
     worst: dict[str, list[str]] = field(default_factory=dict)
@@ -152,6 +170,7 @@ def make_figures(
         for condition in plan.conditions:
             tally = tallies[data.spec, condition.name]
             _add_agreements(figures, plan, data.name, condition.name, tally)
+            _add_word_starts(figures, plan, data, condition.name, tally)
             where = {"data": data.name, "condition": condition.name}
             figures.failures.extend(where | {"id": name, "error": _why(tally, plan, name)} for name in tally.failures)
     if len(plan.data) > 1:
@@ -160,6 +179,7 @@ def make_figures(
     for model in plan.models:
         about: dict[str, Any] = {"name": model.name, "spec": model.spec} | model.facts
         about |= {"mb_on_disk": model.n_bytes / 1e6, "peak_mb": peaks_mb.get(model.spec)}
+        about["without_words"] = any(model.spec in tally.without_words for tally in tallies.values())
         figures.models.append(about | {"load_s": min(state.loads_s.get(model.spec, []), default=None)})
     return figures
 
@@ -277,6 +297,17 @@ def _add_agreements(figures: Figures, plan: Plan, name: str, condition: str, tal
                 figures.agreements.append(Agreement(name, condition, model.name, int(equal.sum()), int(both.sum())))
 
 
+def _add_word_starts(figures: Figures, plan: Plan, data: Data, condition: str, tally: Tally) -> None:
+    for i, model in enumerate(plan.models):
+        used = [row for row in np.flatnonzero(tally.done.all(axis=1)).tolist() if (row, i) in tally.starts_ms]
+        if used:
+            errors_ms = np.abs(np.concatenate([tally.starts_ms[row, i] for row in used]))
+            n_words = sum(len(data.utterances[row].word_times or ()) for row in used)
+            median, most = map(float, np.percentile(errors_ms, (50, 95))) if len(errors_ms) else (None, None)
+            of = data.name, condition, model.name, len(errors_ms), n_words
+            figures.word_starts.append(WordStarts(*of, median, most))
+
+
 def _add_data(figures: Figures, plan: Plan, tallies: dict[tuple[str, str], Tally]) -> None:
     """What there is to say of the data sets: of all conditions, for what does not depend on them."""
     for data in plan.data:
@@ -300,6 +331,8 @@ def _add_data(figures: Figures, plan: Plan, tallies: dict[tuple[str, str], Tally
                 "cut_short": clean.n_cut_short,
                 "not_counted": {way: int((clean.done.all(axis=1) & ~clean.used(way)).sum()) for way in WAYS},
                 "left_out": data.left_out,
+                "word_times": sum(utterance.word_times is not None for utterance in data.utterances),
+                "too_short": len(clean.too_short),
                 "intervals_by": grouped(zeros, zeros, who, where)[1],
             }
         )

@@ -166,12 +166,14 @@ class Worker:
             raise ModelError(f"{model.spec}: {loaded['error']}")
         self.load_s: float = loaded["load_s"]
 
-    def recognise(self, frames: NDArray[np.float32], rate: int, language: str) -> dict[str, Any]:
-        """The result for frames (n, channels): hypothesis, tokens, time_s, peak_mb and so on, or error. Raises
-        WorkerDied."""
+    def recognise(
+        self, frames: NDArray[np.float32], rate: int, language: str, word_times: bool = False
+    ) -> dict[str, Any]:
+        """The result for frames (n, channels): hypothesis, tokens, time_s, peak_mb and so on, with word_times words,
+        too; or error. Raises WorkerDied."""
         frames = np.ascontiguousarray(frames)
         try:
-            self._connection.send((rate, frames.shape, language))
+            self._connection.send((rate, frames.shape, language, word_times))
             self._connection.send_bytes(frames.data.cast("B"))
         except OSError:
             pass  # _receive tells why

@@ -24,7 +24,7 @@ from .noise import Babble, Condition, hear
 from .sound import Sound, mono, read_sound
 from .utterances import Data, Utterance
 
-Key = tuple[str, str, str, str, str]  # data, condition, utterance, model, language
+Key = tuple[str, str, str, str, str, bool]  # data, condition, utterance, model, language, with word times or not
 _KEYS = {"model", "facts", "load_s"}, {"data", "condition", "id", "model", "language"}  # of a start, of a result
 _TOLD_S = 60  # how often progress is told where there is no terminal
 
@@ -65,7 +65,7 @@ class State:
 
 def key_of(line: dict[str, Any]) -> Key:
     """Of a result."""
-    return line["data"], line["condition"], line["id"], line["model"], line["language"]
+    return line["data"], line["condition"], line["id"], line["model"], line["language"], line.get("timed", False)
 
 
 def open_state(path: Path, models: Sequence[Model]) -> State:
@@ -145,7 +145,7 @@ def _keys(plan: Plan) -> Iterator[Key]:
 
 
 def _key(data: Data, condition: Condition, utterance: Utterance, model: Model) -> Key:
-    return data.spec, condition.name, utterance.id, model.spec, utterance.language
+    return data.spec, condition.name, utterance.id, model.spec, utterance.language, utterance.word_times is not None
 
 
 def _results(
@@ -167,6 +167,7 @@ def _results(
             line: dict[str, Any] = {
                 **{"data": data.spec, "condition": condition.name, "id": utterance.id, "model": model.spec},
                 **{"language": utterance.language, "reference": utterance.reference},
+                **{"timed": utterance.word_times is not None},
                 **{"speaker": utterance.speaker, "recording": utterance.recording},
             }
             if isinstance(sound, str):
@@ -174,7 +175,8 @@ def _results(
                 continue
             line |= {"seconds": round(sound.seconds, 3), "sound_warnings": sound.warnings}
             try:
-                yield line | workers[model.spec].recognise(sound.frames, sound.rate, utterance.language)
+                worker, language = workers[model.spec], utterance.language
+                yield line | worker.recognise(sound.frames, sound.rate, language, line["timed"])
             except WorkerDied as error:
                 yield line | {"error": str(error)}
                 workers[model.spec].close()

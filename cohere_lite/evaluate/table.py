@@ -40,7 +40,7 @@ def _plain(text: str) -> str:
 
 def tables(figures: Figures) -> list[Table]:
     """Rates, differences, speed and size, data: those that have rows."""
-    found = [_rates(figures), _differences(figures), _models(figures), _data(figures)]
+    found = [_rates(figures), _differences(figures), _word_starts(figures), _models(figures), _data(figures)]
     return [table for table in found if table.rows]
 
 
@@ -85,6 +85,14 @@ def _difference(found: Difference | None) -> list[str]:
         return ["", ""]
     told = "" if found.p is None else f"< {_P_TOLD}" if found.p < _P_TOLD else f"{found.p:.3f}"
     return [_share(found.wer, found.wer_interval, sign="+"), told]
+
+
+def _word_starts(figures: Figures) -> Table:
+    rows = []
+    for found in figures.word_starts:
+        row = [found.data, found.condition, found.model, f"{found.words} of {found.of_words}"]
+        rows.append([*row, _number(found.median_ms, 0), _number(found.within_95_ms, 0)])
+    return _table("Starts of words", ["data", "noise", "model", "words compared", "off by, ms: median", "95 %"], rows)
 
 
 def _models(figures: Figures) -> Table:
@@ -139,6 +147,17 @@ def notes(figures: Figures) -> list[str]:
         f"{about['name']}: {number} left out: {reason}."
         for about in figures.data
         for reason, number in about["left_out"].items()
+    ]
+    if figures.word_starts:
+        said.append(
+            "Starts of words: of those with a time that the model recognised, whatever their capitals and marks."
+        )
+    if silent := [about["name"] for about in figures.models if about["without_words"]]:
+        said.append(f"Without word times: {', '.join(silent)}; conversion adds them (python -m cohere_lite.export).")
+    said += [
+        f"{about['name']}: word times of {about['too_short']} utterances left out: their sound ends before their words."
+        for about in figures.data
+        if about["too_short"]
     ]
     said += [f"{f['data']}, {f['condition']}, {f['id']}: failed: {f['error']}." for f in figures.failures]
     versions = f"cohere_lite {machine['cohere_lite']}, onnxruntime {machine['onnxruntime']}, Python {machine['python']}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .run import Plan, key_of, read_state
 from .texts import BY_CHARACTERS, WAYS, Scored, characters, scored
+from .times import Starts, start_errors_ms
 
 COUNTS = ("errors", "words", "substitutions", "deletions", "insertions", "character_errors", "characters")
 SEGMENTS = ("segments", "silent", "looped", "truncated")
@@ -25,6 +26,8 @@ class Tally:
     counts:   of each way to compare texts, by the names in COUNTS;  counted: where the reference counts in that way
     done:     where there is a result;  failures: utterance -> why each model that has none has none
     seconds, time_s: of sound, of work;  segments: by the names in SEGMENTS;  tokens: a digest
+    starts_ms: errors of words' starts, of each place with word times;  without_words: models that tell none
+    too_short: utterances whose sound ends before their words do
     """
 
     def __init__(self, n_utterances: int, n_models: int) -> None:
@@ -37,6 +40,9 @@ class Tally:
         self.segments = {name: np.zeros(shape, np.int64) for name in SEGMENTS}
         self.tokens = np.zeros(shape, np.int64)
         self.n_cut_short = 0
+        self.starts_ms: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self.without_words: set[str] = set()
+        self.too_short: set[str] = set()
 
     def used(self, way: str) -> NDArray[np.bool_]:
         """Utterances (n,) that count: models are compared on the same ones, those that all of them have a result of."""
@@ -58,6 +64,17 @@ class Tally:
                 self.counted[way][place] = True
                 for name, count in _counts(found, line["language"]).items():
                     self.counts[way][name][place] = count
+
+    def add_words(self, place: tuple[int, int], line: dict[str, Any], known: Starts) -> None:
+        """Compares when a result's words begin with when they do."""
+        if "error" in line:
+            return
+        if line["words"] is None:
+            self.without_words.add(line["model"])
+        elif known[-1][1] >= line["seconds"]:  # they are of another recording
+            self.too_short.add(line["id"])
+        else:
+            self.starts_ms[place] = np.array(start_errors_ms(known, line["words"]), np.float32)
 
 
 def compare(line: dict[str, Any]) -> dict[str, Scored | None]:
@@ -94,17 +111,20 @@ def tally(plan: Plan, path: Path, out: Path) -> tuple[dict[tuple[str, str], Tall
     """Reads the run's file, and writes `out`: what it holds, and the alignment in each way. Gives what is counted, by
     data and condition, and each model's largest memory in MB. Raises OSError."""
     rows = {(data.spec, u.id): i for data in plan.data for i, u in enumerate(data.utterances)}
-    references = {(data.spec, u.id): u.reference for data in plan.data for u in data.utterances}
+    utterances = {(data.spec, u.id): u for data in plan.data for u in data.utterances}
     columns = {model.spec: i for i, model in enumerate(plan.models)}
     n_models = len(plan.models)
     found = {(d.spec, c.name): Tally(len(d.utterances), n_models) for d in plan.data for c in plan.conditions}
     peaks_mb: dict[str, float | None] = {}
     with open(out, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for line in results(plan, path):
-            data, condition, name, model, _ = key_of(line)
-            line["reference"] = references[data, name]  # the data set's texts may have been corrected since
+            data, condition, name, model, *_ = key_of(line)
+            utterance, place = utterances[data, name], (rows[data, name], columns[model])
+            line["reference"] = utterance.reference  # the data set's texts may have been corrected since
             compared = compare(line)
-            found[data, condition].add((rows[data, name], columns[model]), line, compared)
+            found[data, condition].add(place, line, compared)
+            if utterance.word_times is not None:
+                found[data, condition].add_words(place, line, utterance.word_times)
             if line.get("peak_mb"):
                 peaks_mb[model] = max(peaks_mb.get(model) or 0, line["peak_mb"])
             aligned = {way: None if scores is None else scores._asdict() for way, scores in compared.items()}
@@ -114,8 +134,9 @@ def tally(plan: Plan, path: Path, out: Path) -> tuple[dict[tuple[str, str], Tall
 
 def results(plan: Plan, path: Path) -> Iterator[dict[str, Any]]:
     """The results in a run's file that belong to the plan: the file may hold others, of more data or models."""
-    names = {data.spec: {(u.id, u.language) for u in data.utterances} for data in plan.data}
+    names = {data.spec: {(u.id, u.language, u.word_times is not None) for u in data.utterances} for data in plan.data}
     conditions, models = {c.name for c in plan.conditions}, {model.spec for model in plan.models}
     for line in read_state(path):
         if "facts" not in line and line["model"] in models and line["condition"] in conditions:
-            yield from [line] if (line["id"], line["language"]) in names.get(line["data"], ()) else []
+            data, _, name, _, language, timed = key_of(line)
+            yield from [line] if (name, language, timed) in names.get(data, ()) else []

@@ -13,6 +13,7 @@ from .layouts import read_utterances
 from .layouts.layout import Request, Utterance, known_language
 from .layouts.places import Folder, Place, find_repository
 from .texts import IGNORED
+from .times import WordTimes
 
 __all__ = ["Data", "EvaluateError", "Utterance", "open_data"]
 
@@ -49,14 +50,16 @@ def open_data(spec: str, *, count: int | None = None, seed: int = 0, language: s
     Raises EvaluateError for data that cannot be found, reached or read, or that has no texts or no recordings.
     """
     request = _parse(spec, language)
-    utterances, total = _draw(_usable(request), count, seed)
+    times = WordTimes(request)
+    utterances, total = _draw(_usable(request, times), count, seed)
     if not utterances:
         reasons = "; ".join(f"{reason}: {n}" for reason, n in (+request.left_out).items())
         raise EvaluateError(f"{spec} holds no recordings with texts" + f" ({reasons})" * bool(reasons))
     speakers = {utterance.speaker for utterance in utterances}
     name = ":".join([request.place.name, *request.parts])
     n_speakers = None if None in speakers else len(speakers)
-    return Data(name, spec, utterances, total, n_speakers, dict(+request.left_out))
+    timed = [replace(utterance, word_times=times.of(utterance)) for utterance in utterances]
+    return Data(name, spec, timed, total, n_speakers, dict(+request.left_out))
 
 
 # The configurations that the model card and the leaderboard take of the card's five data sets. The split comes first:
@@ -101,9 +104,9 @@ def _find_place(spec: str) -> tuple[Place, list[str]]:
     return find_repository(pieces[0]), pieces[1:]
 
 
-def _usable(request: Request) -> Iterator[Utterance]:
+def _usable(request: Request, times: WordTimes) -> Iterator[Utterance]:
     """The utterances that have something to be scored against."""
-    for utterance in read_utterances(request):
+    for utterance in times.seen(read_utterances(request)):
         if not utterance.reference.strip():
             request.left_out["an empty reference"] += 1
         elif utterance.reference.strip() == IGNORED:

@@ -97,7 +97,7 @@ def calibration(model: Model) -> Calibration | None:
         found = Calibration(float(said["temperature"]), float(said["other"]))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelError(f'{path}: not {{"temperature": ..., "other": ...}} ({error})') from error
-    if not 0 < found.temperature < inf or found.other > 0:
+    if not (0 < found.temperature < inf and found.other <= 0):
         raise ModelError(f"{path}: temperature must be more than 0, other at most 0")
     return found
 

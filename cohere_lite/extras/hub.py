@@ -95,8 +95,8 @@ def _complete(files: Sequence[str], fetch: Callable[[str], str | Path]) -> list[
 
 
 def _choose_files(name: str, held: list[str], precision: str | None, on_cpu: bool) -> list[str]:
-    """Encoder and decoder of one folder out of the files of a repository, config.json, the graph for word times and the
-    step's for a GPU, if they are there, and the list of tokens."""
+    """Encoder and decoder of one folder out of the files of a repository; config.json, what is known of languages, the
+    graph for word times and the step's for a GPU, if they are there; and the list of tokens."""
 
     def beside(folder: str, names: Sequence[str]) -> list[str]:
         paths = [posixpath.join(place, file) for place in (folder, posixpath.dirname(folder)) for file in names]
@@ -135,7 +135,8 @@ def _choose_files(name: str, held: list[str], precision: str | None, on_cpu: boo
             "their weights and tokens.txt into a folder of your own (`hf download`), and use that"
         )
     folder, decoder = posixpath.dirname(chosen[0][0]), posixpath.basename(chosen[0][1])
-    others = ["config.json", decoder.replace("decoder", "align")]  # extras/word_times.py
+    # extras/detect.py, extras/word_times.py
+    others = ["config.json", "language.json", decoder.replace("decoder", "align")]
     others += [] if on_cpu else [decoder.replace("decoder", "step")]  # devices/recorded.py
     found = [file for name in others for file in beside(folder, [name]) if file not in chosen[0]]
     return [*chosen[0], *found, *beside(folder, VOCABULARIES)]

@@ -110,7 +110,7 @@ def _cues_of(segment: Segment) -> list[_Cue]:
     # Players take a line with "-->" for the times of a cue. Each line leaves room for "[0] " in front.
     columns = _LINE_COLUMNS - len(speaker(segment.channel))
     texts = _laid_out(one_line(segment.text).replace("-->", "- ->"), columns)
-    if segment.words:
+    if segment.words and texts:
         return _cues_of_words(segment, texts)
     start, duration = milliseconds(segment.start), milliseconds(segment.end) - milliseconds(segment.start)
     done = [*accumulate(map(len, texts), initial=0)]

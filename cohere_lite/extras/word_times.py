@@ -43,11 +43,11 @@ class WordTimer:
         path = decoder.with_name(decoder.name.replace("decoder", "align"))
         if model.contract.name != "fast" or path == decoder or not path.is_file():
             raise OptionError(
-                f"word_times come with a graph that {decoder.parent} has only after conversion: "
-                f"python -m cohere_lite.export {decoder.parent} NEW_FOLDER"
+                f"word_times need a graph that {decoder.parent} lacks: conversion makes it, and adds it to folders of "
+                f"our own export: python -m cohere_lite.export {decoder.parent} NEW_FOLDER"
             )
         self._session = model.open_graph(read_graph_file(path))
-        self._vocabulary = model.vocabulary
+        self._vocabulary, self._max_positions = model.vocabulary, model.contract.max_positions
         self.heads: list[list[int]] | None = json.loads(self._session.metadata.get("alignment_heads", "null"))
 
     def __call__(
@@ -67,11 +67,12 @@ class WordTimer:
         )
 
     def attention(self, clip: Clip, prompt: Sequence[int], tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Where heads look for each token, and at last for end-of-text: (heads, rows, frames), of the chosen heads, or
-        of all layers one after the other."""
+        """Where heads look for each token, and at last for end-of-text, if there is room for it: (heads, rows, frames),
+        of the chosen heads, or of all layers one after the other."""
         feeds = {name: clip.values[name] for name in self._session.inputs if name != "tokens"}
         outputs = dict.fromkeys(self._session.outputs, CPU)
-        given = self._session.call({**feeds, "tokens": [[*prompt, *tokens]]}, outputs)
+        # a text that was truncated has one token more than there are positions: the last is predicted, but never fed
+        given = self._session.call({**feeds, "tokens": [[*prompt, *tokens][: self._max_positions]]}, outputs)
         # a token is predicted by the row of the one before it
         layers = {name: value.numpy()[0, :, len(prompt) - 1 :] for name, value in given.items()}
         if self.heads:

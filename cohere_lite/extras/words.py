@@ -18,12 +18,11 @@ _WORD = re.compile("(?:o ?|(?<= )m+)*(?:c|w(?:[wm]|o(?=[wm]))*)")
 
 
 class SpokenWord(NamedTuple):
-    """first, last: where its letters are in the tokens: 2.5 is the middle of the third;  tokens: all that it has a part
+    """first: where its letters begin in the tokens: 2.5 is the middle of the third;  tokens: all that these have a part
     of, from and up to"""
 
     text: str
     first: float
-    last: float
     tokens: tuple[int, int]
 
 
@@ -44,7 +43,7 @@ def split_words(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[SpokenWor
         letters = [at for at in range(start, end) if kinds[at] in "cw"] or [*range(start, end)]
         if text:
             first, last = characters[letters[0]].first, characters[letters[-1]].last
-            words.append(SpokenWord(text, first, last, (int(first), -int(-last // 1))))
+            words.append(SpokenWord(text, first, (int(first), -int(-last // 1))))
     return words
 
 
@@ -67,7 +66,7 @@ def _characters(vocabulary: Vocabulary, tokens: Sequence[int]) -> Iterator[_Char
             text = vocabulary.decode([tokens[number] for number in together])
             if pieces[together[0]].startswith("▁"):  # which decode leaves out at a beginning
                 text = " " + text.removeprefix(" ")
-            sizes = [len(c.encode()) if is_bytes else int(not c.isspace()) for c in text]
+            sizes = [len(c.encode()) - 2 * (c == "\ufffd") if is_bytes else int(not c.isspace()) for c in text]
             at, scale = 0, len(together) / max(sum(sizes), 1)
             for character, size in zip(text, sizes, strict=True):
                 yield _Character(character, together[0] + at * scale, together[0] + (at + size) * scale)

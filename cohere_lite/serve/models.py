@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, NamedTuple, cast
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..contracts.contract import Clip
 from ..decode import decode
@@ -114,23 +113,20 @@ class Recogniser:
         spoken = [(piece, clip) for piece, clip in encoded if clip is not None]
         if not spoken:
             return [piece.silent() for piece, _ in encoded]
-        contract: Any = self._model.contract
         with self._model.turn.lock:
             self._model.turn.check()
             # somebody waits: where the language is to be found, a piece is decoded as the likeliest so far
             languages = [cast(Sequence, piece.cutting.recording._languages([clip], inf))[0] for piece, clip in spoken]
-            watched: Any = _Watched(contract, len(spoken))
-            prompts = [language.prompt for language in languages]
-            found = decode(watched, [clip for _, clip in spoken], prompts, self._model.vocabulary.end_of_text)
-        decoded = iter(zip(found, watched.logprobs, languages, strict=True))
+            prompts, clips = [language.prompt for language in languages], [clip for _, clip in spoken]
+            found = decode(self._model.contract, clips, prompts, self._model.vocabulary.end_of_text)
+        decoded = iter(zip(found, languages, strict=True))
         heard = []
         for piece, clip in encoded:
             if clip is None:
                 heard.append(piece.silent())
                 continue
-            of_clip, logprobs, language = next(decoded)
-            # the watched log-probabilities also have end-of-text, and the repetitions of a loop
-            tokens = [self._token(i, logprob) for i, logprob in zip(of_clip.tokens, logprobs, strict=False)]
+            of_clip, language = next(decoded)
+            tokens = map(self._token, of_clip.tokens, of_clip.logprobs)
             segment = piece.cutting.recording._segment(piece.piece, clip, of_clip, language)
             heard.append(Heard(segment, tuple(tokens)))
         return heard
@@ -141,28 +137,3 @@ class Recogniser:
             return Token(f"bytes:\\x{piece[3:5].lower()}", bytes([int(piece[3:5], 16)]), logprob)
         text = piece.replace("▁", " ")
         return Token(text, text.encode(), logprob)
-
-
-class _Watched:
-    """A contract whose log-probabilities are kept."""
-
-    def __init__(self, contract: Any, n_clips: int) -> None:
-        self._contract = contract
-        self._rows = list(range(n_clips))
-        self.logprobs: list[list[float]] = [[] for _ in range(n_clips)]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._contract, name)
-
-    def choose(self, tokens: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """As Contract.choose."""
-        best, logprobs = self._contract.choose(tokens)
-        for row, logprob in zip(self._rows, logprobs, strict=True):
-            self.logprobs[row].append(float(logprob))
-        return best, logprobs
-
-    def keep(self, rows: list[int]) -> list[int]:
-        """As Contract.keep."""
-        kept = self._contract.keep(rows)
-        self._rows = [self._rows[row] for row in kept]
-        return kept

@@ -131,7 +131,7 @@ class _Session:
                 raise OptionError(f"the format is {format_!r}; it must be one of {', '.join(_FORMATS)}")
             rate = parse_rate(str(_dict(given["format"]).get("rate") or (24000 if format_ == "audio/pcm" else 8000)))
         language, transcription = self._language, _dict(given.get("transcription"))
-        if named := transcription.get("language") or next(iter(_list(transcription.get("languages"))), None):
+        if named := transcription.get("language") or ",".join(map(str, _list(transcription.get("languages")))):
             language = self._service.known_language(str(named))
         vad = self._vad
         if "turn_detection" in given:

@@ -134,11 +134,11 @@ def _wanted(form: Form, service: Service) -> _Wanted:
         raise OptionError(f"response_format is {style!r}; it must be one of {', '.join(FORMATS)}")
     language = form.one("language")
     if language is None:
-        candidates = [service.language]
+        candidates = []
         for name in form.many("languages"):
             with suppress(OptionError):
-                candidates.insert(-1, service.known_language(name))
-        language = candidates[0]
+                candidates.append(service.known_language(name))
+        language = ",".join(candidates) or service.language
     stream = (form.one("stream") or "").lower() in ("true", "1")
     vad = any(key.startswith("chunking_strategy") for key, _ in form.fields)
     # where somebody waits for each phrase, or reads its times

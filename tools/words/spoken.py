@@ -108,7 +108,7 @@ def speak_with_times(text: str, accent: str, voice: str, rate: int, pitch: int) 
 
 def sentences(language: str, count: int, snr_db: float | None = None, held_out: bool = True) -> Iterator[Spoken]:
     """Sentences with espeak-ng's own word events. held_out: those that the model was not trained on, and such voices"""
-    rng = Random(f"words {language}")
+    rng = Random(f"word times {language}")
     grammar = Grammar(language)
     texts = grammar.held_out_texts(count, rng) if held_out else grammar.training(count, rng)
     for i, text in enumerate(written.spoken for written in texts):
@@ -122,7 +122,7 @@ def sentences(language: str, count: int, snr_db: float | None = None, held_out: 
 
 def with_a_pause(language: str, count: int, snr_db: float | None = None) -> Iterator[Spoken]:
     """The same sentences, with a silence of 0.3 to 3 s before one of their words."""
-    rng = Random(f"pause {language}")
+    rng = Random(f"pauses {language}")
     for spoken in sentences(language, count, snr_db):
         known = [start for start in spoken.starts[1:] if start is not None]
         if known:
@@ -137,7 +137,7 @@ def with_a_pause(language: str, count: int, snr_db: float | None = None) -> Iter
 
 def words_apart(language: str, count: int, snr_db: float | None = None) -> Iterator[Spoken]:
     """Held-out sentences whose words are spoken one by one, and follow each other after 20 to 400 ms of silence."""
-    rng = Random(f"words apart {language}")
+    rng = Random(f"word by word {language}")
     for i, text in enumerate(Grammar(language).held_out_texts(count, rng)):
         voice = random_voice("espeak", language, rng, held_out=True)
         parts, starts = [silence(MARGIN)], []

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from ...extras.languages import language_code
@@ -26,6 +26,7 @@ class Utterance:
     speaker:      the data set's name for who speaks; None: it does not say
     recording:    the call, meeting or chapter that this is a part of; None: it does not say
     start_s, end_s: the part of the audio, in seconds; None: from its beginning, to its end
+    word_times:   words, and when they start, in seconds from the utterance's beginning; None: nobody has noted any
     """
 
     id: str
@@ -36,6 +37,13 @@ class Utterance:
     recording: str | None = None
     start_s: float | None = None
     end_s: float | None = None
+    word_times: tuple[tuple[str, float], ...] | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """Where the audio lies, if it is a file of its own on this machine."""
+        audio = self.audio
+        return audio() if isinstance(audio, partial) and audio.func is Path else None
 
 
 @dataclass(frozen=True)

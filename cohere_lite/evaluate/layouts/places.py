@@ -11,8 +11,11 @@ from typing import BinaryIO, Protocol, cast
 from ..errors import EvaluateError
 
 # The files that describe a data set. A folder may hold millions of recordings, which are not listed.
-_DESCRIBING = (".parquet", ".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".trans.txt", ".tar", ".tar.gz", ".tgz")
-_KALDI = ("wav.scp", "text", "segments", "utt2spk")
+_DESCRIBING = (
+    *(".parquet", ".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".trans.txt", ".ctm"),
+    *(".tar", ".tar.gz", ".tgz"),
+)
+_KALDI = ("wav.scp", "text", "segments", "utt2spk", "ctm")
 
 EVALUATED = "run.jsonl"  # in the folder of an evaluation, whose lists are no data
 
