@@ -225,7 +225,7 @@ def test_features_go_on_where_they_were_interrupted(tmp_path: Path) -> None:
 
 @pytest.mark.reference
 def test_the_training_set_has_what_it_is_to_have(tmp_path: Path) -> None:
-    """By construction: of 30 recordings about 180 utterances, and among them joined ones, and some without speech."""
+    """By construction: of 30 recordings about 240 utterances, and among them joined ones, and some without speech."""
     pytest.importorskip("soundfile")
     fake_part(tmp_path, "kokoro-en-00")
     utterances, frames = features.make("kokoro", "kokoro-en-00", tmp_path)
@@ -233,11 +233,11 @@ def test_the_training_set_has_what_it_is_to_have(tmp_path: Path) -> None:
     assert np.isfinite(frames).all()
     assert [u.start for u in utterances] == np.cumsum([0, *(u.frames for u in utterances)]).tolist()[:-1]
     counts = [len(u.spoken.split()) // 2 for u in utterances]
-    assert counts.count(1) == 180
-    assert 5 < sum(count > 1 for count in counts) < 30
+    assert 240 <= counts.count(1) < 246  # some joined ones had no room for a second sentence
+    assert 5 < sum(count > 1 for count in counts) < 40
     assert max(u.frames for u in utterances) <= 3000  # 30 s
     assert {u.spoken == "" for u in utterances if u.clean} == {False}
-    assert 0.25 < np.mean([u.clean for u in utterances]) < 0.45
+    assert 0.4 < np.mean([u.clean for u in utterances]) < 0.6
     for utterance in utterances:
         assert utterance.written == utterance.spoken.replace(".", "!")
         if len(utterance.spoken.split()) > 2:  # one after the other

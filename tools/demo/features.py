@@ -29,7 +29,7 @@ JOINED = 0.08  # share of recordings of several sentences
 JOINED_SENTENCES = (2, 9)  # fewer are likelier
 JOINED_SECONDS = 29.0
 EMPTY = 0.02  # share of recordings without speech, with an empty text
-CLEAN = 0.35
+CLEAN = 0.5
 MARGIN_SECONDS = (0, 0.6)  # before and after
 PAUSE_SECONDS = (0.1, 1.2)
 BABBLE_SECONDS, BABBLE_VOICES = 20, (2, 6)
@@ -47,13 +47,13 @@ class Utterance:
     clean: bool
 
 
-def build(folder: Path, recorded_in: Path, hours: dict[str, dict[str, float]] = HOURS) -> None:
+def build(folder: Path, recorded_in: Path, hours: dict[str, dict[str, float]] = HOURS, round_number: int = 1) -> None:
     """Features of all parts of the recordings, on all processors; the same files every time.
 
     A part that is finished has its own list of utterances; utterances.jsonl comes when all are.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parts = recordings.parts(hours)
+    parts = recordings.parts(hours, round_number)
     lists = [folder / f"{part.name}.jsonl" for part in parts]
     finished = next((i for i, path in enumerate(lists) if not path.exists()), len(lists))
     frames = sum(utterance.frames for path in lists[:finished] for utterance in _read(path))

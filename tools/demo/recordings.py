@@ -62,27 +62,32 @@ class Part(NamedTuple):
     language: str
     number: int
     seconds: float
+    round_number: int = 1
 
     @property
     def name(self) -> str:
-        return f"{self.synthesiser}-{self.language}-{self.number:02}"
+        return f"{self.synthesiser}-{self.language}-{self.round_number}-{self.number:02}"
 
 
-def parts(hours: dict[str, dict[str, float]] = HOURS) -> list[Part]:
-    """All parts; slow and fast synthesisers take turns, so that the time left can be told from those finished."""
+def parts(hours: dict[str, dict[str, float]] = HOURS, round_number: int = 1) -> list[Part]:
+    """All parts, other ones in each round of training; slow and fast synthesisers take turns, so that the time left can
+    be told from those finished."""
     order = []
     for synthesiser, languages in hours.items():
         for language, wanted in languages.items():
             count = max(1, round(wanted * 3600 / PART_SECONDS))
-            order += [((i + 0.5) / count, Part(synthesiser, language, i, wanted * 3600 / count)) for i in range(count)]
+            order += [
+                ((i + 0.5) / count, Part(synthesiser, language, i, wanted * 3600 / count, round_number))
+                for i in range(count)
+            ]
     return [part for _, part in sorted(order)]
 
 
-def build(folder: Path, kokoro: Path, hours: dict[str, dict[str, float]] = HOURS) -> None:
+def build(folder: Path, kokoro: Path, hours: dict[str, dict[str, float]] = HOURS, round_number: int = 1) -> None:
     """Every part that is not yet in `folder`, on all processors; the same ones every time."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(PICO_ENVIRONMENT)
-    missing = [part for part in parts(hours) if not (folder / f"{part.name}.jsonl").exists()]
+    missing = [part for part in parts(hours, round_number) if not (folder / f"{part.name}.jsonl").exists()]
     for _ in parallel(
         make, [(part, folder, kokoro) for part in missing], "recordings", [part.name for part in missing]
     ):

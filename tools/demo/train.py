@@ -13,19 +13,20 @@ from torch.nn import functional
 
 from cohere_lite.mel import STD_GUARD
 
+from . import checkpoint
 from .features import Utterance, load, trimmed
 from .model import new_model
 from .sentences import without_punctuation
 from .tokenizer import END_OF_TEXT, PAD, prompt_ids
 
-SEED = 1
 WORKERS = 2  # processes of one thread, each with its share of a batch: 1.6 times as fast as one process of two threads
 STEPS = 16_000
 WARM_UP = 300  # steps
 DECAY = 7000  # steps at the end, in which the learning rate falls to 0
 LEARNING_RATE = 1.5e-3
-# Clean recordings without the silence around them come first.  With all conditions and silence from the beginning the
-# alignment is not found: the losses stay where guessing from the language alone brings them (tried for 1300 steps).
+# In the first round clean recordings without the silence around them come first.  With all conditions and silence from
+# the beginning the alignment is not found: the losses stay where guessing from the language alone brings them (tried
+# for 1300 steps).
 EASY_STEPS = 1500
 CLEAN_STEPS = 4000  # up to here no noise, rooms and telephones: earlier they cost more than they teach
 FRAMES_PER_BATCH = 6000  # mel frames with padding, of all workers: 20-50 sentences, or one or two long recordings
@@ -129,37 +130,53 @@ def train(
     training_set: Path,
     tokenizer: SentencePieceProcessor,
     folder: Path,
+    round_number: int,
+    begin: Path | None,
     steps: int = STEPS,
     frames_per_batch: int = FRAMES_PER_BATCH,
 ):
-    """Train a new model; returns it in eval mode, and the history [{step, loss, ctc_loss, token_accuracy}].
+    """Train a new model, or one that a round before has made; returns it in eval mode, the layer that writes its
+    encoder's letters, and the history [{step, loss, ctc_loss, token_accuracy}].
 
-    training_set: the folder that `features.build` wrote.
+    training_set: the folder that `features.build` wrote;  round_number: seeds what is random;  begin: the checkpoint of
+    the round before, None for a new model.
     Saves folder/state.pt every SAVE_EVERY steps, and goes on from there when it exists.
     """
     os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = str(KERNEL_CACHE)  # read when the first kernel is compiled
     meeting = folder / "meeting"
     meeting.unlink(missing_ok=True)  # of a run that was interrupted
-    torch.multiprocessing.spawn(_work, (training_set, tokenizer, folder, steps, frames_per_batch), nprocs=WORKERS)
+    arguments = (training_set, tokenizer, folder, round_number, begin, steps, frames_per_batch)
+    torch.multiprocessing.spawn(_work, arguments, nprocs=WORKERS)
     saved = torch.load(folder / "state.pt", weights_only=False)
     model = new_model(tokenizer.vocab_size(), first_token=tokenizer.piece_to_id("▁"))
     model.load_state_dict(saved["model"])
-    return model.eval(), saved["history"]
+    return model.eval(), saved["letters"], saved["history"]
 
 
 def _work(
-    rank: int, training_set: Path, tokenizer: SentencePieceProcessor, folder: Path, steps: int, frames_per_batch: int
+    rank: int,
+    training_set: Path,
+    tokenizer: SentencePieceProcessor,
+    folder: Path,
+    round_number: int,
+    begin: Path | None,
+    steps: int,
+    frames_per_batch: int,
 ) -> None:
     """What one of the WORKERS does; the first one saves and tells."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder.resolve()}/meeting", rank=rank, world_size=WORKERS)
-    torch.manual_seed(SEED)
+    torch.manual_seed(round_number)
     utterances, features = load(training_set)
     model = new_model(tokenizer.vocab_size(), first_token=tokenizer.piece_to_id("▁"))
     # channels-last and bfloat16 products halve the time of a step on a CPU that has AVX-512
     model.model.encoder.subsampling.to(memory_format=torch.channels_last)
     collate = Collator(utterances, features, tokenizer)
     losses = Losses(model, len(collate.letters))
+    easy_steps, clean_steps = (EASY_STEPS, CLEAN_STEPS) if begin is None else (0, 0)
+    if begin is not None:
+        model.load_state_dict(checkpoint.load(begin).state_dict())
+        losses.letters.load_state_dict(checkpoint.load_letters(begin))
     parameters = list(losses.parameters())
     decayed = [p for p in parameters if p.dim() > 1]
     others = [p for p in parameters if p.dim() <= 1]
@@ -183,9 +200,11 @@ def _work(
     sums = torch.zeros(3, dtype=torch.float64)
     model.train()
     while step < steps:
-        rng = np.random.default_rng([SEED, epoch])
-        chosen_batches = batches(_lesson(utterances, easy, step, rng), rng, frames_per_batch // WORKERS)
-        rng = np.random.default_rng([SEED, epoch, rank])
+        rng = np.random.default_rng([round_number, epoch])
+        chosen_batches = batches(
+            _lesson(utterances, easy, step < easy_steps, step < clean_steps, rng), rng, frames_per_batch // WORKERS
+        )
+        rng = np.random.default_rng([round_number, epoch, rank])
         for mine in range(rank, len(chosen_batches) - len(chosen_batches) % WORKERS, WORKERS):
             batch = collate(chosen_batches[mine], rng)
             ctc_weight = CTC_WEIGHT[step >= CTC_STEPS]
@@ -210,21 +229,21 @@ def _work(
                 saved |= {"letters": losses.letters.state_dict(), "optimizer": optimizer.state_dict()}
                 torch.save(saved, folder / "state.tmp")
                 (folder / "state.tmp").replace(state)
-            if step in (EASY_STEPS, CLEAN_STEPS, steps):
+            if step in (easy_steps, clean_steps, steps):
                 break
         epoch += 1
     torch.distributed.destroy_process_group()
 
 
 def _lesson(
-    utterances: list[Utterance], easy: dict[int, Utterance], step: int, rng: np.random.Generator
+    utterances: list[Utterance], easy: dict[int, Utterance], is_easy: bool, is_clean: bool, rng: np.random.Generator
 ) -> list[Utterance]:
-    """What an epoch that begins at `step` consists of."""
-    if step < EASY_STEPS:
+    """What an epoch consists of."""
+    if is_easy:
         return list(easy.values())
     # half of the clean ones without the silence around them
     chosen = [easy[i] if i in easy and rng.random() < 0.5 else utterance for i, utterance in enumerate(utterances)]
-    return [utterance for utterance in chosen if utterance.clean or step >= CLEAN_STEPS]
+    return [utterance for utterance in chosen if utterance.clean or not is_clean]
 
 
 class Losses(nn.Module):
