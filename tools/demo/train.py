@@ -20,9 +20,9 @@ from .sentences import without_punctuation
 from .tokenizer import END_OF_TEXT, PAD, prompt_ids
 
 WORKERS = 2  # processes of one thread, each with its share of a batch: 1.6 times as fast as one process of two threads
-STEPS = 16_000
+STEPS = 28_000
 WARM_UP = 300  # steps
-DECAY = 7000  # steps at the end, in which the learning rate falls to 0
+DECAY = 12_000  # steps at the end, in which the learning rate falls to 0
 LEARNING_RATE = 1.5e-3
 # In the first round clean recordings without the silence around them come first.  With all conditions and silence from
 # the beginning the alignment is not found: the losses stay where guessing from the language alone brings them (tried
