@@ -403,3 +403,25 @@ def test_subtitles(subtitles_folder: Path, cases: list[list[tuple[float, list[st
             calls.append(["subtitles", str(subtitles_folder), given, style])
             expected.append("".join(render(style, segments, "en")))
     assert called(*calls) == expected
+
+
+@pytest.mark.parametrize("n_quanta", [0, 31, 32, 33])
+def test_microphone_hands_over_all_it_hears_and_nothing_empty(n_quanta: int) -> None:
+    """By construction: blocks of 4096 samples, of which browsers bring 128 at a time, then the rest, then null. An
+    empty block has no loudness, and the page would show none."""
+    worklet = Path(__file__).parents[1] / "tools" / "web" / "page" / "microphone-worklet.js"
+    code = f"""
+        let Tap, sent = [];
+        globalThis.AudioWorkletProcessor = class {{ port = {{postMessage: (data) => sent.push(data && [...data])}}; }};
+        globalThis.registerProcessor = (name, processor) => (Tap = processor);
+        await import({json.dumps(worklet.as_uri())});
+        const tap = new Tap();
+        for (let i = 0; i < {n_quanta}; i++) tap.process([[new Float32Array(128).fill(i + 1)]]);
+        tap.port.onmessage();
+        console.log(JSON.stringify(sent));
+    """
+    command = ["node", "--input-type=module", "--eval", code]
+    *blocks, last = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert last is None
+    assert [len(block) for block in blocks] == {0: [], 31: [3968], 32: [4096], 33: [4096, 128]}[n_quanta]
+    assert [sample for block in blocks for sample in block] == np.repeat(np.arange(1, n_quanta + 1), 128).tolist()

@@ -14,7 +14,7 @@ class Tap extends AudioWorkletProcessor {
   // The last samples, and null after them.
   end() {
     this.isEnded = true;
-    this.port.postMessage(this.block.slice(0, this.filled));
+    if (this.filled) this.port.postMessage(this.block.slice(0, this.filled)); // an empty block has no level
     this.port.postMessage(null);
   }
 
