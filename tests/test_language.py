@@ -268,8 +268,9 @@ def test_one_candidate_is_used(demo: Transcriber) -> None:
     [
         ("en,it", "recording", "language 'it' is not among this model's: de, en, es, fr"),
         (["en", "German"], "recording", "language 'German' is not among .*; did you mean 'de'?"),
-        ("auto,en", "recording", "language 'auto' is not among this model's"),
-        ((), "recording", r'language is \(\); it must be a code, "auto", "en,de" or a list of codes'),
+        ("auto,en", "recording", "language is 'auto,en'; it must be a code, \"auto\" alone, "),
+        ("en,", "recording", "language is 'en,'; it must be a code, "),
+        ((), "recording", r'language is \(\); it must be a code, "auto" alone, "en,de" or a list of codes'),
         ("en", "phrase", 'language_per is "phrase", but en is the only candidate: name several, or "auto"'),
         ("auto", "word", 'language_per is \'word\'; it must be "recording" or "phrase"'),
     ],

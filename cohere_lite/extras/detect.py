@@ -72,8 +72,9 @@ def candidates(model: Model, language: str | Sequence[str]) -> list[str]:
     if language == "auto":
         return trained_languages(model)
     codes = [code.strip() for code in language.split(",")] if isinstance(language, str) else language
-    if not isinstance(codes, (list, tuple)) or not codes or not all(isinstance(code, str) for code in codes):
-        raise OptionError(f'language is {language!r}; it must be a code, "auto", "en,de" or a list of codes')
+    is_list = isinstance(codes, (list, tuple)) and codes and all(isinstance(code, str) for code in codes)
+    if not is_list or {"", "auto"} & {*codes}:
+        raise OptionError(f'language is {language!r}; it must be a code, "auto" alone, "en,de" or a list of codes')
     return list(dict.fromkeys(codes))
 
 
