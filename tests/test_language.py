@@ -360,7 +360,7 @@ def test_noise_has_no_language(demo: Transcriber) -> None:
 
 def test_the_command_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-l", "German, auto", str(SAMPLE)]) == 2
-    assert "language 'auto' is not among" in capsys.readouterr().err
+    assert "language is 'de,auto'; it must be a code, \"auto\" alone, " in capsys.readouterr().err
     assert main(["-l", "auto", "-f", "json", str(SAMPLE)]) == 0
     out, err = capsys.readouterr()
     record = json.loads(out)
