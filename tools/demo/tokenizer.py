@@ -48,8 +48,10 @@ def train_tokenizer(texts: list[str], folder: Path) -> sentencepiece.SentencePie
     return tokenizer
 
 
-def prompt_ids(tokenizer: sentencepiece.SentencePieceProcessor, language: str, punctuation: bool) -> list[int]:
+def prompt_ids(
+    tokenizer: sentencepiece.SentencePieceProcessor, language: str, punctuation: bool, itn: bool = False
+) -> list[int]:
     """The ten tokens before the text, as in ``CohereAsrProcessor.get_decoder_prompt_ids``."""
     pieces = ["▁", "<|startofcontext|>", "<|startoftranscript|>", "<|emo:undefined|>", f"<|{language}|>"]
-    pieces += [f"<|{language}|>", "<|pnc|>" if punctuation else "<|nopnc|>", "<|noitn|>", "<|notimestamp|>"]
-    return tokenizer.piece_to_id([*pieces, "<|nodiarize|>"])
+    pieces += [f"<|{language}|>", "<|pnc|>" if punctuation else "<|nopnc|>", "<|itn|>" if itn else "<|noitn|>"]
+    return tokenizer.piece_to_id([*pieces, "<|notimestamp|>", "<|nodiarize|>"])

@@ -12,19 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..demo.acoustics import SAMPLE_RATE, Samples, add_noise, at_peak, noise, resample, silence
 from ..demo.sentences import Grammar
-from ..demo.synthesise import (
-    ESPEAK_RATE,
-    SAMPLE_RATE,
-    Samples,
-    add_noise,
-    at_peak,
-    noise,
-    random_voice,
-    silence,
-    to_16_khz,
-)
+from ..demo.voices import random_voice
 
+ESPEAK_RATE = 22_050  # Hz, at which espeak-ng speaks
 PEAK = 0.5
 MARGIN = 0.3  # seconds of silence before and after
 # speak_lib.h of espeak-ng 1.51
@@ -83,7 +75,7 @@ def _espeak() -> ctypes.CDLL:
 
 
 def speak_with_times(text: str, accent: str, voice: str, rate: int, pitch: int) -> tuple[Samples, dict[int, float]]:
-    """As tools/demo's speak; and when the word begins that stands at each place in the text: seconds."""
+    """As espeak (tools/demo); and when the word begins that stands at each place in the text: seconds."""
     library = _espeak()
     blocks: list[np.ndarray] = []
     starts: dict[int, float] = {}
@@ -111,15 +103,16 @@ def speak_with_times(text: str, accent: str, voice: str, rate: int, pitch: int) 
     library.espeak_Synth(data, len(data), 0, 1, 0, _UTF8, None, None)
     library.espeak_Synchronize()
     pcm = np.concatenate(blocks)
-    return to_16_khz(pcm.astype(np.float32) / np.float32(32768)), starts
+    return resample(pcm.astype(np.float32) / np.float32(32768), ESPEAK_RATE), starts
 
 
 def sentences(language: str, count: int, snr_db: float | None = None, held_out: bool = True) -> Iterator[Spoken]:
     """Sentences with espeak-ng's own word events. held_out: those that the model was not trained on, and such voices"""
     rng = Random(f"word times {language}")
     grammar = Grammar(language)
-    for i, text in enumerate(grammar.held_out_texts(count, rng) if held_out else grammar.training(count, rng)):
-        samples, starts = speak_with_times(text, **random_voice(language, rng, held_out))
+    texts = grammar.held_out_texts(count, rng) if held_out else grammar.training(count, rng)
+    for i, text in enumerate(written.spoken for written in texts):
+        samples, starts = speak_with_times(text, **random_voice("espeak", language, rng, held_out))
         samples = np.concatenate([silence(MARGIN), samples, silence(MARGIN)])
         words = [*_WORDS.finditer(text)]
         begun = [[starts[i] for i in range(*word.span()) if i in starts] for word in words]  # not at "¿"
@@ -146,9 +139,9 @@ def words_apart(language: str, count: int, snr_db: float | None = None) -> Itera
     """Held-out sentences whose words are spoken one by one, and follow each other after 20 to 400 ms of silence."""
     rng = Random(f"word by word {language}")
     for i, text in enumerate(Grammar(language).held_out_texts(count, rng)):
-        voice = random_voice(language, rng, held_out=True)
+        voice = random_voice("espeak", language, rng, held_out=True)
         parts, starts = [silence(MARGIN)], []
-        words = [word[0] for word in _WORDS.finditer(text)]
+        words = [word[0] for word in _WORDS.finditer(text.spoken)]
         for word in words:
             sound = _trimmed(speak_with_times(word, **voice)[0])
             starts.append(sum(map(len, parts)) / SAMPLE_RATE)
