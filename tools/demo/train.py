@@ -20,7 +20,7 @@ from .sentences import without_punctuation
 from .tokenizer import END_OF_TEXT, PAD, prompt_ids
 
 WORKERS = 2  # processes of one thread, each with its share of a batch: 1.6 times as fast as one process of two threads
-STEPS = 24_000
+STEPS = 18_000
 WARM_UP = 300  # steps
 DECAY = 12_000  # steps at the end, in which the learning rate falls to 0
 LEARNING_RATE = 1.5e-3
