@@ -226,6 +226,18 @@ def test_a_fast_folder_is_left_alone(folders, tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("where", [".", ".."])
+def test_the_constants_of_the_language_come_along(folders, tmp_path: Path, where: str) -> None:
+    """Beside the graphs or one level up, as where they are read."""
+    source = shutil.copytree(folders("static", "int8"), tmp_path / "model" / "onnx")
+    constants = '{"temperature": 0.5, "other": -2.0}'
+    (source / where / "language.json").write_text(constants)
+    export(source, tmp_path / "out")
+    assert (tmp_path / "out" / "language.json").read_text() == constants
+    export(source, tmp_path / "static", contract="static")  # a layout that others read, too
+    assert not (tmp_path / "static" / "language.json").exists()
+
+
 def test_a_folder_is_not_written_over(folders, tmp_path: Path, capsys) -> None:
     source = shutil.copytree(folders("static", "int8"), tmp_path / "source")
     assert main([str(source), str(source)]) == 1

@@ -8,8 +8,9 @@
 Reads   a checkpoint: config.json, model.safetensors (or its shards), and tokens.txt, tokenizer.json or tokenizer.model;
         or published graphs: an encoder and a decoder of any contract that cohere_lite runs, and their list of tokens
 Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, tokens.txt, and in the fast contract
-        align.<precision>.onnx, for word times, which shares the decoder's .data. (int4 is for the decoder: its encoder
-        is INT8, since at many rows at once 4-bit products are several times slower than INT8.)
+        align.<precision>.onnx, for word times, which shares the decoder's .data; the source's language.json, constants
+        for finding the language, if it has one. (int4 is for the decoder: its encoder is INT8, since at many rows at
+        once 4-bit products are several times slower than INT8.)
         fp16 and bf16 are for GPUs: both graphs in float16 or bfloat16, with --weights the products' weights in blocks
         of 8 or 4 bits (<precision> is then q8f16, q4f16, q8bf16 or q4bf16); fp32 is for other accelerators. With these
         comes step.<precision>.onnx, the decoder for one token, which CUDA and WebGPU launch as a whole. For TensorRT
@@ -24,6 +25,7 @@ published ones give for the sample recording and for noise (bf16 as it is: onnxr
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,7 +82,8 @@ def export(
     ImportError without the packages of the extra `export`.
     """
     from ..cut import SEARCH_S
-    from ..model import find_model
+    from ..extras.detect import CALIBRATION
+    from ..model import _beside, find_model
     from .align import aligned, read_alignment_heads, write_align
     from .check import rounding
     from .checkpoint import Checkpoint
@@ -156,6 +159,8 @@ def export(
             if published is not None:
                 most_apart = rounding(weights, plan.decoder.name)
                 said = [*_compare(published, Path(folder), plan.decoder.float_type, most_apart), *moved, *said]
+            if plan.has_align and (constants := _beside(beside / CALIBRATION, [CALIBRATION])):
+                shutil.copy(constants, folder)
             if target == "web":
                 said += make_ready(Path(folder), round(1e6 * (shard_mb or SHARD_MB)))
             for file in Path(folder).iterdir():
