@@ -329,3 +329,71 @@ def test_the_record_names_all_code_that_worked_on_a_stage(monkeypatch: pytest.Mo
         monkeypatch.setattr(stages, "revision", lambda commit=commit: commit)
         stages.record(tmp_path, "recordings", minutes, facts)
     assert stages.recorded_stages(tmp_path) == {"recordings": {"minutes": 2.5, "revisions": ["a", "b"], "hours": 3}}
+
+
+# The training
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    sentencepiece = pytest.importorskip("sentencepiece")
+    model = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint" / "tokenizer.model"
+    return sentencepiece.SentencePieceProcessor(model_file=str(model))
+
+
+@pytest.mark.reference
+def test_batches_are_shared_equally() -> None:
+    """By construction: of one length, an even number of them, and at most the frames asked for."""
+    pytest.importorskip("torch")
+    from tools.demo import train
+
+    lengths = np.random.default_rng(1).integers(40, 3000, 500).tolist()
+    utterances = [features.Utterance("en", "", "", i, length, True) for i, length in enumerate(lengths)]
+    chosen = train.batches(utterances, np.random.default_rng(1), 6000)
+    for batch in chosen:
+        (length,) = {train.padded(utterance.frames) for utterance in batch}
+        assert len(batch) % train.WORKERS == 0
+        assert len(batch) * length <= 6000 or len(batch) == train.WORKERS
+        assert (len(batch) + train.WORKERS) * length > 6000
+    starts = [utterance.start for batch in chosen for utterance in batch]
+    assert len(starts) == len(set(starts)) > 350
+
+
+@pytest.mark.reference
+def test_prompt_and_text_go_together(tokenizer) -> None:
+    """By hand: digits where the prompt asks for them, marks and capitals where it does; letters as spoken."""
+    pytest.importorskip("torch")
+    from tools.demo import train
+
+    frames = np.random.default_rng(1).standard_normal((100, 128)).astype(np.float16)
+    collate = train.Collator(frames, tokenizer)
+    utterance = features.Utterance("en", "Wake me at seven.", "Wake me at 7.", 0, 100, True)
+    rng, seen = np.random.default_rng(1), {}
+    for _ in range(40):
+        batch = collate([utterance], rng)
+        ids, labels = batch["ids"][0].tolist(), batch["labels"][0].tolist()
+        prompt = tokenizer.id_to_piece(ids[:10])
+        text = [label for label in labels[9:] if label != train.IGNORED]
+        assert labels[:9] == [train.IGNORED] * 9
+        assert text == [*ids[10 : 9 + len(text)], 3]  # each position's label is the next token, the last one the end
+        seen[prompt[6], prompt[7]] = tokenizer.decode(text[:-1])
+        names = dict(map(reversed, collate.letters.items()))
+        assert "".join(names[letter] for letter in batch["ctc"].tolist()) == "wake me at seven"
+    assert seen == {
+        ("<|pnc|>", "<|noitn|>"): "Wake me at seven.",
+        ("<|pnc|>", "<|itn|>"): "Wake me at 7.",
+        ("<|nopnc|>", "<|noitn|>"): "wake me at seven",
+        ("<|nopnc|>", "<|itn|>"): "wake me at 7",
+    }
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_alignment_has_every_letter(tokenizer, language: str) -> None:
+    """By construction, of 2000 sentences and short items."""
+    from tools.demo.sentences import Grammar, without_punctuation
+    from tools.demo.tokenizer import letters
+
+    grammar, rng = Grammar(language), Random(1)
+    texts = [*grammar.training(1000, rng), *grammar.short(1000, rng)]
+    assert {letter for text in texts for letter in without_punctuation(text.spoken)} <= {*letters(tokenizer)}

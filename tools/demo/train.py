@@ -51,13 +51,16 @@ BLANK = 0  # of CTC
 
 
 def batches(utterances: list[Utterance], rng: np.random.Generator, frames: int) -> list[list[Utterance]]:
-    """One epoch of batches of `frames` mel frames in random order; what does not fill a batch waits for the next."""
+    """One epoch of batches of `frames` mel frames in random order; what does not fill a batch waits for the next.
+
+    Each is of one length, and can be shared equally among the workers, or they would wait for each other.
+    """
     by_length: dict[int, list[Utterance]] = {}
     for i in rng.permutation(len(utterances)).tolist():
         by_length.setdefault(padded(utterances[i].frames), []).append(utterances[i])
     groups = []
     for length, same in by_length.items():
-        size = max(1, frames // length)
+        size = WORKERS * max(1, frames // WORKERS // length)
         groups += [same[start : start + size] for start in range(0, len(same) - size + 1, size)]
     return [groups[i] for i in rng.permutation(len(groups))]
 
@@ -200,14 +203,13 @@ def _work(
     model.train()
     while step < steps:
         rng = np.random.default_rng([round_number, epoch])
-        chosen_batches = batches(
-            _lesson(utterances, easy, step < easy_steps, step < clean_steps, rng), rng, frames_per_batch // WORKERS
-        )
-        if len(chosen_batches) < WORKERS:
-            raise ValueError(f"{len(utterances)} utterances do not fill {WORKERS} batches of {frames_per_batch} frames")
+        lesson = _lesson(utterances, easy, step < easy_steps, step < clean_steps, rng)
+        chosen_batches = batches(lesson, rng, frames_per_batch)
+        if not chosen_batches:
+            raise ValueError(f"{len(utterances)} utterances do not fill a batch of {frames_per_batch} frames")
         rng = np.random.default_rng([round_number, epoch, rank])
-        for mine in range(rank, len(chosen_batches) - len(chosen_batches) % WORKERS, WORKERS):
-            batch = collate(chosen_batches[mine], rng)
+        for chosen in chosen_batches:
+            batch = collate(chosen[rank::WORKERS], rng)
             ctc_weight = CTC_WEIGHT[step >= ctc_steps]
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * rate(step, steps)
