@@ -75,7 +75,8 @@ class Grammar:
     def _value(self, slot: str, line: str, rng: Random) -> str:
         numbers = _NUMBERS.fullmatch(slot)
         if not numbers:  # a value that is not in the line yet: nobody asks how far it is from Berlin to Berlin
-            return rng.choice([value for value in self.slots[slot] if value not in line])
+            words = _SLOT.sub("", line)  # "rice" is not in "costs {price}"
+            return rng.choice([value for value in self.slots[slot] if value not in words])
         first, last, step, form, count = numbers.groups()
         drawn = [rng.randrange(int(first), int(last) + 1, int(step or 1)) for _ in range(int(count or 1))]
         if form in ("th", "te", "ten"):
