@@ -228,14 +228,19 @@ def test_a_fast_folder_is_left_alone(folders, tmp_path: Path, capsys) -> None:
 
 @pytest.mark.parametrize("where", [".", ".."])
 def test_the_constants_of_the_language_come_along(folders, tmp_path: Path, where: str) -> None:
-    """Beside the graphs or one level up, as where they are read."""
+    """Beside the graphs or one level up, as where they are read. Those of another model are told, not lost."""
     source = shutil.copytree(folders("static", "int8"), tmp_path / "model" / "onnx")
     constants = '{"temperature": 0.5, "other": -2.0}'
     (source / where / "language.json").write_text(constants)
     export(source, tmp_path / "out")
+    export(CHECKPOINT, tmp_path / "out")  # has none
     assert (tmp_path / "out" / "language.json").read_text() == constants
-    export(source, tmp_path / "static", contract="static")  # a layout that others read, too
-    assert not (tmp_path / "static" / "language.json").exists()
+    shutil.copytree(CHECKPOINT, tmp_path / "checkpoint")
+    (tmp_path / "checkpoint" / "language.json").write_text("{}")
+    assert not any("language.json" in line for line in export(tmp_path / "checkpoint", tmp_path / "out"))
+    assert (tmp_path / "out" / "language.json").read_text() == "{}"
+    said = f"{tmp_path / 'out' / 'language.json'} is left as it was; its constants are for one model only"
+    assert said in export(CHECKPOINT, tmp_path / "out")
 
 
 def test_a_folder_is_not_written_over(folders, tmp_path: Path, capsys) -> None:

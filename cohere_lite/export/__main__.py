@@ -7,9 +7,9 @@
 
 Reads   a checkpoint: config.json, model.safetensors (or its shards), and tokens.txt, tokenizer.json or tokenizer.model;
         or published graphs: an encoder and a decoder of any contract that cohere_lite runs, and their list of tokens
-Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, tokens.txt, and in the fast contract
-        align.<precision>.onnx, for word times, which shares the decoder's .data; the source's language.json, constants
-        for finding the language, if it has one. (int4 is for the decoder: its encoder is INT8, since at many rows at
+Writes  encoder.<precision>.onnx and decoder.<precision>.onnx with their .data, tokens.txt, the source's language.json
+        (constants for finding the language) if it has one, and in the fast contract align.<precision>.onnx, for word
+        times, which shares the decoder's .data. (int4 is for the decoder: its encoder is INT8, since at many rows at
         once 4-bit products are several times slower than INT8.)
         fp16 and bf16 are for GPUs: both graphs in float16 or bfloat16, with --weights the products' weights in blocks
         of 8 or 4 bits (<precision> is then q8f16, q4f16, q8bf16 or q4bf16); fp32 is for other accelerators. With these
@@ -82,7 +82,6 @@ def export(
     ImportError without the packages of the extra `export`.
     """
     from ..cut import SEARCH_S
-    from ..extras.detect import CALIBRATION
     from ..model import _beside, find_model
     from .align import aligned, read_alignment_heads, write_align
     from .check import rounding
@@ -159,8 +158,10 @@ def export(
             if published is not None:
                 most_apart = rounding(weights, plan.decoder.name)
                 said = [*_compare(published, Path(folder), plan.decoder.float_type, most_apart), *moved, *said]
-            if plan.has_align and (constants := _beside(beside / CALIBRATION, [CALIBRATION])):
+            if constants := _beside(beside / "language.json", ["language.json"]):
                 shutil.copy(constants, folder)
+            elif (out / "language.json").exists():
+                said = [*said, f"{out / 'language.json'} is left as it was; its constants are for one model only"]
             if target == "web":
                 said += make_ready(Path(folder), round(1e6 * (shard_mb or SHARD_MB)))
             for file in Path(folder).iterdir():
