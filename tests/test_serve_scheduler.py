@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from conftest import until
+from serving import SAMPLE
 
-from cohere_lite import Pauses, Transcriber, open_audio
+from cohere_lite import ModelError, Pauses, Transcriber, open_audio
+from cohere_lite.serve import models
 from cohere_lite.serve.models import Cutting, Recogniser
 from cohere_lite.serve.scheduler import Scheduler, Share
 
@@ -214,3 +216,37 @@ def test_one_recording_alone_is_heard_as_by_the_transcriber() -> None:
 def _sample() -> np.ndarray:
     with open_audio(Path(__file__).parents[1] / "cohere_lite/demo/sample.wav") as audio:
         return np.concatenate([*audio.blocks])[:, 0]
+
+
+def test_a_language_is_heard_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By construction: a batch that fails is decoded again; what is stated is what is stated without that. Of a
+    sentence without its beginning and its end, which leaves it unsure: of a sure one no more is listened to."""
+    transcriber, decode_rightly = Transcriber(threads=1), models.decode
+    sample = np.frombuffer(SAMPLE.read_bytes()[44:], "<i2")
+    frames = np.tile(np.concatenate([sample[4800:19200], np.zeros(16000, "<i2")]), 2)
+
+    def stated(n_failures: int) -> list[float | None]:
+        failures = iter([ModelError("out of memory")] * n_failures)
+
+        def decode(*args: Any) -> Any:
+            for failure in failures:
+                raise failure
+            return decode_rightly(*args)
+
+        cutting = Cutting(transcriber, 16000, {"language": "auto", "pauses": Pauses()})
+        recogniser = Recogniser(transcriber)
+        pieces = cutting.push(frames[:, None]) + cutting.finish()
+        encoded = [(piece, recogniser.encode(piece)) for piece in pieces]
+        with monkeypatch.context() as patch:
+            patch.setattr(models, "decode", decode)
+            for _ in range(n_failures):
+                with pytest.raises(ModelError):
+                    recogniser.decode(encoded)
+            heard = recogniser.decode(encoded)
+        assert cutting.spoken == {}
+        return [one.segment.language_probability for one in heard]
+
+    first, second = [probability for probability in stated(0) if probability is not None]
+    assert first < 0.9
+    assert first < second  # what is heard adds up
+    assert stated(2) == stated(0)

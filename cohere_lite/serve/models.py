@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..contracts.contract import Clip
 from ..decode import decode
 from ..mel import SAMPLE_RATE
+from ..recording import Spoken
 from ..transcribe import Transcriber
 from ..transcript import Segment
 
@@ -45,6 +46,11 @@ class Piece(NamedTuple):
     start_s: float
     end_s: float
 
+    @property
+    def place(self) -> tuple:
+        """Channel and start: one of its own in the recording."""
+        return self.piece.channel, self.start_s
+
     def silent(self) -> Heard:
         """What is heard where there is nothing to recognise."""
         return Heard(self.cutting.recording._segment(self.piece), ())
@@ -57,6 +63,7 @@ class Cutting:
         """options: of Transcriber.recording. Raises OptionError; AudioError for a rate that cannot be."""
         self.recording = transcriber.recording(rate, **options)
         self.position_s = 0.0  # of what was pushed
+        self.spoken: dict[tuple, Spoken] = {}  # of pieces by channel and start: heard once, however often decoded
 
     def push(self, frames: NDArray, live: bool = False) -> list[Piece]:
         """Frames (n, channels) -> the pieces that they complete. Raises AudioError."""
@@ -116,10 +123,12 @@ class Recogniser:
         with self._model.turn.lock:
             self._model.turn.check()
             # somebody waits: where the language is to be found, a piece is decoded as the likeliest so far
-            languages = [cast(Sequence, piece.cutting.recording._languages([clip], inf))[0] for piece, clip in spoken]
+            languages = [self._spoken(piece, clip) for piece, clip in spoken]
             prompts, clips = [language.prompt for language in languages], [clip for _, clip in spoken]
             found = decode(self._model.contract, clips, prompts, self._model.vocabulary.end_of_text)
         decoded = iter(zip(found, languages, strict=True))
+        for piece, _ in spoken:
+            del piece.cutting.spoken[piece.place]
         heard = []
         for piece, clip in encoded:
             if clip is None:
@@ -130,6 +139,12 @@ class Recogniser:
             segment = piece.cutting.recording._segment(piece.piece, clip, of_clip, language)
             heard.append(Heard(segment, tuple(tokens)))
         return heard
+
+    def _spoken(self, piece: Piece, clip: Clip) -> Spoken:
+        cutting = piece.cutting
+        if piece.place not in cutting.spoken:
+            cutting.spoken[piece.place] = cast(Sequence, cutting.recording._languages([clip], inf))[0]
+        return cutting.spoken[piece.place]
 
     def _token(self, token: int, logprob: float) -> Token:
         piece = self._model.vocabulary.pieces[token]
