@@ -70,7 +70,7 @@ class Transcriber:
     ) -> None:
         """model: a folder with an encoder and a decoder (.onnx) and tokens.txt; or, where there is none, the
         "owner/name" of a model on the Hugging Face hub (needs huggingface_hub); None for the embedded demonstration
-        model, which knows numbers, times, dates and simple commands in en, de, fr and es, one sentence per recording.
+        model, which knows numbers, times, dates, prices, greetings and simple commands in en, de, fr and es.
 
         providers: "cpu", "cuda", "tensorrt", "directml", "coreml", "openvino", "webgpu", or NAME of an installed plugin
         onnxruntime_ep_NAME, the preferred one first; the CPU takes what they leave. "cuda:1" is the second device,

@@ -1,6 +1,8 @@
 """The embedded model end to end: checkpoint, export, INT8, runtime, words, on held-out sentences and voices."""
 
+import os
 import shutil
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from cohere_lite.model import DEMO_FOLDER, load_model
 CHECKPOINT = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint"
 LANGUAGES = ("de", "en", "es", "fr")
 MAX_WER = 0.05
-MAX_BYTES = 6e6  # in the wheel
+MAX_BYTES = 8e6  # in the wheel
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the program espeak-ng")
 
@@ -32,6 +34,21 @@ def test_shipped_files_come_from_the_checkpoint(tmp_path: Path) -> None:
 
 def test_size() -> None:
     assert sum(path.stat().st_size for path in DEMO_FOLDER.iterdir()) <= MAX_BYTES
+
+
+@pytest.mark.reference
+@pytest.mark.skipif("COHERE_LITE_KOKORO" not in os.environ, reason="needs COHERE_LITE_KOKORO, a folder of tools.demo")
+def test_the_sample_comes_from_its_voice() -> None:
+    """By construction, but for what another processor's INT8 products round. By record: 0 on the same one; 0.83 apart
+    is the sentence at another speed, 1.1 for 1.0."""
+    from tools.demo.sample import spoken
+
+    made = log_mel(spoken(Path(os.environ["COHERE_LITE_KOKORO"])))
+    with wave.open(str(DEMO_FOLDER / "sample.wav")) as file:
+        shipped = log_mel(np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32767)
+    assert abs(made.shape[1] - shipped.shape[1]) <= 2
+    n_frames = min(made.shape[1], shipped.shape[1])
+    assert np.abs(made[:, :n_frames] - shipped[:, :n_frames]).mean() < 0.2
 
 
 @pytest.fixture(scope="module")

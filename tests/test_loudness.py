@@ -150,11 +150,11 @@ def test_no_recording_in_noise_is_skipped(language, kind):
 def test_short_words_and_whispers():
     """By construction: single words of espeak's voices, two whispering ones among them, trimmed, after 3 s of noise
     10 dB below them; and 60 dB lower by themselves."""
-    from tools.demo.synthesise import speak
+    from tools.demo.synthesisers import espeak
 
     for voice in ("m4", "f3", "paul", "linda", "whisper", "whisperf", "croak"):
         for word in ("no", "five", "six", "stop", "eight", "a"):
-            speech = trimmed(speak(word, accent="en-us", voice=voice, rate=175, pitch=50))
+            speech = trimmed(espeak(word, accent="en-us", voice=voice, rate=175, pitch=50))
             assert holds(speech * 1e-3) == [True]
             background = noise(5, rms=np.sqrt(np.mean(speech**2) / 10))
             assert holds(background[: 3 * SECOND], speech + background[-len(speech) :])[1], (voice, word)

@@ -66,7 +66,7 @@ class WrongMemory(FastContract):
 
 
 def test_caches_in_the_wrong_memory() -> None:
-    with pytest.raises(ModelError, match=rf"after another clip .* 7\d% off .* \(20% allowed\): {LOST}"):
+    with pytest.raises(ModelError, match=rf"after another clip .* \d\d% off .* \(20% allowed\): {LOST}"):
         check_caches(demo(WrongMemory), "int8")
 
 

@@ -27,9 +27,10 @@ from cohere_lite.extras import detect
 from cohere_lite.model import Model, load_model
 
 from .demo import sentences
+from .demo.acoustics import SAMPLE_RATE, Samples, add_noise, at_peak, noise, silence
 from .demo.heldout import MARGIN, PEAK
-from .demo.synthesise import HELD_OUT_VOICES, SAMPLE_RATE, Samples, add_noise, at_peak, noise, random_voice, silence
-from .demo.synthesise import speak as say
+from .demo.synthesisers import espeak
+from .demo.voices import HELD_OUT, random_voice
 
 LENGTHS = ("1 s", "2 s", "5 s", "whole")
 SNR_DB = 10
@@ -106,8 +107,8 @@ def from_espeak(count: int) -> Iterator[Clip]:
         rng = Random(f"language {language}")
         texts = sentences.Grammar(language).held_out_texts(3 * count, rng)
         for i in range(count):
-            voice = random_voice(language, rng, held_out=True)
-            spoken = [say(text, **voice) for text in texts[3 * i : 3 * i + 3]]
+            voice = random_voice("espeak", language, rng, held_out=True)
+            spoken = [espeak(text.spoken, **voice) for text in texts[3 * i : 3 * i + 3]]
             yield from cut(language, i, spoken[0], np.concatenate([x for s in spoken for x in (s, silence(PAUSE_S))]))
 
 
@@ -137,8 +138,8 @@ def negatives(codes: list[str]) -> Iterator[Clip]:
     """What is none of the candidates."""
     for language, texts in NEGATIVES.items():
         for i, text in enumerate(texts.split("|") if language not in codes else []):
-            for voice in HELD_OUT_VOICES[::2]:
-                spoken = [silence(MARGIN), say(text, language, voice, 170, 50), silence(MARGIN)]
+            for voice in HELD_OUT["espeak"][::2]:
+                spoken = [silence(MARGIN), espeak(text, language, voice, 170, 50), silence(MARGIN)]
                 yield language, "other language", "whole", i % 2, at_peak(np.concatenate(spoken), PEAK)
     rng = np.random.default_rng(0)
     for i in range(20):

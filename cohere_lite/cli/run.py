@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ..wav import Audio
 
 DEMO_NOTICE = (
-    "this is the small demonstration model: numbers, times, dates and simple commands in en, de, fr and es, a sentence "
-    "at a time; --help says how to get the full one"
+    "this is the small demonstration model: numbers, times, dates, prices, greetings and simple commands in en, de, fr "
+    "and es, @NOTICE@; --help says how to get the full one"
 )
 # Mean log-probability of a token below which the demonstration model is not sure: 98 % of 54 sentences that it has not
 # learnt, 56 % of 36 that it heard wrongly, 1 % of 224 that it heard rightly (espeak-ng's held-out voices).

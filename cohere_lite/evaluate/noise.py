@@ -1,5 +1,5 @@
 """What keeps a recording from being clean: noise, neighbours, rooms, the telephone. The rules are those by which the
-demonstration model's training data were made (tools/demo/synthesise.py).
+demonstration model's training data were made (tools/demo/acoustics.py).
 
 Everything random is seeded by the utterance and the condition: the same noise for every model, at every run; babble
 in runs of the same draw, which it is made of.

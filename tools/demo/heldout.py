@@ -13,8 +13,10 @@ from random import Random
 
 import numpy as np
 
+from .acoustics import SAMPLE_RATE, Samples, add_noise, at_peak, noise, silence
 from .sentences import LANGUAGES, Grammar
-from .synthesise import SAMPLE_RATE, Samples, add_noise, at_peak, noise, random_voice, silence, speak
+from .synthesisers import espeak
+from .voices import random_voice
 
 UTTERANCES = 100  # a language
 PEAK = 0.5
@@ -29,10 +31,10 @@ def heldout(
     snr_db: add noise of this `kind` ("white", "pink" or "babble"); None leaves the recording clean.
     """
     rng = Random(f"held out {language}")
-    texts = Grammar(language).held_out_texts(count, rng)
+    texts = [text.spoken for text in Grammar(language).held_out_texts(count, rng)]
     babble = make_babble(language) if kind == "babble" else silence(0)
     for i, text in enumerate(texts):
-        samples = speak(text, **random_voice(language, rng, held_out=True))
+        samples = espeak(text, **random_voice("espeak", language, rng, held_out=True))
         samples = np.concatenate([silence(MARGIN), samples, silence(MARGIN)])
         if snr_db is not None:
             samples = add_noise(samples, noise(kind, len(samples), np.random.default_rng(i), babble), snr_db)
@@ -45,8 +47,8 @@ def make_babble(language: str, voices: int = 4, sentences: int = 15) -> Samples:
     grammar = Grammar(language)
     talks = []
     for _ in range(voices):
-        voice = random_voice(language, rng)
-        talks.append(np.concatenate([speak(text, **voice) for text in grammar.training(sentences, rng)]))
+        voice = random_voice("espeak", language, rng)
+        talks.append(np.concatenate([espeak(text.spoken, **voice) for text in grammar.training(sentences, rng)]))
     n = min(map(len, talks))
     return np.sum([at_peak(talk[:n], 0.5) for talk in talks], axis=0, dtype=np.float32)
 

@@ -5,12 +5,12 @@ from transformers import CohereAsrConfig, CohereAsrForConditionalGeneration
 
 from .tokenizer import END_OF_TEXT, PAD, START_OF_TRANSCRIPT
 
-# 4.4 million parameters: 5.4 MB as INT8 with its scales, small enough to travel in the wheel.
+# 6.0 million parameters: 7.3 MB as INT8 with its scales, small enough to travel in the wheel.
 ENCODER = {
-    "hidden_size": 160,
+    "hidden_size": 192,
     "num_hidden_layers": 6,
     "num_attention_heads": 4,
-    "intermediate_size": 512,
+    "intermediate_size": 640,
     "subsampling_conv_channels": 32,  # half of the training time would go into more
     "max_position_embeddings": 512,  # encoder frames of 80 ms; 35 s of audio, the longest piece, are 438
 }

@@ -1,4 +1,4 @@
-"""Cardinal numbers 0-999 in words: ``in_words(421, "de") == "vierhunderteinundzwanzig"``."""
+"""Numbers in words: ``in_words(421, "de") == "vierhunderteinundzwanzig"``, ``ordinal(3) == ("third", "3rd")``."""
 
 # Where a language counts on in single words: 0-19, in Spanish 0-29.
 _ONES = {
@@ -23,9 +23,13 @@ _ES_HUNDREDS = (
     "- ciento doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos novecientos"
 )
 
+_EN_ORDINALS = "one first two second three third five fifth eight eighth nine ninth twelve twelfth"
+_DE_ORDINALS = {1: "ers", 3: "drit", 7: "sieb", 8: "ach"}  # before "te" and "ten"
+
 ONES = {language: words.split() for language, words in _ONES.items()}
 TENS = {language: words.split() for language, words in _TENS.items()}
 ES_HUNDREDS = _ES_HUNDREDS.split()
+EN_ORDINALS = dict(zip(_EN_ORDINALS.split()[::2], _EN_ORDINALS.split()[1::2], strict=True))  # the irregular ones
 
 
 def in_words(number: int, language: str, gender: str = "") -> str:
@@ -87,3 +91,24 @@ def _spanish(number: int, gender: str) -> str:
     if gender and words.endswith("uno"):  # veintiún minutos, veintiuna horas
         words = words[:-1] + "a" if gender == "f" else (words[:-3] + "ún" if number == 21 else words[:-1])
     return words
+
+
+def ordinal(number: int, ending: str) -> tuple[str, str]:
+    """The ordinal of `number` (1-31, the days of a month) in words and written.
+
+    ending: "th" for English ("third", "3rd"), "te" or "ten" for German ("dritte", "3." or "dritten", "3.").
+    """
+    if not 1 <= number <= 31:
+        raise ValueError(f"{number}: only 1-31 have ordinals here")
+    return _english_ordinal(number) if ending == "th" else (_german_ordinal(number) + ending, f"{number}.")
+
+
+def _english_ordinal(number: int) -> tuple[str, str]:
+    start, hyphen, last = in_words(number, "en").rpartition("-")
+    last = EN_ORDINALS.get(last, last[:-1] + "ieth" if last.endswith("y") else last + "th")
+    mark = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number // 10 != 1 else "th"
+    return start + hyphen + last, f"{number}{mark}"
+
+
+def _german_ordinal(number: int) -> str:
+    return _DE_ORDINALS.get(number, in_words(number, "de") + ("s" if number >= 20 else ""))

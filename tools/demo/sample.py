@@ -1,36 +1,46 @@
-"""Write the package's sample recording: ``python -m tools.demo.sample --out FILE.wav``.
+"""Write the package's sample recording: ``python -m tools.demo.sample --out FILE.wav --kokoro FOLDER``.
 
-A held-out sentence spoken by a held-out voice: 16 kHz, mono, 16 bits, peak 0.5.  Needs espeak-ng and NumPy.
+A held-out sentence spoken by a held-out voice: 16 kHz, mono, 16 bits, peak 0.5.  Needs what the synthesiser needs.
 """
 
 import argparse
 import wave
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from .acoustics import SAMPLE_RATE, Samples, at_peak, silence
 from .heldout import MARGIN, PEAK
+from .recordings import audible
 from .sentences import Grammar
-from .synthesise import HELD_OUT_VOICES, SAMPLE_RATE, at_peak, silence, speak
+from .voices import HELD_OUT, speak
 
 TEXT = "Turn on the light in the living room."
-VOICE: dict[str, Any] = {"accent": "en-gb", "voice": "Michael", "rate": 150, "pitch": 50}
+ENCODER_FRAME = 1280  # samples: 80 ms; the recording has a whole number of them, so that its length is a round one
+SYNTHESISER, VOICE = "kokoro", {"language": "en-gb", "voice": "bm_george", "speed": 1.1}
+
+
+def spoken(kokoro: Path) -> Samples:
+    """The recording: float32 (n,), 16 kHz.  kokoro: the folder with Kokoro's files."""
+    words = audible(speak(SYNTHESISER, TEXT, VOICE, kokoro))
+    recording = np.concatenate([silence(MARGIN), at_peak(words, PEAK), silence(MARGIN)])
+    return np.concatenate([recording, np.zeros(-len(recording) % ENCODER_FRAME, np.float32)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.demo.sample", description="Write the sample recording.")
     parser.add_argument("--out", type=Path, required=True, help="WAV file to write")
-    out = parser.parse_args().out
+    parser.add_argument("--kokoro", type=Path, required=True, help="folder of its files: DIR/voices/kokoro")
+    args = parser.parse_args()
     assert Grammar("en").held_out(TEXT)
-    assert VOICE["voice"] in HELD_OUT_VOICES
-    samples = np.concatenate([silence(MARGIN), at_peak(speak(TEXT, **VOICE), PEAK), silence(MARGIN)])
-    with wave.open(str(out), "wb") as file:
+    assert VOICE["voice"] in HELD_OUT[SYNTHESISER]
+    samples = spoken(args.kokoro)
+    with wave.open(str(args.out), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
         file.writeframes((samples * 32767).round().astype("<i2").tobytes())
-    print(f"{out}: {len(samples) / SAMPLE_RATE:.2f} s, {TEXT}")
+    print(f"{args.out}: {len(samples) / SAMPLE_RATE:.2f} s, {TEXT}")
 
 
 if __name__ == "__main__":

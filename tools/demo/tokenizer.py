@@ -16,7 +16,7 @@ UNK, NO_SPEECH, PAD, END_OF_TEXT, START_OF_TRANSCRIPT = range(5)
 LEARNED_PIECES = 768  # four to five tokens a second of this speech; the encoder has 12.5 frames for them
 
 
-def train_tokenizer(texts: list[str], folder: Path) -> sentencepiece.SentencePieceProcessor:
+def train_tokenizer(texts: list[str], folder: Path) -> None:
     """Train on `texts` (with and without punctuation); writes tokenizer.model and tokens.txt into `folder`."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -45,11 +45,24 @@ def train_tokenizer(texts: list[str], folder: Path) -> sentencepiece.SentencePie
     assert "▁" in pieces
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     (folder / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(pieces)), "utf-8")
-    return tokenizer
 
 
-def prompt_ids(tokenizer: sentencepiece.SentencePieceProcessor, language: str, punctuation: bool) -> list[int]:
+def load_tokenizer(folder: Path) -> sentencepiece.SentencePieceProcessor:
+    """What `train_tokenizer` wrote."""
+    return sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+
+
+def letters(tokenizer: sentencepiece.SentencePieceProcessor) -> str:
+    """Those of texts without punctuation and digits, the space among them, in their order: what CTC writes."""
+    learned = range(len(SPECIAL) + 256, tokenizer.vocab_size())
+    found = {letter for i in learned for letter in tokenizer.id_to_piece(i).replace("▁", " ").lower()}
+    return "".join(sorted(letter for letter in found if letter.isalpha() or letter in " '-"))
+
+
+def prompt_ids(
+    tokenizer: sentencepiece.SentencePieceProcessor, language: str, punctuation: bool, itn: bool = False
+) -> list[int]:
     """The ten tokens before the text, as in ``CohereAsrProcessor.get_decoder_prompt_ids``."""
     pieces = ["▁", "<|startofcontext|>", "<|startoftranscript|>", "<|emo:undefined|>", f"<|{language}|>"]
-    pieces += [f"<|{language}|>", "<|pnc|>" if punctuation else "<|nopnc|>", "<|noitn|>", "<|notimestamp|>"]
-    return tokenizer.piece_to_id([*pieces, "<|nodiarize|>"])
+    pieces += [f"<|{language}|>", "<|pnc|>" if punctuation else "<|nopnc|>", "<|itn|>" if itn else "<|noitn|>"]
+    return tokenizer.piece_to_id([*pieces, "<|notimestamp|>", "<|nodiarize|>"])

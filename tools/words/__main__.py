@@ -1,13 +1,14 @@
 """How far off word times are, on speech whose words' times are known: ``python -m tools.words [--sentences 60]``.
 
-    python -m tools.words [CHECKPOINT] [--choose]
+    python -m tools.words [CHECKPOINT] [--choose] [--kokoro FOLDER]
 
 Reads     a checkpoint (default: the demonstration model's), which it exports to INT8
 Measures  the error of words' starts, in ms: median, and what 95 % are within; by the heads that the checkpoint's
           generation_config.json names (alignment_heads), by those that each piece tells, and by the share of letters.
           Of words in texts that were heard rightly, in
             fluent   held-out sentences by held-out voices; espeak-ng tells when each word begins
-            pause    the same with a silence of 0.3 to 3 s before a word
+            natural  held-out sentences by Kokoro's held-out voices, by the durations of its sounds; with --kokoro
+            pause    fluent ones with a silence of 0.3 to 3 s before a word
             apart    the words spoken one by one, with silences of 20 to 400 ms; the model has not learnt such speech
           clean and in white noise, 10 dB below the speech
 --choose  chooses the heads by sentences and voices of the training, and writes them into generation_config.json
@@ -21,6 +22,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,7 +35,7 @@ from cohere_lite.extras.word_times import WordTimer, token_times
 from cohere_lite.extras.words import split_words
 
 from ..demo.sentences import LANGUAGES
-from .spoken import Spoken, sentences, with_a_pause, words_apart
+from .spoken import Spoken, natural, sentences, with_a_pause, words_apart
 
 CHECKPOINT = Path(__file__).parents[1] / "demo" / "checkpoint"
 SPEECH: dict[str, Callable[..., Iterator[Spoken]]] = {
@@ -50,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.words", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("checkpoint", type=Path, nargs="?", default=CHECKPOINT)
     parser.add_argument("--sentences", type=int, default=60, help="of each language and kind (default: 60)")
+    parser.add_argument("--kokoro", type=Path, metavar="FOLDER", help="of its files (python -m tools.demo voices)")
     parser.add_argument("--choose", action="store_true", help="choose the heads, and write them to the checkpoint")
     args = parser.parse_args(argv)
     with TemporaryDirectory() as folder:
@@ -70,16 +73,17 @@ def main(argv: list[str] | None = None) -> int:
             if (table := read_alignment_heads(args.checkpoint)) is not None:
                 write_align(decoder, table)
                 models = {f"heads {table}": Transcriber(folder), **models}
-            report(models, args.sentences)
+            more = {"natural": partial(natural, kokoro=args.kokoro)} if args.kokoro else {}
+            report(models, args.sentences, SPEECH | more)
     return 0
 
 
-def report(models: dict[str, Transcriber], count: int) -> None:
+def report(models: dict[str, Transcriber], count: int, speech: dict[str, Callable[..., Iterator[Spoken]]]) -> None:
     """Prints a table."""
     names = [*models, "share of letters"]
     print(f"| words' starts, median and 95 %, ms | words | {' | '.join(names)} |")
     print("|---" * (2 + len(names)) + "|")
-    for kind, speak in SPEECH.items():
+    for kind, speak in speech.items():
         for noise, snr_db in NOISES.items():
             for language in LANGUAGES:
                 found: dict[str, list[float]] = {name: [] for name in names}

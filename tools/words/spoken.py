@@ -1,5 +1,6 @@
-"""Speech whose words' times are known: espeak-ng tells them while it speaks; and words spoken one by one, laid out with
-known silences. Needs libespeak-ng.so.1 (and the program espeak-ng) and NumPy only."""
+"""Speech whose words' times are known: espeak-ng tells them while it speaks, Kokoro by the durations of its sounds; and
+words spoken one by one, laid out with known silences. Needs libespeak-ng.so.1, the program espeak-ng and NumPy, and for
+Kokoro onnx and its files (tools/demo/kokoro.py)."""
 
 from __future__ import annotations
 
@@ -7,28 +8,28 @@ import ctypes
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..demo.acoustics import SAMPLE_RATE, Samples, add_noise, at_peak, noise, resample, silence
 from ..demo.sentences import Grammar
-from ..demo.synthesise import (
-    ESPEAK_RATE,
-    SAMPLE_RATE,
-    Samples,
-    add_noise,
-    at_peak,
-    noise,
-    random_voice,
-    silence,
-    to_16_khz,
-)
+from ..demo.synthesisers import kokoro_inputs, onnx_session
+from ..demo.voices import random_voice
 
+ESPEAK_RATE = 22_050  # Hz, at which espeak-ng speaks
 PEAK = 0.5
 MARGIN = 0.3  # seconds of silence before and after
 # speak_lib.h of espeak-ng 1.51
 _SYNCHRONOUS, _UTF8, _RATE, _PITCH, _WORD, _LAST = 2, 1, 1, 3, 1, 0
+KOKORO_RATE = 24_000  # Hz
+KOKORO_FRAME = 600  # samples, in which it counts durations
+# As its authors' join_timestamps has it (hexgrad/kokoro, pipeline.py): what is heard comes three frames before what the
+# durations say. By ear and by loudness so here, too.
+KOKORO_EARLY = 3
+_KOKORO_DURATIONS = "/encoder/Clip_output_0"  # in its graph: float32, frames of each sound
 _AUDIBLE = 10 ** (-40 / 20)  # of a word's loudest sample: where its sound begins
 _WORDS = re.compile(r"\S*\w\S*(?: [^\w\s]+(?= |$))*")  # French has a space before "?"
 
@@ -83,7 +84,7 @@ def _espeak() -> ctypes.CDLL:
 
 
 def speak_with_times(text: str, accent: str, voice: str, rate: int, pitch: int) -> tuple[Samples, dict[int, float]]:
-    """As tools/demo's speak; and when the word begins that stands at each place in the text: seconds."""
+    """As espeak (tools/demo); and when the word begins that stands at each place in the text: seconds."""
     library = _espeak()
     blocks: list[np.ndarray] = []
     starts: dict[int, float] = {}
@@ -111,20 +112,60 @@ def speak_with_times(text: str, accent: str, voice: str, rate: int, pitch: int) 
     library.espeak_Synth(data, len(data), 0, 1, 0, _UTF8, None, None)
     library.espeak_Synchronize()
     pcm = np.concatenate(blocks)
-    return to_16_khz(pcm.astype(np.float32) / np.float32(32768)), starts
+    return resample(pcm.astype(np.float32) / np.float32(32768), ESPEAK_RATE), starts
 
 
 def sentences(language: str, count: int, snr_db: float | None = None, held_out: bool = True) -> Iterator[Spoken]:
     """Sentences with espeak-ng's own word events. held_out: those that the model was not trained on, and such voices"""
     rng = Random(f"word times {language}")
     grammar = Grammar(language)
-    for i, text in enumerate(grammar.held_out_texts(count, rng) if held_out else grammar.training(count, rng)):
-        samples, starts = speak_with_times(text, **random_voice(language, rng, held_out))
+    texts = grammar.held_out_texts(count, rng) if held_out else grammar.training(count, rng)
+    for i, text in enumerate(written.spoken for written in texts):
+        samples, starts = speak_with_times(text, **random_voice("espeak", language, rng, held_out))
         samples = np.concatenate([silence(MARGIN), samples, silence(MARGIN)])
         words = [*_WORDS.finditer(text)]
         begun = [[starts[i] for i in range(*word.span()) if i in starts] for word in words]  # not at "¿"
         known = [MARGIN + times[0] if times else None for times in begun]
         yield Spoken(_recorded(samples, snr_db, i), language, [word[0] for word in words], known)
+
+
+def natural(language: str, count: int, snr_db: float | None = None, *, kokoro: Path) -> Iterator[Spoken]:
+    """Held-out sentences by Kokoro's held-out voices, where its sounds fall into words as espeak-ng's events do.
+
+    kokoro: the folder of its files.
+    """
+    rng = Random(f"natural {language}")
+    for i, text in enumerate(written.spoken for written in Grammar(language).held_out_texts(count, rng)):
+        voice = random_voice("kokoro", language, rng, held_out=True)
+        samples, begun = _speak_with_durations(text, voice, kokoro)
+        accent = {"en": "en-us", "fr": "fr-fr"}.get(voice["language"], voice["language"])
+        places = sorted(speak_with_times(text, accent, "m1", 160, 50)[1])
+        if len(places) == len(begun):
+            starts = dict(zip(places, begun, strict=True))
+            words = [*_WORDS.finditer(text)]
+            times = [[starts[i] for i in range(*word.span()) if i in starts] for word in words]
+            known = [MARGIN + found[0] if found else None for found in times]
+            samples = np.concatenate([silence(MARGIN), samples, silence(MARGIN)])
+            yield Spoken(_recorded(samples, snr_db, i), language, [word[0] for word in words], known)
+
+
+def _speak_with_durations(text: str, voice: dict[str, Any], folder: Path) -> tuple[Samples, list[float]]:
+    """As kokoro (tools/demo); and when each run of sounds begins, in seconds."""
+    sounds, feeds = kokoro_inputs(text, **voice, folder=folder)
+    samples, frames = (np.ravel(found) for found in _kokoro_with_durations(folder).run(None, feeds))
+    ends = np.cumsum(frames)  # ends[i] is where sounds[i] begins: one was before
+    begins = [run.start() for run in re.finditer(r"[^\s.,?!;:]+", sounds)]
+    seconds = (ends - KOKORO_EARLY) * KOKORO_FRAME / KOKORO_RATE
+    return resample(samples, KOKORO_RATE), [max(0.0, float(seconds[i])) for i in begins]
+
+
+@cache
+def _kokoro_with_durations(folder: Path) -> Any:
+    import onnx
+
+    model = onnx.load(folder / "model.onnx")
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(_KOKORO_DURATIONS))
+    return onnx_session(model.SerializeToString())
 
 
 def with_a_pause(language: str, count: int, snr_db: float | None = None) -> Iterator[Spoken]:
@@ -146,9 +187,9 @@ def words_apart(language: str, count: int, snr_db: float | None = None) -> Itera
     """Held-out sentences whose words are spoken one by one, and follow each other after 20 to 400 ms of silence."""
     rng = Random(f"word by word {language}")
     for i, text in enumerate(Grammar(language).held_out_texts(count, rng)):
-        voice = random_voice(language, rng, held_out=True)
+        voice = random_voice("espeak", language, rng, held_out=True)
         parts, starts = [silence(MARGIN)], []
-        words = [word[0] for word in _WORDS.finditer(text)]
+        words = [word[0] for word in _WORDS.finditer(text.spoken)]
         for word in words:
             sound = _trimmed(speak_with_times(word, **voice)[0])
             starts.append(sum(map(len, parts)) / SAMPLE_RATE)
