@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from conftest import until
-from serving import SAMPLE
 
 from cohere_lite import ModelError, Pauses, Transcriber, open_audio
 from cohere_lite.serve import models
@@ -213,8 +212,11 @@ def test_one_recording_alone_is_heard_as_by_the_transcriber() -> None:
             assert sum(token.logprob for token in one.tokens) == pytest.approx(total, abs=0.5)
 
 
+SAMPLE = Path(__file__).parents[1] / "cohere_lite/demo/sample.wav"
+
+
 def _sample() -> np.ndarray:
-    with open_audio(Path(__file__).parents[1] / "cohere_lite/demo/sample.wav") as audio:
+    with open_audio(SAMPLE) as audio:
         return np.concatenate([*audio.blocks])[:, 0]
 
 
