@@ -212,11 +212,8 @@ def test_one_recording_alone_is_heard_as_by_the_transcriber() -> None:
             assert sum(token.logprob for token in one.tokens) == pytest.approx(total, abs=0.5)
 
 
-SAMPLE = Path(__file__).parents[1] / "cohere_lite/demo/sample.wav"
-
-
 def _sample() -> np.ndarray:
-    with open_audio(SAMPLE) as audio:
+    with open_audio(Path(__file__).parents[1] / "cohere_lite/demo/sample.wav") as audio:
         return np.concatenate([*audio.blocks])[:, 0]
 
 
@@ -224,8 +221,7 @@ def test_a_language_is_heard_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """By construction: a batch that fails is decoded again; what is stated is what is stated without that. Of a
     sentence without its beginning and its end, which leaves it unsure: of a sure one no more is listened to."""
     transcriber, decode_rightly = Transcriber(threads=1), models.decode
-    sample = np.frombuffer(SAMPLE.read_bytes()[44:], "<i2")
-    frames = np.tile(np.concatenate([sample[4800:19200], np.zeros(16000, "<i2")]), 2)
+    frames = np.tile(np.concatenate([_sample()[20000:36000], np.zeros(16000)]), 2)
 
     def stated(n_failures: int) -> list[float | None]:
         failures = iter([ModelError("out of memory")] * n_failures)

@@ -27,7 +27,8 @@ from cohere_lite.tokens import Vocabulary
 CHECKPOINT = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint"
 # By reference: the durations of Kokoro's sounds (tools/words/spoken.py), less the silence that the sample leaves out.
 SAMPLE_STARTS = {"Turn": 0.097, "on": 0.522, "light": 0.772, "in": 1.347, "living": 1.572, "room.": 1.922}
-OFF_S = 0.08  # an encoder frame
+SAMPLE_END = 2.35  # s; its last sound, by its level
+OFF_S = 0.15  # by record 0.13 at most; of the true times of Kokoro's voices 90 % are within 0.09
 PIECES = [
     *("▁", "▁Qui", "▁?", "▁«", "▁Bon", "jour", "▁»", ".", "<0xE4>", "<0xBD>", "<0xA0>", "好", "。", "▁l", "'", "eau"),
     *("「", "手", "」", "▁¿", "Qu", "é", "?", "▁-", "▁5", "0", "▁$", "7", "你们a", "<|en|>", "ab▁c"),
@@ -199,14 +200,14 @@ def test_silences() -> None:
 
 
 def test_the_sample(demo: Transcriber, sample: np.ndarray) -> None:
-    """Its words begin where espeak-ng says, to a frame; the last one ends with its sound. A shift by one row would move
+    """Its words begin where its voice says; the last one ends with its sound. A shift by one row would move
     each by a word, 0.2 s or more."""
     transcript = demo.transcribe(sample, rate=16000, word_times=True)
     (segment,) = transcript.segments
     assert segment.words is not None
     assert " ".join(word.text for word in segment.words) == segment.text == SAMPLE_TEXT
     assert off_s(segment.words, SAMPLE_STARTS) < OFF_S
-    check_order(segment.words, 0, 2.0)
+    check_order(segment.words, 0, SAMPLE_END)
     without = demo.transcribe(sample, rate=16000)
     assert (without.text, without.segments[0].tokens, without.segments[0].words) == (SAMPLE_TEXT, segment.tokens, None)
     # by formula: all words' tokens are what avg_logprob is of, but for end-of-text and the full stop
@@ -234,20 +235,20 @@ def test_silence_around_and_a_later_start(
     (segment,) = demo.transcribe(samples, rate=16000, word_times=True, start=start).segments
     assert segment.text == SAMPLE_TEXT
     assert off_s(segment.words, SAMPLE_STARTS, start + before_s) < OFF_S
-    check_order(segment.words, start + before_s, start + before_s + 2.0)
+    check_order(segment.words, start + before_s, start + before_s + SAMPLE_END)
 
 
 def test_a_pause_of_3_s(demo: Transcriber, sample: np.ndarray) -> None:
-    """In a phrase, before its second "the": the word before it ends with its sound, "the" begins with its own."""
-    cut = round(1.05 * 16000)
+    """In a phrase, before "room": the word before it ends with its sound, "room" begins with its own."""
+    cut = round(1.9 * 16000)
     samples = np.concatenate([sample[:cut], quiet(3), sample[cut:]])
     (segment,) = demo.transcribe(samples, rate=16000, word_times=True).segments
     assert segment.text == SAMPLE_TEXT
-    before, after = segment.words[:5], segment.words[5:]
-    assert off_s(before, {text: SAMPLE_STARTS[text] for text in ("Turn", "on", "light", "in")}) < OFF_S
-    assert off_s(after, {"living": SAMPLE_STARTS["living"]}, 3.0) < OFF_S
-    assert before[-1].end == pytest.approx(1.05, abs=0.03)
-    assert after[0].start == pytest.approx(4.05, abs=0.03)
+    before, after = segment.words[:7], segment.words[7:]
+    assert off_s(before, {text: SAMPLE_STARTS[text] for text in ("Turn", "on", "light", "in", "living")}) < OFF_S
+    assert before[-1].end == pytest.approx(1.9, abs=0.03)
+    assert [word.text for word in after] == ["room."]
+    assert after[0].start == pytest.approx(4.9, abs=0.03)
 
 
 def test_repeats(demo: Transcriber, sample: np.ndarray) -> None:
@@ -441,7 +442,7 @@ def test_heads_come_with_the_checkpoint(tmp_path: Path, sample: np.ndarray) -> N
     checkpoint = Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
     config = checkpoint / "generation_config.json"
     facts = json.loads(config.read_text())
-    assert WordTimer(load_model()).heads == facts["alignment_heads"] == [[1, 0], [1, 1], [1, 3]]
+    assert WordTimer(load_model()).heads == facts["alignment_heads"] == [[1, 0], [1, 3]]
     del facts["alignment_heads"]
     config.write_text(json.dumps(facts))
     export(checkpoint, tmp_path / "without")
