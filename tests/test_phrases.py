@@ -302,8 +302,8 @@ def test_a_phrase_per_sentence(language, snr_db):
 @needs_espeak
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_word_error_rate_of_long_recordings(language):
-    """By record, of 99 sentences a language in recordings of nine (here the first one) 1.0 to 2.9 % of the words are
-    wrong, as of single sentences. In chunks of 35 s, 61 to 115 % are: the model knows one sentence per recording."""
+    """By record, of 99 sentences a language in one recording (here of its first nine) 1.3 to 3.1 % of the words are
+    wrong, as of single sentences. In chunks of 35 s, 61 to 68 % are: the model mostly learnt one or two at a time."""
     jiwer = pytest.importorskip("jiwer")
     from tools.demo.sentences import without_punctuation
 

@@ -97,7 +97,7 @@ def test_a_command(server: Server, language: str | None) -> None:
 
 
 def test_pauses_do_not_cut_a_command(server: Server) -> None:
-    """It is one piece, as a file of its length is; the demonstration model has learnt one sentence at a time."""
+    """It is one piece, as a file of its length is."""
     from cohere_lite import Transcriber
 
     sound = repeated(2)

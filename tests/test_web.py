@@ -320,7 +320,7 @@ def test_a_file_that_was_cut_short(page: Path, served: Callable[..., str], tmp_p
 @needs_espeak
 def test_long_audio_is_cut_as_in_python(served: Callable[..., str], tmp_path: Path) -> None:
     """Sentences in noise, at 44.1 kHz, for a model that takes 10 s at once: the same words, and the same subtitles are
-    saved. (Of longer pieces the demonstration model, which knows one sentence at a time, says what chance decides.)"""
+    saved."""
     from tools.demo.heldout import heldout
 
     model, out = tmp_path / "10 s, 100 % #1", tmp_path / "out"
