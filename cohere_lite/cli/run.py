@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 DEMO_NOTICE = (
     "this is the small demonstration model: numbers, times, dates, prices, greetings and simple commands in en, de, fr "
-    "and es, @NOTICE@; --help says how to get the full one"
+    "and es; of digits that people say it gets 12 in 100 wrong; --help says how to get the full one"
 )
 # Mean log-probability of a token below which the demonstration model is not sure: all of 54 sentences that it has not
 # learnt, 69 % of 32 that it heard wrongly, 1 % of 368 that it heard rightly (espeak-ng's held-out voices); of what
