@@ -16,7 +16,8 @@ from cohere_lite.tokens import read_tokens
 CHECKPOINT = Path(__file__).parents[1] / "tools" / "demo" / "checkpoint"
 SAMPLE = Path(__file__).parents[1] / "cohere_lite" / "demo" / "sample.wav"
 MAX_NEW_TOKENS = 60
-CLEAR = {"de": (3, 11), "en": (5, 17), "es": (10, 17), "fr": (1, 17)}  # held-out sentences that 4 bits change nothing of
+# Held-out sentences of which 4 bits change no token.
+CLEAR = {"de": (3, 11), "en": (5, 17), "es": (10, 17), "fr": (1, 17)}
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the program espeak-ng")
 _folder = tempfile.TemporaryDirectory(prefix="published-")

@@ -156,8 +156,8 @@ def test_sherpa_onnx_reads_the_static_contract(recordings: dict, tmp_path: Path,
     without the leading "▁", at most 6 tokens a second, special tokens left in, features without dither.
 
     The tiny model has never seen such a prompt and stumbles on it, so the last differences between the features change
-    words in 3 recordings of 10. By record 78 of 120 are the same and not empty; with a wrong export, none would be, and on
-    a failure sherpa-onnx answers with an empty text."""
+    words in 3 recordings of 10. By record 78 of 120 are the same and not empty; with a wrong export, none would be,
+    and on a failure sherpa-onnx answers with an empty text."""
     monkeypatch.setattr(mel, "DITHER", 0.0)
     sherpa_onnx = pytest.importorskip("sherpa_onnx")
     export(CHECKPOINT, tmp_path, contract="static")
