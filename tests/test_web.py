@@ -355,7 +355,7 @@ def test_what_is_kept_and_deleted(page: Path, served: Callable[..., str]) -> Non
     assert {*found["after"]} == names | {f"{name}.checked" for name in names}
     assert len([name for name in asked if "/models/" in name]) == len(names)  # the second visit fetches none
     assert found["ready"].startswith("Ready")
-    assert found["deleted"].startswith("Kept models were deleted: 5")
+    assert found["deleted"].startswith("Kept models were deleted: 7")
     assert found["left"] == []
 
 
