@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import ctypes.util
 import errno
+import gc
 import io
 import json
 import os
@@ -18,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -29,10 +31,12 @@ for needed in ("starlette", "uvicorn", "websockets", "python_multipart", "httpx"
 
 import httpx
 from serving import SAID, SAMPLE, SAMPLE_S, Server, converted, repeated, samples, serving, wav
+from starlette.requests import ClientDisconnect
 
 from cohere_lite import Pauses, Transcriber
 from cohere_lite.extras.formats import render
 from cohere_lite.serve import transcriptions
+from cohere_lite.serve.service import Service
 
 pytestmark = pytest.mark.folder
 ROUTE = "/v1/audio/transcriptions"
@@ -702,6 +706,27 @@ def test_sigterm_refuses_what_has_not_begun() -> None:
         found = [answer.result() for answer in answers]
         assert {answer.status_code for answer in found} == {200, 503}
         assert {answer.text.count(SAID) for answer in found if answer.status_code == 200} == {17}
+
+
+def test_what_a_stop_cuts_off_is_no_fault() -> None:
+    """A body of which a part comes, or none, when the server stops: what reading it raises then is nobody's."""
+    told: list[dict[str, Any]] = []
+
+    async def body() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ClientDisconnect from None
+
+    async def stop() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        service = SimpleNamespace(stopping=asyncio.Event())
+        asyncio.get_running_loop().call_later(0.01, service.stopping.set)
+        assert await Service.unless_stopping(cast(Service, service), body()) is None
+
+    asyncio.run(stop())
+    gc.collect()
+    assert told == []
 
 
 def test_the_page_renders_what_it_was_told(server: Server) -> None:

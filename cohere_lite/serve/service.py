@@ -146,6 +146,7 @@ class Service:
         finally:
             task.cancel()
             stop.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)  # or what it raised would be told as a fault
 
     def gauges(self) -> dict[str, tuple[str, float]]:
         """For the metrics."""

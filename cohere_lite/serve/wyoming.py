@@ -225,12 +225,15 @@ class _Connection:
     async def _unless_gone(self, work: Awaitable[None]) -> None:
         """Waits for it. Raises EOFError when the client leaves before. Not by reading: the next event may be there."""
         working = asyncio.ensure_future(work)
-        while not working.done():
-            await asyncio.wait({working}, timeout=_LOOK_S)
-            if self._reader.at_eof():
-                working.cancel()
-                raise EOFError
-        await working
+        try:
+            while not working.done():
+                await asyncio.wait({working}, timeout=_LOOK_S)
+                if self._reader.at_eof():
+                    raise EOFError
+            working.result()
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
     async def _write_transcript(self, language: str | None, text: str, has_begun: bool = False) -> None:
         """In the order of the protocol: start, chunks, the transcript for all clients, stop."""
