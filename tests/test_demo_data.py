@@ -331,6 +331,26 @@ def test_the_record_names_all_code_that_worked_on_a_stage(monkeypatch: pytest.Mo
     assert stages.recorded_stages(tmp_path) == {"recordings": {"minutes": 2.5, "revisions": ["a", "b"], "hours": 3}}
 
 
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    ("stage", "before"), [("make_features", "recordings"), ("train_model", "features"), ("export_model", "training")]
+)
+def test_a_stage_before_its_turn_says_what_is_missing(tmp_path: Path, stage: str, before: str) -> None:
+    pytest.importorskip("torch")
+    from tools.demo import __main__ as demo
+
+    with pytest.raises(SystemExit, match=f"is missing: the stage {before} makes it"):
+        getattr(demo, stage)(demo.Job(tmp_path, 1, quick=True))
+
+
+def test_recordings_need_the_voices_first(tmp_path: Path) -> None:
+    from tools.demo import __main__ as demo
+
+    with pytest.raises(SystemExit, match=r"kokoro/model\.onnx is missing: the stage voices makes it"):
+        demo.make_recordings(demo.Job(tmp_path, 1, quick=False))
+    assert not [*tmp_path.iterdir()]
+
+
 # The training
 
 

@@ -33,7 +33,7 @@ SOURCES = [path for folder in ("cohere_lite", "tools") for path in (CHECKOUT / f
 OPTIONS = {option for path in SOURCES for option in re.findall(r'"(--[a-z-]+)"', path.read_text(encoding="utf-8"))}
 OPTIONS |= {"--help", "--group", "--collect-data"}  # argparse's, pip's, PyInstaller's
 OWNERS = "onnx-community|Masterx|tristanripke|gn64|cstr|csukuangfj2|eschmidbauer"  # of models on the hub
-PLACEHOLDERS = re.compile(rf"\b(NAME|OWNER)\b|^talks/|^onnx/$|^({OWNERS})/")
+PLACEHOLDERS = re.compile(rf"\b(NAME|OWNER|FOLDER)\b|^talks/|^onnx/$|^({OWNERS})/")
 
 
 def commands(block: str) -> list[tuple[str, str]]:

@@ -97,12 +97,16 @@ def make_voices(job: Job) -> dict:
 
 
 def make_recordings(job: Job) -> dict:
+    if "kokoro" in job.hours:  # others come first: half an hour would be gone
+        _need("voices", [job.kokoro / "model.onnx"])
     recordings.build(job.folder / "recordings", job.kokoro, job.hours, job.number)
     return {"hours": job.hours, "short": recordings.SHORT}
 
 
 def make_features(job: Job) -> dict:
-    features.build(job.folder / "features", job.folder / "recordings", job.hours, job.number)
+    folder = job.folder / "recordings"
+    _need("recordings", [folder / f"{part.name}.jsonl" for part in recordings.parts(job.hours, job.number)])
+    features.build(job.folder / "features", folder, job.hours, job.number)
     utterances, frames = features.load(job.folder / "features")
     return {"hours": round(len(frames) / 100 / 3600, 2), "utterances": len(utterances)}
 
@@ -112,6 +116,7 @@ def train_model(job: Job) -> dict:
     from .model import DECODER, ENCODER
     from .tokenizer import load_tokenizer, train_tokenizer
 
+    _need("features", [job.folder / "features" / "utterances.jsonl"])
     out = job.folder / "checkpoint"
     for folder in (out, job.folder / "training"):
         folder.mkdir(exist_ok=True)
@@ -144,6 +149,7 @@ def train_model(job: Job) -> dict:
 def export_model(job: Job) -> dict:
     from cohere_lite.export.__main__ import export
 
+    _need("training", [job.folder / "checkpoint" / "model.safetensors"])
     model = job.out / "model"
     model.mkdir(exist_ok=True)
     export(job.folder / "checkpoint", model)
@@ -151,6 +157,12 @@ def export_model(job: Job) -> dict:
     print("\n".join(made))
     _write_record(job, made)
     return {"bytes": sum(path.stat().st_size for path in model.iterdir())}
+
+
+def _need(stage: str, paths: list[Path]) -> None:
+    """What a stage before has made."""
+    if missing := [path for path in paths if not path.exists()]:
+        raise SystemExit(f"{missing[0]} is missing: the stage {stage} makes it")
 
 
 def _round_before(job: Job) -> Path:

@@ -6,7 +6,8 @@ Writes  the test sets into --data, SET/LANGUAGE/ID.wav and ID.txt; sets that are
 Needs   espeak-ng, jiwer; for the other sets what requirements.txt names, Kokoro's files (kokoro.py), and for people
         apt's tuxpaint-stamps-default and soundfile.  What is missing is left out, and said.
 
-Every voice and every sentence here is kept from training; the single words are not, but those who say them are.
+Every voice and every sentence here is kept from training; single words, digits and short phrases are not, but those who
+say them are.
 Percentages of words that are wrong (jiwer), without punctuation and case, asked for in words unless the set says so.
 """
 

@@ -27,7 +27,7 @@ _SYNCHRONOUS, _UTF8, _RATE, _PITCH, _WORD, _LAST = 2, 1, 1, 3, 1, 0
 KOKORO_RATE = 24_000  # Hz
 KOKORO_FRAME = 600  # samples, in which it counts durations
 # As its authors' join_timestamps has it (hexgrad/kokoro, pipeline.py): what is heard comes three frames before what the
-# durations say. By ear and by loudness so here, too.
+# durations say. By the loudness so here, too.
 KOKORO_EARLY = 3
 _KOKORO_DURATIONS = "/encoder/Clip_output_0"  # in its graph: float32, frames of each sound
 _AUDIBLE = 10 ** (-40 / 20)  # of a word's loudest sample: where its sound begins
