@@ -134,6 +134,9 @@ PAIRS = {
 class Drawn(Random):
     """Draws what the test says, and nothing that could not have been drawn."""
 
+    def __new__(cls, values: list) -> "Drawn":
+        return super().__new__(cls)  # without the values: up to Python 3.10, what comes here is the seed
+
     def __init__(self, values: list) -> None:
         self.values = iter(values)
 
