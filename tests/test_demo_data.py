@@ -236,16 +236,16 @@ def test_the_training_set_has_what_it_is_to_have(tmp_path: Path) -> None:
     assert frames.dtype == np.float16
     assert np.isfinite(frames).all()
     assert [u.start for u in utterances] == np.cumsum([0, *(u.frames for u in utterances)]).tolist()[:-1]
-    counts = [len(u.spoken.split()) // 2 for u in utterances]
+    counts = [len(u.sentences) for u in utterances]
     assert 240 <= counts.count(1) < 246  # some joined ones had no room for a second sentence
     assert 30 < sum(count > 1 for count in counts) < 70  # a fifth of 240, 3 standard deviations off at most
-    assert max(u.frames for u in utterances) <= 3000  # 30 s
-    assert {u.spoken == "" for u in utterances if u.clean} == {False}
+    assert 2000 < max(u.frames for u in utterances) <= 3500  # 35 s
+    assert all(u.sentences for u in utterances if u.clean)
     assert 0.4 < np.mean([u.clean for u in utterances]) < 0.6
     for utterance in utterances:
-        assert utterance.written == utterance.spoken.replace(".", "!")
-        if len(utterance.spoken.split()) > 2:  # one after the other
-            numbers = [int(word[:-1]) for word in utterance.spoken.split()[1::2]]
+        assert all(sentence.written == sentence.spoken.replace(".", "!") for sentence in utterance.sentences)
+        if utterance.sentences:  # one after the other
+            numbers = [int(sentence.spoken.split()[1][:-1]) for sentence in utterance.sentences]
             assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
@@ -257,11 +257,18 @@ def test_clean_ones_are_trimmed_to_their_speech(tmp_path: Path) -> None:
     pcm = recordings.load(tmp_path, "flite-en-00")[0]
     utterances, frames = features.make("flite", "flite-en-00", tmp_path)
     by_text = {recording.spoken: recording.n / SAMPLE_RATE for recording in pcm}
-    clean = [u for u in utterances if u.clean and u.spoken in by_text]
+    clean = [u for u in utterances if u.clean and len(u.sentences) == 1]
     assert clean
     for utterance in clean:
-        trimmed = features.trimmed(utterance, frames)
-        seconds = by_text[utterance.spoken]
+        trimmed = features.trimmed(utterance)
+        (sentence,) = trimmed.sentences
+        assert sentence.start == min(3, utterance.sentences[0].start)
+        assert trimmed.frames - 3 <= sentence.end <= trimmed.frames
+        level = frames[trimmed.start : trimmed.start + trimmed.frames].mean(axis=1, dtype=np.float32)
+        loud = np.flatnonzero(level > level.min() + 0.3 * np.ptp(level))
+        assert loud[0] <= 10
+        assert loud[-1] >= trimmed.frames - 10
+        seconds = by_text[sentence.spoken]
         assert seconds / (1.22 * 1.18) - 0.05 < trimmed.frames / 100 < seconds / (0.82 * 0.85) + 0.15
         assert utterance.start <= trimmed.start
         assert trimmed.start + trimmed.frames <= utterance.start + utterance.frames
@@ -368,7 +375,7 @@ def test_batches_are_shared_equally() -> None:
     from tools.demo import train
 
     lengths = np.random.default_rng(1).integers(40, 3000, 500).tolist()
-    utterances = [features.Utterance("en", "", "", i, length, True) for i, length in enumerate(lengths)]
+    utterances = [features.Utterance("en", [], i, length, True) for i, length in enumerate(lengths)]
     chosen = train.batches(utterances, np.random.default_rng(1), 6000)
     for batch in chosen:
         (length,) = {train.padded(utterance.frames) for utterance in batch}
@@ -387,7 +394,8 @@ def test_prompt_and_text_go_together(tokenizer) -> None:
 
     frames = np.random.default_rng(1).standard_normal((100, 128)).astype(np.float16)
     collate = train.Collator(frames, tokenizer)
-    utterance = features.Utterance("en", "Wake me at seven.", "Wake me at 7.", 0, 100, True)
+    said = [features.Sentence("Wake me", "Wake me", 10, 40), features.Sentence("at seven.", "at 7.", 50, 90)]
+    utterance = features.Utterance("en", said, 0, 100, True)
     rng, seen = np.random.default_rng(1), {}
     for _ in range(40):
         batch = collate([utterance], rng)
@@ -397,6 +405,14 @@ def test_prompt_and_text_go_together(tokenizer) -> None:
         assert labels[:9] == [train.IGNORED] * 9
         assert text == [*ids[10 : 9 + len(text)], 3]  # each position's label is the next token, the last one the end
         seen[prompt[6], prompt[7]] = tokenizer.decode(text[:-1])
+        places = batch["places"][0].tolist()
+        heard = {place: [] for place in [(-15, 65), (25, 115)]}  # 0.25 s around the sentence
+        for label, place in zip(labels, map(tuple, places), strict=True):
+            assert (place == train.NOWHERE) == (label in (train.IGNORED, 3))
+            if place != train.NOWHERE:
+                heard[place].append(label)
+        assert tokenizer.decode(heard[-15, 65]).lower() == "wake me"
+        assert heard[25, 115] == text[len(heard[-15, 65]) : -1]
         names = dict(map(reversed, collate.letters.items()))
         assert "".join(names[letter] for letter in batch["ctc"].tolist()) == "wake me at seven"
     assert seen == {
@@ -405,6 +421,19 @@ def test_prompt_and_text_go_together(tokenizer) -> None:
         ("<|nopnc|>", "<|noitn|>"): "wake me at seven",
         ("<|nopnc|>", "<|itn|>"): "wake me at 7",
     }
+
+
+@pytest.mark.reference
+def test_attention_outside_of_the_sentence_costs() -> None:
+    """By hand: of one head's attention a half is in place, of the other's nothing; what has no place is free."""
+    torch = pytest.importorskip("torch")
+    from tools.demo import train
+
+    heads = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])  # of three encoder frames
+    attention = heads[None, None, :, None].expand(2, 1, 2, 2, 3)  # (layers, batch, heads, tokens, frames)
+    places = torch.tensor([[[8, 16], train.NOWHERE]])  # in mel frames: the second encoder frame
+    torch.testing.assert_close(train._place_loss(attention, places), torch.tensor(4.0).log())
+    assert train._place_loss(attention, torch.zeros_like(places)) == 0
 
 
 @pytest.mark.reference

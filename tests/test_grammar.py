@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from tools.demo.numerals import in_words, ordinal
-from tools.demo.sentences import LANGUAGES, Grammar, Text, joined, without_punctuation
+from tools.demo.sentences import LANGUAGES, Grammar, Text, without_punctuation
 
 TIME_EN, TIME_DE = "{1..12}[ |:]{13..59}", "{2..23}[ Uhr |:]{02..59}[| Uhr]"
 PRICE_EN, PRICE_DE = "[|$]{2..20}[ dollars and |.]{10..95/5}[ cents|]", "{2..99}[ Euro |,]{10..99}[| €]"
@@ -307,10 +307,6 @@ def test_a_tenth_is_held_out() -> None:
     spoken = {grammar.fill("Remind me to {task} at {time}.", rng).spoken for _ in range(3000)}
     share = sum(map(grammar.held_out, spoken)) / len(spoken)
     assert abs(share - 0.1) < 3 * (0.1 * 0.9 / len(spoken)) ** 0.5
-
-
-def test_joined() -> None:
-    assert joined([Text("Seven.", "7."), Text("Stop.", "Stop.")]) == Text("Seven. Stop.", "7. Stop.")
 
 
 @pytest.mark.parametrize(

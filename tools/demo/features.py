@@ -1,47 +1,56 @@
 """The training set, ``DIR/features``: acoustic variants of the recordings as log-mel features, and their texts.
 
 features.f16       raw float16 (all frames, 128), one utterance after the other
-utterances.jsonl   one a line: language, spoken, written, first frame, number of frames, whether it is clean
+utterances.jsonl   one a line: language, sentences with their first and last frames, first frame, number of frames,
+                   whether it is clean
 
 Needs NumPy and soundfile.  About 110 hours of features, 10 GB; it goes on where it was interrupted.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cohere_lite.mel import log_mel
+from cohere_lite.mel import HOP_LENGTH, log_mel
 
 from . import recordings
 from .acoustics import SAMPLE_RATE, Samples, another_speaker, at_peak, recorded, silence, warp
 from .nospeech import no_speech
 from .recordings import HOURS, Recording
-from .sentences import Text, joined
 from .stages import parallel
 
 # Of each recording, on average: espeak-ng has many voices, Pico few; Kokoro is the most natural and the slowest
 VARIANTS = {"espeak": 1.2, "pico": 2.0, "flite": 2.0, "hibari": 2.0, "kokoro": 8.0}
 JOINED = 0.2  # share of recordings of several sentences
 JOINED_SENTENCES = (2, 9)  # fewer are likelier
-JOINED_SECONDS = 29.0
+JOINED_SECONDS = 34.5  # the longest piece is 35 s
 EMPTY = 0.02  # share of recordings without speech, with an empty text
 CLEAN = 0.5
 MARGIN_SECONDS = (0, 0.6)  # before and after
-PAUSE_SECONDS = (0.1, 1.2)
+PAUSE_SECONDS = (0.1, 5)  # between sentences; short ones are likelier
 BABBLE_SECONDS, BABBLE_VOICES = 20, (2, 5)
-SPEECH_LEVEL = 0.15  # of the range of the level: what `trimmed` takes for speech
 TRIM_CONTEXT = 3  # frames left before and after it
+
+
+class Sentence(NamedTuple):
+    """What is said in an utterance from frame `start` to frame `end` of it."""
+
+    spoken: str  # with punctuation, as written
+    written: str
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
 class Utterance:
     language: str
-    spoken: str  # with punctuation, as written
-    written: str
+    sentences: list[Sentence]
     start: int  # first frame in features.f16
     frames: int
     clean: bool
@@ -78,12 +87,12 @@ def load(folder: Path) -> tuple[list[Utterance], NDArray[np.float16]]:
     )
 
 
-def trimmed(utterance: Utterance, features: NDArray[np.float16]) -> Utterance:
-    """The utterance without the silence at both ends, found by its level: only for clean ones."""
-    level = features[utterance.start : utterance.start + utterance.frames].mean(axis=1, dtype=np.float32)
-    speech = np.flatnonzero(level > level.min() + SPEECH_LEVEL * np.ptp(level))
-    first, end = max(0, speech[0] - TRIM_CONTEXT), min(utterance.frames, speech[-1] + 1 + TRIM_CONTEXT)
-    return replace(utterance, start=int(utterance.start + first), frames=int(end - first))
+def trimmed(utterance: Utterance) -> Utterance:
+    """The utterance without the silence at both ends."""
+    first = max(0, utterance.sentences[0].start - TRIM_CONTEXT)
+    end = min(utterance.frames, utterance.sentences[-1].end + TRIM_CONTEXT)
+    sentences = [s._replace(start=s.start - first, end=min(end, s.end) - first) for s in utterance.sentences]
+    return replace(utterance, sentences=sentences, start=utterance.start + first, frames=end - first)
 
 
 def make(synthesiser: str, name: str, recorded_in: Path) -> tuple[list[Utterance], NDArray[np.float16]]:
@@ -95,19 +104,19 @@ def make(synthesiser: str, name: str, recorded_in: Path) -> tuple[list[Utterance
     utterances: list[Utterance] = []
     features: list[NDArray[np.float16]] = []
     start = 0
-    for text, samples in _utterances(spoken, speech, VARIANTS[synthesiser], rng):
-        clean = bool(text.spoken and rng.random() < CLEAN)
-        if text.spoken:
+    for sentences, samples in _utterances(spoken, speech, VARIANTS[synthesiser], rng):
+        clean = bool(sentences and rng.random() < CLEAN)
+        if sentences:
             samples = recorded(samples, rng, babble, clean)
         features.append(np.ascontiguousarray(log_mel(samples).T, np.float16))
-        utterances.append(Utterance(spoken[0].language, text.spoken, text.written, start, len(features[-1]), clean))
+        utterances.append(Utterance(spoken[0].language, sentences, start, len(features[-1]), clean))
         start += len(features[-1])
     return utterances, np.concatenate(features)
 
 
 def _utterances(
     spoken: list[Recording], speech: list[Samples], variants: float, rng: np.random.Generator
-) -> Iterator[tuple[Text, Samples]]:
+) -> Iterator[tuple[list[Sentence], Samples]]:
     """Every recording in its variants, and among them some joined to longer ones, and some without speech."""
     for first in range(len(spoken)):
         for _ in range(int(variants + rng.random())):
@@ -116,28 +125,33 @@ def _utterances(
                 counts = np.arange(JOINED_SENTENCES[0], JOINED_SENTENCES[1] + 1)
                 yield _talk(spoken, speech, first, int(rng.choice(counts, p=1 / counts / np.sum(1 / counts))), rng)
             if rng.random() < EMPTY:
-                yield Text("", ""), no_speech(rng)
+                yield [], no_speech(rng)
 
 
 def _talk(
     spoken: list[Recording], speech: list[Samples], first: int, count: int, rng: np.random.Generator
-) -> tuple[Text, Samples]:
+) -> tuple[list[Sentence], Samples]:
     """`count` recordings with pauses, as far as they fit: the first one and those after it, mostly by one voice.
 
     A voice is changed in the same way in all of them.
     """
-    texts: list[Text] = []
+    sentences: list[Sentence] = []
     pieces = [silence(rng.uniform(*MARGIN_SECONDS))]
     seed = int(rng.integers(2**32))
     for i in range(first, min(first + count, len(spoken))):
         own = [seed, *spoken[i].voice.encode()]
         piece = at_peak(another_speaker(speech[i], np.random.default_rng(own)), 0.5)
-        if texts and (sum(map(len, pieces)) + len(piece)) / SAMPLE_RATE > JOINED_SECONDS - MARGIN_SECONDS[1]:
-            break
-        pieces += [*([silence(rng.uniform(*PAUSE_SECONDS))] if texts else []), piece]
-        texts.append(Text(spoken[i].spoken, spoken[i].written))
+        if sentences:
+            pause = silence(math.exp(rng.uniform(*np.log(PAUSE_SECONDS))))
+            if sum(map(len, [*pieces, pause, piece])) / SAMPLE_RATE > JOINED_SECONDS - MARGIN_SECONDS[1]:
+                break
+            pieces.append(pause)
+        start = sum(map(len, pieces))
+        end = start + len(piece)
+        pieces.append(piece)
+        sentences.append(Sentence(spoken[i].spoken, spoken[i].written, start // HOP_LENGTH, -(-end // HOP_LENGTH)))
     pieces.append(silence(rng.uniform(*MARGIN_SECONDS)))
-    return joined(texts), np.concatenate(pieces)
+    return sentences, np.concatenate(pieces)
 
 
 def _babble(speech: list[Samples], rng: np.random.Generator) -> Samples:
@@ -152,7 +166,8 @@ def _babble(speech: list[Samples], rng: np.random.Generator) -> Samples:
 
 def _read(path: Path) -> Iterator[Utterance]:
     for line in path.read_text("utf-8").splitlines():
-        yield Utterance(**json.loads(line))
+        fields = json.loads(line)
+        yield Utterance(**fields | {"sentences": [Sentence(*sentence) for sentence in fields["sentences"]]})
 
 
 def _write(path: Path, utterances: Iterator[Utterance]) -> None:

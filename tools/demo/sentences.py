@@ -12,7 +12,6 @@ price, a percentage and the day of a month take the form the language gives them
 
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -118,12 +117,6 @@ class Grammar:
             if self.held_out(text.spoken):
                 texts[text] = None
         return list(texts)
-
-
-def joined(texts: Iterable[Text]) -> Text:
-    """Sentences spoken one after the other."""
-    texts = list(texts)
-    return Text(" ".join(text.spoken for text in texts), " ".join(text.written for text in texts))
 
 
 def without_punctuation(text: str) -> str:

@@ -1,4 +1,5 @@
-"""Training: cross-entropy on the text, and CTC of its letters on the encoder, which finds the alignment sooner."""
+"""Training: cross-entropy on the text; CTC of its letters on the encoder, which finds the alignment sooner; and that
+the decoder listens to the sentence it writes, without which it loses its place in recordings of several."""
 
 import json
 import os
@@ -32,7 +33,7 @@ CLEAN_STEPS = 4000  # up to here no noise, rooms and telephones: earlier they co
 FRAMES_PER_BATCH = 6000  # mel frames with padding, of all workers: 20-50 sentences, or one or two long recordings
 # Mel frames a batch is padded to.  Few different shapes, because oneDNN compiles its kernels for every new one: with
 # lengths as they come a step took three times as long.
-LENGTHS = (*range(32, 640, 32), 640, 1024, 1600, 2400, 3000, 3800)
+LENGTHS = (*range(32, 640, 32), 640, 1024, 1600, 2400, 3000, 3500)
 TOKENS_MULTIPLE = 16  # and the tokens, for the same reason
 KERNEL_CACHE = 16384  # compiled kernels that oneDNN keeps; its default of 1024 is too few for these shapes
 WEIGHT_DECAY = 0.01
@@ -40,14 +41,19 @@ CTC_STEPS = 3000  # the alignment is found; from then on CTC counts for less
 CTC_WEIGHT = (0.5, 0.3)  # share of the loss, before and after
 CTC_RATE = 3  # CTC outputs an encoder frame (80 ms): fast speech has more than 12.5 letters a second
 LABEL_SMOOTHING = 0.05
+PLACE_WEIGHT = 0.2  # of the logarithm of how much of the attention is outside of the sentence
+PLACE_FRAMES = 25  # mel frames before and after a sentence that count as its own: an encoder frame hears around itself
 CLIP = 1.0  # norm of the gradient
 SAVE_EVERY = 500  # steps
 LOG_EVERY = 50
+FIGURES = ("loss", "ctc_loss", "place_loss", "token_accuracy")
 TIME_MASKS, TIME_MASK = 1, 20  # SpecAugment: how many, at most how many frames
 MEL_MASKS, MEL_MASK = 1, 20  # and mel bins
 ITN = 0.3  # share of the texts with digits
 IGNORED = -100  # as a label
 BLANK = 0  # of CTC
+MEL_FRAMES = 8  # an encoder frame
+NOWHERE = (0, 0)  # mel frames: the place of what belongs to no sentence, which may listen to anything
 
 
 def batches(utterances: list[Utterance], rng: np.random.Generator, frames: int) -> list[list[Utterance]]:
@@ -80,7 +86,7 @@ class Collator:
     def __call__(self, chosen: list[Utterance], rng: np.random.Generator) -> dict[str, torch.Tensor]:
         n_frames = padded(max(utterance.frames for utterance in chosen))
         features = np.zeros((len(chosen), n_frames, 128), np.float32)
-        ids, labels, texts = [], [], []
+        ids, labels, places, texts = [], [], [], []
         for row, utterance in enumerate(chosen):
             recording = self.features[utterance.start : utterance.start + utterance.frames].astype(np.float32)
             recording -= recording.mean(axis=0)  # changes nothing but what was trimmed: as log_mel would have done
@@ -88,27 +94,37 @@ class Collator:
             _mask(recording, rng)
             features[row, : utterance.frames] = recording
             punctuation, itn = bool(rng.random() < 0.5), bool(rng.random() < ITN)
-            text = utterance.written if itn else utterance.spoken
-            tokens = self.tokenizer.encode(text if punctuation else without_punctuation(text))
             prompt = prompt_ids(self.tokenizer, utterance.language, punctuation, itn)
+            tokens: list[int] = []
+            place = [NOWHERE] * (len(prompt) - 1)
+            for sentence in utterance.sentences:
+                text = sentence.written if itn else sentence.spoken
+                added = self.tokenizer.encode(text if punctuation else without_punctuation(text))
+                tokens += added
+                place += [(sentence.start - PLACE_FRAMES, sentence.end + PLACE_FRAMES)] * len(added)
             ids.append(torch.tensor(prompt + tokens))
             labels.append(torch.tensor([IGNORED] * (len(prompt) - 1) + tokens + [END_OF_TEXT]))
-            texts.append([self.letters[letter] for letter in without_punctuation(utterance.spoken)])
+            places.append(torch.tensor([*place, NOWHERE]))
+            spoken = " ".join(without_punctuation(sentence.spoken) for sentence in utterance.sentences)
+            texts.append([self.letters[letter] for letter in spoken])
         frames = torch.tensor([utterance.frames for utterance in chosen])
         return {
             "features": torch.from_numpy(features),
             "frames": frames,
             "ids": _pad(ids, PAD),
             "labels": _pad(labels, IGNORED),
+            "places": _pad(places, 0),
             "ctc": torch.tensor([letter for text in texts for letter in text]),
             "ctc_lengths": torch.tensor([len(text) for text in texts]),
         }
 
 
 def _pad(rows: list[torch.Tensor], value: int) -> torch.Tensor:
-    """Rows of ids to one tensor, its width a multiple of TOKENS_MULTIPLE."""
+    """Rows, of ids or of places, to one tensor, its width a multiple of TOKENS_MULTIPLE."""
     width = -(-max(map(len, rows)) // TOKENS_MULTIPLE) * TOKENS_MULTIPLE
-    return torch.stack([functional.pad(row, (0, width - len(row)), value=value) for row in rows])
+    return torch.stack(
+        [functional.pad(row, (0, 0) * (row.dim() - 1) + (0, width - len(row)), value=value) for row in rows]
+    )
 
 
 def _mask(features: np.ndarray, rng: np.random.Generator) -> None:
@@ -138,7 +154,7 @@ def train(
     frames_per_batch: int,
 ):
     """Train a new model, or one that a round before has made; returns it in eval mode, the layer that writes its
-    encoder's letters, and the history [{step, loss, ctc_loss, token_accuracy}].
+    encoder's letters, and the history [{step, FIGURES}].
 
     training_set: the folder that `features.build` wrote;  round_number: seeds what is random;  begin: the checkpoint of
     the round before, None for a new model.
@@ -173,6 +189,7 @@ def _work(
     model = new_model(tokenizer.vocab_size(), first_token=tokenizer.piece_to_id("▁"))
     # channels-last and bfloat16 products halve the time of a step on a CPU that has AVX-512
     model.model.encoder.subsampling.to(memory_format=torch.channels_last)
+    model.set_attn_implementation({"": "eager", "encoder_config": "sdpa"})  # the decoder tells its attention
     easy_steps, clean_steps, ctc_steps = (EASY_STEPS, CLEAN_STEPS, CTC_STEPS) if begin is None else (0, 0, 0)
     collate = Collator(features, tokenizer)
     losses = Losses(model, len(collate.letters))
@@ -198,8 +215,8 @@ def _work(
             part.load_state_dict(saved[name])
     first_step = step
     together = nn.parallel.DistributedDataParallel(losses, gradient_as_bucket_view=True)
-    easy = {i: trimmed(utterance, features) for i, utterance in enumerate(utterances) if utterance.clean}
-    sums = torch.zeros(3, dtype=torch.float64)
+    easy = {i: trimmed(utterance) for i, utterance in enumerate(utterances) if utterance.clean}
+    sums = torch.zeros(len(FIGURES), dtype=torch.float64)
     model.train()
     while step < steps:
         rng = np.random.default_rng([round_number, epoch])
@@ -214,16 +231,16 @@ def _work(
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE[round_number] * rate(step, steps)
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                text_loss, ctc_loss, correct = together(batch)
+                text_loss, ctc_loss, place_loss, correct = together(batch)
             optimizer.zero_grad()
-            ((1 - ctc_weight) * text_loss + ctc_weight * ctc_loss).backward()
+            ((1 - ctc_weight) * text_loss + ctc_weight * ctc_loss + PLACE_WEIGHT * place_loss).backward()
             nn.utils.clip_grad_norm_(parameters, CLIP)
             optimizer.step()
             step += 1
-            sums += torch.stack([text_loss, ctc_loss, correct]).detach()
+            sums += torch.stack([text_loss, ctc_loss, place_loss, correct]).detach()
             if step % LOG_EVERY == 0 and rank == 0:
-                loss, ctc, accuracy = (sums / LOG_EVERY).numpy().round(4).tolist()
-                history.append({"step": step, "loss": loss, "ctc_loss": ctc, "token_accuracy": accuracy})
+                figures = (sums / LOG_EVERY).numpy().round(4).tolist()
+                history.append({"step": step, **dict(zip(FIGURES, figures, strict=True))})
                 left = (time.time() - begun) / (step - first_step) * (steps - step) / 60
                 print(f"step {step} of {steps}, {left:.0f} min left: {json.dumps(history[-1])}", flush=True)
                 sums[:] = 0
@@ -250,7 +267,8 @@ def _lesson(
 
 
 class Losses(nn.Module):
-    """Cross-entropy on text and end of text; CTC loss a letter; share of the tokens that were predicted right.
+    """Cross-entropy on text and end of text; CTC loss a letter; how little the decoder listens to the right place; and
+    the share of the tokens that were predicted right.
 
     A module because that is what DistributedDataParallel takes; the layer for the letters is dropped after training.
     """
@@ -260,7 +278,7 @@ class Losses(nn.Module):
         self.model = model
         self.letters = nn.Linear(model.config.encoder_config.hidden_size, CTC_RATE * (1 + n_letters))
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         mask = torch.arange(batch["features"].shape[1]) < batch["frames"][:, None]
         encoded = self.model.model.encoder(batch["features"], attention_mask=mask)
         letters = self.letters(encoded.last_hidden_state).float()
@@ -275,8 +293,23 @@ class Losses(nn.Module):
             zero_infinity=True,
         ) / max(1, len(batch["ctc"]))
         # No mask for the padding after the text: attention is causal, and the loss ignores it
-        logits = self.model(encoder_outputs=encoded, decoder_input_ids=batch["ids"], use_cache=False).logits.float()
-        labels = batch["labels"]
+        decoded = self.model(
+            encoder_outputs=encoded, decoder_input_ids=batch["ids"], use_cache=False, output_attentions=True
+        )
+        logits, labels = decoded.logits.float(), batch["labels"]
         text_loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=LABEL_SMOOTHING)
+        place_loss = _place_loss(torch.stack(decoded.cross_attentions), batch["places"])
         correct = (logits.argmax(-1) == labels)[labels != IGNORED].float().mean()
-        return text_loss, ctc_loss, correct
+        return text_loss, ctc_loss, place_loss, correct
+
+
+def _place_loss(attention: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """How little the tokens listen to the sentence they belong to: -log of the share of the attention.
+
+    attention: (layers, batch, heads, tokens, encoder frames);  places: (batch, tokens, 2), first and last mel frames
+    """
+    middle = torch.arange(attention.shape[-1]) * MEL_FRAMES + MEL_FRAMES // 2
+    inside = (middle >= places[..., :1]) & (middle < places[..., 1:])
+    share = (attention.float().mean(2) * inside).sum(-1)
+    costs = -share.clamp(min=1e-4).log()[:, places[..., 1] > 0]
+    return costs.sum() / max(1, costs.numel())
