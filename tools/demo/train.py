@@ -21,7 +21,7 @@ from .sentences import without_punctuation
 from .tokenizer import END_OF_TEXT, PAD, letters, prompt_ids
 
 WORKERS = 2  # processes of one thread, each with its share of a batch: 1.6 times as fast as one process of two threads
-STEPS = {1: 18_000, 2: 16_000, 3: 16_000}  # of each round
+STEPS = {1: 18_000, 2: 16_000, 3: 10_000}  # of each round
 WARM_UP = 300  # steps
 DECAY = 12_000  # steps at the end, in which the learning rate falls to 0
 LEARNING_RATE = {1: 1.5e-3, 2: 1e-3, 3: 1e-3}  # with 1.5e-3 a later round forgets, and takes 6000 steps to recover
