@@ -387,6 +387,31 @@ def test_batches_are_shared_equally() -> None:
 
 
 @pytest.mark.reference
+def test_positions_begin_as_sinusoids() -> None:
+    """By hand: the sine and cosine of the position, and of a hundredth of it; as loud as the tokens."""
+    torch = pytest.importorskip("torch")
+    from tools.demo import model
+
+    expected = [[0, 1, 0, 1], [np.sin(1), np.cos(1), np.sin(0.01), np.cos(0.01)]]
+    torch.testing.assert_close(model._sinusoids(2, 4), torch.tensor(expected), check_dtype=False)
+    decoder = model.new_model(300, 5).model.decoder
+    loud = torch.stack(
+        [embedding.weight.square().mean().sqrt() for embedding in (decoder.pos_emb, decoder.embed_tokens)]
+    )
+    torch.testing.assert_close(loud, torch.full((2,), model.EMBEDDING_STD), rtol=0.05, atol=0)
+
+
+@pytest.mark.reference
+def test_the_learning_rate_falls_in_the_last_round_alone() -> None:
+    """By hand."""
+    pytest.importorskip("torch")
+    from tools.demo.train import rate
+
+    assert [rate(step, 1000, False) for step in (0, 149, 299, 999)] == [1 / 300, 0.5, 1, 1]
+    assert [rate(step, 1000, True) for step in (0, 149, 500, 999)] == pytest.approx([1 / 300, 0.5, 0.5, 0.001])
+
+
+@pytest.mark.reference
 def test_prompt_and_text_go_together(tokenizer) -> None:
     """By hand: digits where the prompt asks for them, marks and capitals where it does; letters as spoken."""
     pytest.importorskip("torch")

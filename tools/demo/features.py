@@ -4,7 +4,7 @@ features.f16       raw float16 (all frames, 128), one utterance after the other
 utterances.jsonl   one a line: language, sentences with their first and last frames, first frame, number of frames,
                    whether it is clean
 
-Needs NumPy and soundfile.  About 110 hours of features, 10 GB; it goes on where it was interrupted.
+Needs NumPy and soundfile.  About 150 hours of features, 14 GB; it goes on where it was interrupted.
 """
 
 import json
@@ -26,8 +26,8 @@ from .recordings import HOURS, Recording
 from .stages import parallel
 
 # Of each recording, on average: espeak-ng has many voices, Pico few; Kokoro is the most natural and the slowest
-VARIANTS = {"espeak": 1.2, "pico": 2.0, "flite": 2.0, "hibari": 2.0, "kokoro": 8.0}
-JOINED = 0.2  # share of recordings of several sentences
+VARIANTS = {"espeak": 1.2, "pico": 2.0, "flite": 2.0, "hibari": 2.0, "kokoro": 5.0}
+JOINED = 0.3  # share of recordings of several sentences
 JOINED_SENTENCES = (2, 9)  # fewer are likelier
 JOINED_SECONDS = 34.5  # the longest piece is 35 s
 EMPTY = 0.02  # share of recordings without speech, with an empty text

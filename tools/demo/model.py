@@ -1,5 +1,6 @@
 """The tiny model: transformers' own CohereAsr with small dimensions and its initialisation."""
 
+import torch
 from torch import nn
 from transformers import CohereAsrConfig, CohereAsrForConditionalGeneration
 
@@ -53,4 +54,16 @@ def new_model(vocab_size: int, first_token: int) -> CohereAsrForConditionalGener
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if before_relu else "linear")
             nn.init.zeros_(module.bias)
     nn.init.zeros_(model.proj_out.bias)
+    positions = model.model.decoder.pos_emb.weight
+    with torch.no_grad():
+        positions.copy_(_sinusoids(*positions.shape) * 2**0.5 * EMBEDDING_STD)
     return model
+
+
+def _sinusoids(count: int, width: int) -> torch.Tensor:
+    """What tells positions apart in the real model (Vaswani et al., 2017): (count, width), neighbours alike.
+
+    Training changes them, but late ones little: recordings with so many tokens are rare in the training set.
+    """
+    angles = torch.arange(count)[:, None] * 10_000 ** (-torch.arange(0, width, 2) / width)
+    return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)

@@ -31,12 +31,12 @@ HOURS = {
     "pico": dict.fromkeys(LANGUAGES, 1.6),
     "flite": {"en": 1.5},
     "hibari": {"en": 1.2},
-    "kokoro": {"en": 0.2, "de": 0.3, "fr": 0.3, "es": 0.2},  # more where there are few other voices
+    "kokoro": {"en": 0.4, "de": 0.5, "fr": 0.5, "es": 0.5},  # more where there are few other voices
 }
 QUICK_HOURS = {"espeak": dict.fromkeys(LANGUAGES, 0.01)}
 PART_SECONDS = 360
 GROUP = 6  # recordings by one voice, one after the other: longer recordings are made of them
-SHORT = 0.4  # share of the groups with single words, digits, lone times
+SHORT = 0.5  # share of the groups with single words, digits, lone times
 PAUSED = 0.5  # share of the digits in a row with pauses between them
 PEAK = 0.7
 # Of the peak, where speech begins and ends, and what is left before and after it: an f begins quietly, and Pico's noise
