@@ -11,7 +11,7 @@ Writes  in stages, each of which takes under 100 minutes on two cores, and goes 
         export      DIR/model: the INT8 files as they are shipped; the table of how well they hear (table.py) on stdout
                     and in training.json
         Only the last checkpoint and DIR/model are needed afterwards.
-Needs   requirements.txt and the programs it names; 10 GB of memory; seven hours on two cores.
+Needs   requirements.txt and the programs it names; 10 GB of memory; eight hours on two cores.
 
 Without STAGE it runs all in their order, with --round those of one round: on another machine than that of the round
 before, it goes on from tools/demo/checkpoint.

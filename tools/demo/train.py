@@ -21,7 +21,7 @@ from .sentences import without_punctuation
 from .tokenizer import END_OF_TEXT, PAD, letters, prompt_ids
 
 WORKERS = 2  # processes of one thread, each with its share of a batch: 1.6 times as fast as one process of two threads
-STEPS = {1: 18_000, 2: 16_000, 3: 16_000}  # of each round
+STEPS = {1: 20_000, 2: 20_000, 3: 20_000}  # of each round
 # Rises in the first steps of each round and falls in the last one alone: when it falls and rises again, much is
 # forgotten, and learning that anew takes 6000 steps.
 LEARNING_RATE = 1.5e-3
@@ -34,7 +34,7 @@ CLEAN_STEPS = 4000  # up to here no noise, rooms and telephones: earlier they co
 FRAMES_PER_BATCH = 6000  # mel frames with padding, of all workers: 20-50 sentences, or one or two long recordings
 # Mel frames a batch is padded to.  Few different shapes, because oneDNN compiles its kernels for every new one: with
 # lengths as they come a step took three times as long.
-LENGTHS = (*range(32, 640, 32), 640, 1024, 1600, 2400, 3000, 3500)
+LENGTHS = (*range(32, 640, 32), 640, 800, 1024, 1280, 1600, 2000, 2400, 2700, 3000, 3500)
 TOKENS_MULTIPLE = 16  # and the tokens, for the same reason
 KERNEL_CACHE = 16384  # compiled kernels that oneDNN keeps; its default of 1024 is too few for these shapes
 WEIGHT_DECAY = 0.01
@@ -42,7 +42,7 @@ CTC_STEPS = 3000  # the alignment is found; from then on CTC counts for less
 CTC_WEIGHT = (0.5, 0.3)  # share of the loss, before and after
 CTC_RATE = 3  # CTC outputs an encoder frame (80 ms): fast speech has more than 12.5 letters a second
 LABEL_SMOOTHING = 0.05
-PLACE_WEIGHT = 0.3  # of the logarithm of how much of the attention is outside of the sentence
+PLACE_WEIGHT = 0.5  # of the logarithm of how much of the attention is outside of the sentence
 PLACE_FRAMES = 25  # mel frames before and after a sentence that count as its own: an encoder frame hears around itself
 CLIP = 1.0  # norm of the gradient
 SAVE_EVERY = 500  # steps
