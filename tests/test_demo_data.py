@@ -229,7 +229,7 @@ def test_features_go_on_where_they_were_interrupted(tmp_path: Path) -> None:
 
 @pytest.mark.reference
 def test_the_training_set_has_what_it_is_to_have(tmp_path: Path) -> None:
-    """By construction: of 30 recordings about 240 utterances, and among them joined ones, and some without speech."""
+    """By construction: of 30 recordings about 150 utterances, and among them joined ones, and some without speech."""
     pytest.importorskip("soundfile")
     fake_part(tmp_path, "kokoro-en-00")
     utterances, frames = features.make("kokoro", "kokoro-en-00", tmp_path)
@@ -237,8 +237,8 @@ def test_the_training_set_has_what_it_is_to_have(tmp_path: Path) -> None:
     assert np.isfinite(frames).all()
     assert [u.start for u in utterances] == np.cumsum([0, *(u.frames for u in utterances)]).tolist()[:-1]
     counts = [len(u.sentences) for u in utterances]
-    assert 240 <= counts.count(1) < 246  # some joined ones had no room for a second sentence
-    assert 30 < sum(count > 1 for count in counts) < 70  # a fifth of 240, 3 standard deviations off at most
+    assert 150 <= counts.count(1) < 160  # some joined ones had no room for a second sentence
+    assert 25 < sum(count > 1 for count in counts) < 62  # three in ten of 150, 3 standard deviations off at most
     assert 2000 < max(u.frames for u in utterances) <= 3500  # 35 s
     assert all(u.sentences for u in utterances if u.clean)
     assert 0.4 < np.mean([u.clean for u in utterances]) < 0.6
