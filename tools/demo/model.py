@@ -20,7 +20,7 @@ DECODER = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 640,
-    "max_position_embeddings": 384,  # tokens; 34 s of fast speech in the training set come to about 310 with the prompt
+    "max_position_embeddings": 384,  # tokens; 34 s in the training set come to 149 at most, with the prompt
 }
 EMBEDDING_STD = 0.07
 
