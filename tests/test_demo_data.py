@@ -1,5 +1,6 @@
 """The demonstration model's training data: whose voices they are of, and what is done to them."""
 
+import itertools
 import json
 import shutil
 from dataclasses import asdict
@@ -247,6 +248,12 @@ def test_the_training_set_has_what_it_is_to_have(tmp_path: Path) -> None:
         if utterance.sentences:  # one after the other
             numbers = [int(sentence.spoken.split()[1][:-1]) for sentence in utterance.sentences]
             assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        for before, after in itertools.pairwise(utterance.sentences):
+            assert 9 <= after.start - before.end <= 501  # pauses of 0.1 to 5 s
+            if utterance.clean and after.start - before.end > 20:
+                level = frames[utterance.start : utterance.start + utterance.frames].mean(axis=1, dtype=np.float32)
+                pause = level[before.end + 5 : after.start - 5].mean()
+                assert pause < min(level[before.start : before.end].mean(), level[after.start : after.end].mean())
 
 
 @pytest.mark.reference
