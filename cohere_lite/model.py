@@ -193,8 +193,12 @@ def _check_vocabulary(vocabulary: Vocabulary, contract: str) -> None:
 
 
 def _config(graph: Path) -> dict[str, Any]:
-    if not (path := _beside(graph, ["config.json"])):
-        return {}
+    path = _beside(graph, ["config.json"])
+    return read_config(path) if path else {}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A file that holds a JSON object. Raises ModelError, OSError."""
     check_download(path, "a configuration")
     try:
         config = json.loads(path.read_bytes())

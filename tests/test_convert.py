@@ -220,9 +220,17 @@ def test_a_fast_folder_is_left_alone(folders, tmp_path: Path, capsys) -> None:
     fast = folders("fast", "int8")
     assert main([str(fast), str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out == f"{fast} is in the fast layout already: nothing to do\n"
-    assert main([str(fast), str(tmp_path / "out"), "--precision", "bf16", "--weights", "8"]) == 1
-    message = f"error: {fast} is in the fast layout; a q8bf16 one is made from what that was made from\n"
-    assert capsys.readouterr().err == message
+    message = f"error: {fast} is in the fast layout, int8: another one is made from what that was made from\n"
+    for option in (
+        "--precision bf16 --weights 8",
+        "--precision int4",
+        "--max-audio-s 60",
+        "--pointwise fp32",
+        "--contract static",
+        "--target web",
+    ):
+        assert main([str(fast), str(tmp_path / "out"), *option.split()]) == 1
+        assert capsys.readouterr().err == message
     assert not (tmp_path / "out").exists()
 
 
@@ -241,6 +249,14 @@ def test_the_constants_of_the_language_come_along(folders, tmp_path: Path, where
     assert (tmp_path / "out" / "language.json").read_text() == "{}"
     said = f"{tmp_path / 'out' / 'language.json'} is left as it was; its constants are for one model only"
     assert said in export(CHECKPOINT, tmp_path / "out")
+
+
+def test_graphs_of_any_case(folders, tmp_path: Path) -> None:
+    """Read as the command reads them."""
+    source = shutil.copytree(folders("fast", "int8"), tmp_path / "source")
+    for graph in source.glob("*.onnx"):
+        graph.rename(graph.with_suffix(".ONNX"))
+    assert export(source, tmp_path / "out")[0].startswith(f"{source} is in the fast layout already")
 
 
 def test_a_folder_is_not_written_over(folders, tmp_path: Path, capsys) -> None:

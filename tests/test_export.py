@@ -9,6 +9,7 @@ import wave
 from collections.abc import Callable
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -19,8 +20,10 @@ from onnx import TensorProto, numpy_helper
 from cohere_lite import Transcriber
 from cohere_lite.export.__main__ import export, main
 from cohere_lite.export.graph import Graph, block_size, quantize_blocks, quantize_columns
+from cohere_lite.export.vocabulary import write_tokens
 from cohere_lite.mel import log_mel
 from cohere_lite.model import DEMO_FOLDER, load_model
+from cohere_lite.tokens import read_tokens
 from tools.random_checkpoint import Shape, hub_config, write_random_checkpoint
 
 safetensors = pytest.importorskip("safetensors.numpy")
@@ -441,6 +444,14 @@ def test_a_checkpoint_that_float16_cannot_hold(checkpoint: Path, tmp_path: Path,
             ["--precision", "bf16", "--pointwise", "int8"],
             "the precision of pointwise convolutions is for int8, int4 and fp32, not for bf16",
         ),
+        (
+            ["--precision", "fp32", "--operators", "standard", "--pointwise", "int8"],
+            "standard operators are for TensorRT and CoreML: neither INT8 convolutions nor the web's",
+        ),
+        (
+            ["--precision", "fp32", "--operators", "standard", "--target", "web"],
+            "standard operators are for TensorRT and CoreML: neither INT8 convolutions nor the web's",
+        ),
     ],
 )
 def test_options_that_exclude_each_other(
@@ -448,6 +459,68 @@ def test_options_that_exclude_each_other(
 ) -> None:
     assert main([str(checkpoint), str(tmp_path / "out"), *options]) == 1
     assert capsys.readouterr().err == f"error: {message}\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(checkpoint: Path, tmp_path: Path, value: float) -> None:
+    """INT8 would hide them."""
+    name = "encoder.layers.1.feed_forward1.linear1.weight"
+    spoilt = with_weight(checkpoint, tmp_path / "spoilt", name, value)
+    with pytest.raises(ValueError, match=rf"{name} holds NaN or infinity: a damaged checkpoint"):
+        export(spoilt, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("piece", ["\n", "", "a\r"])
+def test_a_piece_that_a_list_cannot_hold(tmp_path: Path, piece: str) -> None:
+    with pytest.raises(ValueError, match=r"which a line of tokens\.txt cannot hold"):
+        write_tokens(["a", piece], tmp_path / "tokens.txt", 2)
+    write_tokens(["a", "\u2028", "\r b"], tmp_path / "tokens.txt", 3)
+    assert read_tokens(tmp_path / "tokens.txt").pieces == ("a", "\u2028", "\r b")
+
+
+def test_two_models_are_not_mixed(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    """Precisions of one checkpoint may lie in a folder, and be written again. Of two, an encoder would come beside the
+    other's decoder."""
+    out = tmp_path / "out"
+    export(checkpoint, out)
+    export(checkpoint, out, "int4")
+    export(checkpoint, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    name = "encoder.layers.1.feed_forward1.linear1.weight"
+    other = with_weight(checkpoint, tmp_path / "other", name, 2)
+    assert main([str(other), str(out), "--precision", "int4"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {out} has align.int8.onnx of another export, and another encoder.int8.onnx than ")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    shutil.rmtree(out)
+    export(checkpoint, out, "int4")
+    export(other, out, "int4")  # nothing is left of the first one
+    assert (out / "encoder.int8.onnx").read_bytes() != before["encoder.int8.onnx"]
+
+
+def test_what_belongs_to_another_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    """Beside a checkpoint's folder may be the last training's."""
+    source = shutil.copytree(checkpoint, tmp_path / "training" / "step-500")
+    (source.parent / "language.json").write_text("{}")
+    (source.parent / "generation_config.json").write_text('{"alignment_heads": [[0, 1]]}')
+    export(source, tmp_path / "out")
+    assert not (tmp_path / "out" / "language.json").exists()
+    align = onnx.load(tmp_path / "out" / "align.int8.onnx", load_external_data=False)
+    assert "alignment_heads" not in {prop.key for prop in align.metadata_props}
+
+
+def test_nothing_is_left_when_the_last_step_fails(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+    replace = Path.replace
+
+    def fails(path: Path, target: Path) -> Path:
+        if path.name.startswith("encoder") and path.suffix == ".onnx":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    assert main([str(checkpoint), str(tmp_path / "out")]) == 130
     assert not (tmp_path / "out").exists()
 
 
@@ -572,6 +645,50 @@ def test_weights_nobody_asked_for_are_an_error(checkpoint: Path, tmp_path: Path)
     assert not (tmp_path / "onnx").exists()
 
 
+def change_config(**values: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | values))
+
+    return change
+
+
+def change_index(change: Callable[[dict[str, str]], object]) -> Callable[[Path], None]:
+    def changed(folder: Path) -> None:
+        path = folder / "model.safetensors.index.json"
+        index = json.loads(path.read_text())
+        change(index["weight_map"])
+        path.write_text(json.dumps(index))
+
+    return changed
+
+
+def change_shard(folder: Path, name: str, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+    """The tensors of the file that has this one."""
+    path = folder / json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"][name]
+    tensors = safetensors.load_file(path)
+    change(tensors)
+    safetensors.save_file(tensors, path)
+
+
+def drop(name: str) -> Callable[[Path], None]:
+    """Without a tensor, in its file and in the index."""
+
+    def dropped(folder: Path) -> None:
+        change_shard(folder, name, lambda tensors: tensors.pop(name))
+        change_index(lambda places: places.pop(name))(folder)
+
+    return dropped
+
+
+def turn(dtype: type) -> Callable[[Path], None]:
+    """A tensor of another type."""
+    name = "encoder.layers.0.feed_forward1.linear1.weight"
+    return lambda folder: change_shard(
+        folder, name, lambda tensors: tensors.update({name: tensors[name].astype(dtype)})
+    )
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
@@ -583,6 +700,19 @@ def test_weights_nobody_asked_for_are_an_error(checkpoint: Path, tmp_path: Path)
         (lambda folder: (folder / "tokens.txt").unlink(), "none of tokens.txt, tokenizer.json, tokenizer.model"),
         (lambda folder: (folder / "model.safetensors.index.json").unlink(), "neither model.safetensors nor"),
         (lambda folder: (folder / "config.json").write_text("{}"), "neither `transf_decoder`"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "config.json: not a JSON object"),
+        (change_config(supported_languages=[1]), "says supported_languages [1]: no list of codes"),
+        (change_config(num_hidden_layers=3), "the decoder has 3 layers; the tensors are those of 2"),
+        (change_config(num_hidden_layers=None), "the decoder has None layers; the tensors are those of 2"),
+        (change_config(encoder_config=[]), "config.json: a value of a kind that was not expected"),
+        (change_index(lambda places: places.clear()), "has no weight_map"),
+        (change_index(lambda places: places.update(a=min(places.values()))), "lacks a, which model.safetensors.index"),
+        (lambda folder: (folder / "generation_config.json").write_text("{"), "generation_config.json: not JSON"),
+        (drop("encoder.layers.1.self_attn.linear_out.bias"), "no encoder.layers.1.self_attn.o_proj.bias, but encoder"),
+        (drop("encoder.layers.0.conv.batch_norm.weight"), "has no encoder.layers.0.conv.norm.weight, but encoder"),
+        (turn(np.int8), "is in I8; weights are read in F32, F16, BF16"),
+        (turn(ml_dtypes.float8_e4m3fn), "is in F8_E4M3; weights are read in F32, F16, BF16"),
     ],
 )
 def test_incomplete_checkpoint(checkpoint: Path, tmp_path: Path, capsys, break_it, message: str) -> None:

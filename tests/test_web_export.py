@@ -233,5 +233,5 @@ def test_refused(arguments: list[str], message: str, tmp_path: Path, capsys: pyt
 
 def test_an_export_that_is_ready_for_cohere_lite_is_none_for_the_web(tmp_path: Path) -> None:
     export(CHECKPOINT, tmp_path / "fast")
-    with pytest.raises(ValueError, match="a web one is made from what that was made from"):
+    with pytest.raises(ValueError, match="another one is made from what that was made from"):
         export(tmp_path / "fast", tmp_path / "web", target="web")

@@ -25,6 +25,7 @@ published ones give for the sample recording and for noise (bf16 as it is: onnxr
 """
 
 import argparse
+import filecmp
 import shutil
 import sys
 from pathlib import Path
@@ -43,11 +44,12 @@ STANDARD_PRECISIONS = ("fp32", "fp16")
 WEB_PRECISIONS = (None, "int8", "fp32", "fp16")
 SHARD_MB = 90.0  # below 100 MB, which hosts of repositories take
 MAX_AUDIO_S = 35.0
-# Said of a weight that is rounded for a second time.
-SLOW_BLOCKS = {"products in 4-bit blocks": ": 4 bits are slow for the encoder; --precision int4 keeps them"}
+BLOCKS = "products in 4-bit blocks"  # as graph.py calls weights that it rounds for a second time
 # For accelerators: float types, and products by the bits of weights
 FLOAT_TYPES = {"fp16": "float16", "bf16": "bfloat16"}
 PRODUCTS = {None: "float", 8: "int8b", 4: "int4b"}
+ANY_GRAPH = "*.[oO][nN][nN][xX]"
+LANGUAGE_CONSTANTS = "language.json"  # extras/detect.py
 MODEL_TYPE = "cohere-transcribe-03-2026"  # sherpa-onnx refuses an encoder whose metadata does not say so
 
 
@@ -82,7 +84,7 @@ def export(
     ImportError without the packages of the extra `export`.
     """
     from ..cut import SEARCH_S
-    from ..model import _beside, find_model
+    from ..model import find_model
     from .align import aligned, read_alignment_heads, write_align
     from .check import rounding
     from .checkpoint import Checkpoint
@@ -105,6 +107,8 @@ def export(
         )
     if target not in (None, "web"):
         raise ValueError(f"target is {target!r}; it must be 'web', or None")
+    if standard and (pointwise == "int8" or target is not None):
+        raise ValueError("standard operators are for TensorRT and CoreML: neither INT8 convolutions nor the web's")
     if target == "web" and (precision not in WEB_PRECISIONS or contract != "fast"):
         raise ValueError("for the web there are int8, and for WebGPU fp16 and fp32, all in the fast contract")
     if shard_mb is not None and (target is None or not 0 < shard_mb < float("inf")):
@@ -126,15 +130,16 @@ def export(
     else:
         published = find_model(source.as_posix(), source_precision)
         kind = published.graphs.contract.name
-        if kind == contract == "fast" and not target and name in (None, "int8", "int4", published.precision):
+        other = target or standard or pointwise or max_audio_s or name not in (None, published.precision)
+        if kind == contract == "fast" and not other:
             decoder = published.graphs.decoder.path
             if not aligned(decoder).exists():  # an export from before there was one
                 write_align(decoder, read_alignment_heads(decoder.parent))
                 return [f"{source} is in the fast layout already: {aligned(decoder).name}, for word times, was added"]
             return [f"{source} is in the fast layout already: nothing to do"]
         if kind == "fast":
-            wanted = target or (contract if contract != "fast" else name)
-            raise ValueError(f"{source} is in the fast layout; a {wanted} one is made from what that was made from")
+            found = f"{source} is in the fast layout, {published.precision}"
+            raise ValueError(f"{found}: another one is made from what that was made from")
         if out.resolve() in (source.resolve(), published.graphs.encoder.path.parent.resolve()):
             raise ValueError(f"{out} is the folder to convert; name another one for the result")
         try:
@@ -148,8 +153,10 @@ def export(
         with TemporaryDirectory(dir=out) as folder:  # an export that fails half-way must not look like a model
             plan = _plan(weights, precision, weight_bits, contract)
             plan = plan._replace(standard=standard, has_step=target != "web")
-            beside = source if published is None else published.graphs.encoder.path.parent
-            plan = plan._replace(has_align=plan.has_step and contract == "fast", heads=read_alignment_heads(beside))
+            folders = [source]
+            if published is not None:  # whose graphs may lie in a folder of the repository
+                folders = [published.graphs.encoder.path.parent, published.graphs.encoder.path.absolute().parent.parent]
+            plan = plan._replace(has_align=plan.has_step and contract == "fast", heads=read_alignment_heads(*folders))
             if target == "web" and plan.decoder.product in ("int8b", "int4b") and plan.encoder.product == "int8":
                 # WebAssembly, a step of the full size: blocks of 8 bits 500 ms, of 4 bits 550 to 1000, by channel 105
                 # to 190
@@ -158,17 +165,18 @@ def export(
             if published is not None:
                 most_apart = rounding(weights, plan.decoder.name)
                 said = [*_compare(published, Path(folder), plan.decoder.float_type, most_apart), *moved, *said]
-            if constants := _beside(beside / "language.json", ["language.json"]):
+            if constants := next((path for place in folders if (path := place / LANGUAGE_CONSTANTS).is_file()), None):
                 shutil.copy(constants, folder)
-            elif (out / "language.json").exists():
-                said = [*said, f"{out / 'language.json'} is left as it was; its constants are for one model only"]
+            elif (out / LANGUAGE_CONSTANTS).exists():
+                said = [*said, f"{out / LANGUAGE_CONSTANTS} is left as it was; its constants are for one model only"]
             if target == "web":
                 said += make_ready(Path(folder), round(1e6 * (shard_mb or SHARD_MB)))
+            _refuse_mixture(Path(folder), out)
             for file in Path(folder).iterdir():
                 file.replace(out / file.name)
     except BaseException:
         if made:
-            out.rmdir()
+            shutil.rmtree(out, ignore_errors=True)
         raise
     return said
 
@@ -252,12 +260,14 @@ def _write_files(
     if plan.has_align:
         write_align(out / f"decoder.{name}.onnx", plan.heads)
     source.finish()
-    moved = {**encoder.moved, **decoder.moved}
     said = [
-        f"{what} became INT8 by channel, off by {(error / total) ** 0.5:.2%}{SLOW_BLOCKS.get(what, '')}"
-        for what, (error, total) in moved.items()
+        f"the {part}'s {what} became INT8 by channel, off by {(error / total) ** 0.5:.2%}"
+        for part, graph in (("encoder", encoder), ("decoder", decoder))
+        for what, (error, total) in graph.moved.items()
         if total
     ]
+    if BLOCKS in encoder.moved and plan.has_step:  # on the web there is no choice
+        said.append("4 bits are slow for the encoder; --precision int4 keeps them")
     return said, _coarse({**encoder.coarse, **decoder.coarse})
 
 
@@ -272,9 +282,21 @@ def _coarse(shares: dict[str, tuple[float, float]]) -> list[str]:
     ]
 
 
+def _refuse_mixture(new: Path, out: Path) -> None:
+    """Raises ValueError if graphs that stay in `out` belong to what is replaced there: to another model, perhaps."""
+    names = {path.name for path in new.iterdir()}
+    for graph in sorted(path.name for path in out.glob(ANY_GRAPH) if path.name not in names):
+        for name in sorted(names):
+            if (out / name).exists() and not filecmp.cmp(new / name, out / name, shallow=False):
+                raise ValueError(
+                    f"{out} has {graph} of another export, and another {name} than this one's: together they may be "
+                    "two models; name another folder, or empty that one"
+                )
+
+
 def _is_checkpoint(source: Path) -> bool:
     """Whether there is a checkpoint in a folder, or no graph."""
-    graphs = any(source.glob("*.onnx")) or any(source.glob("onnx/*.onnx"))
+    graphs = any(source.glob(ANY_GRAPH)) or any(source.glob(f"onnx/{ANY_GRAPH}"))
     return source.is_dir() and (not graphs or any(source.glob("model*.safetensors*")))
 
 

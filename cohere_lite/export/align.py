@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from ..model import read_config
 from .step import needed_nodes
 
 NAME = "generation_config.json"
@@ -62,7 +63,12 @@ def write_align(decoder: Path, heads: Sequence[Sequence[int]] | None) -> None:
     model.graph.CopyFrom(helper.make_graph(nodes, "align", inputs, outputs, weights))
     if heads is not None:
         model.metadata_props.add(key="alignment_heads", value=json.dumps([[*map(int, pair)] for pair in heads]))
-    aligned(decoder).write_bytes(model.SerializeToString())
+    unfinished = aligned(decoder).with_suffix(".unfinished")  # a graph that was cut short would look like one
+    try:
+        unfinished.write_bytes(model.SerializeToString())
+        unfinished.replace(aligned(decoder))
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def aligned(decoder: Path) -> Path:
@@ -84,12 +90,12 @@ def _attention(query: str, layer: int, elem_type: int) -> list[NodeProto]:
     ]
 
 
-def read_alignment_heads(folder: Path) -> list[list[int]] | None:
+def read_alignment_heads(*folders: Path) -> list[list[int]] | None:
     """[layer, head] of those that follow the speech, as transformers' Whisper has them in generation_config.json
-    (alignment_heads); None where nobody has chosen any. Raises ValueError for what is no such list."""
-    path = next((path for path in (folder / NAME, folder.parent / NAME) if path.is_file()), None)
-    config = json.loads(path.read_bytes()) if path else {}
-    heads = config.get("alignment_heads") if isinstance(config, dict) else None
+    (alignment_heads), of the first folder that has one; None where nobody has chosen any. Raises ValueError for what is
+    no such list."""
+    path = next((path for folder in folders if (path := folder / NAME).is_file()), None)
+    heads = read_config(path).get("alignment_heads") if path else None
     pairs = isinstance(heads, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in heads)
     if heads is not None and not (pairs and heads and all(type(n) is int and n >= 0 for pair in heads for n in pair)):
         raise ValueError(f"{path}: alignment_heads is {heads!r}; it must be a list of [layer, head]")

@@ -4,7 +4,6 @@ Reads config.json in both styles (the hub's original nested one and transformers
 (or its shards) with both styles of tensor names, in float32, float16 or bfloat16.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from ..model import read_config
 from .vocabulary import read_pieces, write_tokens
 
 # Hub name -> transformers name, tried in this order on every name; source: the entry `cohere_asr` of
@@ -53,6 +53,8 @@ RENAMINGS = [
 # In the file, but not part of the computation: the mel filterbank and window of the original front end,
 # BatchNorm's training counter.
 NOT_WEIGHTS = re.compile(r"preprocessor\.featurizer\.|\.num_batches_tracked$")
+MAY_BE_LEFT_OUT = re.compile(r"\.bias$|\.conv\.norm\.")  # of all layers alike: zeros, and what is folded already
+FLOATS = ("F32", "F16", "BF16")  # safetensors' names
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,17 @@ class Checkpoint:
                     if not NOT_WEIGHTS.search(stored):
                         self._places[_transformers_name(stored)] = (path, stored)
         self._read: set[str] = set()
+        config = read_config(config_path)
+        languages = config.get("supported_languages") or []
+        if not (isinstance(languages, list) and all(isinstance(code, str) for code in languages)):
+            raise ValueError(f"{config_path} says supported_languages {languages!r}: no list of codes")
+        self.languages = ",".join(languages)
         try:
-            config = json.loads(config_path.read_text())
-            self.languages = ",".join(config.get("supported_languages") or [])
             self.dimensions, self._input_scale = _dimensions(config, self)
         except KeyError as error:
             raise ValueError(f"{config_path} lacks {error}") from error
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{config_path}: a value of a kind that was not expected ({error})") from error
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
@@ -109,12 +116,18 @@ class Checkpoint:
             return tuple(file.get_slice(stored).get_shape())
 
     def tensor(self, name: str) -> np.ndarray:
-        """A weight as float32, C-contiguous. Raises ValueError for an unknown name."""
+        """A weight as float32, C-contiguous. Raises ValueError for an unknown name, another type, and what is not
+        finite: integers would hide it."""
         path, stored = self._find(name)
         self._read.add(name)
         # Opened for each tensor: a file kept open stays mapped, and all that was read of it counts as our memory.
         with _opened(path) as file:
-            return np.ascontiguousarray(file.get_tensor(stored).astype(np.float32))
+            if (dtype := file.get_slice(stored).get_dtype()) not in FLOATS:
+                raise ValueError(f"{path}: {stored} is in {dtype}; weights are read in {', '.join(FLOATS)}")
+            weight = np.ascontiguousarray(file.get_tensor(stored).astype(np.float32))
+        if not np.isfinite(weight).all():
+            raise ValueError(f"{path}: {stored} holds NaN or infinity: a damaged checkpoint")
+        return weight
 
     def linear(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Weight float32 (n_in, n_out), for the product x @ weight, and bias (n_out,), zeros where there is none."""
@@ -172,7 +185,14 @@ def _opened(path: Path) -> Iterator[Any]:
 def _safetensors_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        places = read_config(index).get("weight_map")
+        if not (isinstance(places, dict) and places and all(isinstance(name, str) for name in places.values())):
+            raise ValueError(f"{index} has no weight_map, of tensors and their files")
+        for file in sorted({*places.values()}):
+            with _opened(folder / file) as shard:
+                if lost := {name for name, place in places.items() if place == file} - {*shard.keys()}:
+                    raise ValueError(f"{folder / file} lacks {min(lost)}, which {index.name} says is there")
+        return [folder / file for file in sorted({*places.values()})]
     single = folder / "model.safetensors"
     if not single.is_file():
         raise FileNotFoundError(f"{folder} has neither model.safetensors nor model.safetensors.index.json")
@@ -187,8 +207,9 @@ def _transformers_name(stored: str) -> str:
 
 def _dimensions(config: dict, checkpoint: Checkpoint) -> tuple[Dimensions, float]:
     """And what the encoder's input is multiplied by. Sizes are read from the tensors; config.json is asked only for
-    what the tensors do not show."""
-    if "transf_decoder" in config:  # the hub's original style
+    what the tensors do not show, and for the number of layers, so that a lost one is missed."""
+    is_hub_style = "transf_decoder" in config  # the original one
+    if is_hub_style:
         encoder, decoder = config["encoder"], config["transf_decoder"]["config_dict"]
         decoder_heads, decoder_act = decoder["num_attention_heads"], decoder.get("hidden_act", "relu")
         kv_heads, encoder_act, n_mels = decoder_heads, "silu", encoder["feat_in"]
@@ -211,6 +232,17 @@ def _dimensions(config: dict, checkpoint: Checkpoint) -> tuple[Dimensions, float
     def count(pattern: str) -> int:
         return 1 + max((int(m[1]) for m in (re.match(pattern, name) for name in checkpoint.names()) if m), default=-1)
 
+    def layers(part: str, said: int) -> int:
+        found = count(rf"{part}\.layers\.(\d+)\.")
+        if found != said:
+            raise ValueError(f"config.json says that the {part} has {said} layers; the tensors are those of {found}")
+        for name in checkpoint.names():
+            if (match := re.match(rf"({part}\.layers)\.\d+\.(.+)", name)) and MAY_BE_LEFT_OUT.search(name):
+                for other in (f"{match[1]}.{i}.{match[2]}" for i in range(found)):
+                    if other not in checkpoint:
+                        raise ValueError(f"the checkpoint has no {other}, but {name}: it is incomplete")
+        return found
+
     heads, head_dim = checkpoint.shape("encoder.layers.0.self_attn.bias_u")
     max_positions, decoder_width = checkpoint.shape("decoder.pos_emb.weight")
     # Convolution modules stand at 0, 2, 3, 5, 6, ...: one, then a depthwise and a pointwise one per further halving.
@@ -218,10 +250,10 @@ def _dimensions(config: dict, checkpoint: Checkpoint) -> tuple[Dimensions, float
     dimensions = Dimensions(
         n_mels=n_mels,
         subsampling_layers=last_conv // 3 + 1,
-        encoder_layers=count(r"encoder\.layers\.(\d+)\."),
+        encoder_layers=layers("encoder", encoder["n_layers" if is_hub_style else "num_hidden_layers"]),
         encoder_width=heads * head_dim,
         encoder_heads=heads,
-        decoder_layers=count(r"decoder\.layers\.(\d+)\."),
+        decoder_layers=layers("decoder", decoder["num_layers" if is_hub_style else "num_hidden_layers"]),
         decoder_width=decoder_width,
         decoder_heads=decoder_heads,
         max_positions=max_positions,

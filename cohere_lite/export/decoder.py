@@ -219,9 +219,7 @@ class _Embedding:
         """A column, or a row of blocks, for each token."""
         if self.product == "float":
             return dense(matrix)
-        return (
-            self.graph.in_columns(matrix, "embeddings") if self.product == "int8" else self.graph.in_blocks(matrix, 8)
-        )
+        return self.graph.in_columns(matrix) if self.product == "int8" else self.graph.in_blocks(matrix, 8)
 
     def _store(self, name: str, matrix: Matrix) -> str | list[str] | StoredBlocks:
         if isinstance(matrix, Columns):

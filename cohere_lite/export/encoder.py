@@ -155,7 +155,7 @@ def _position_keys(graph: Graph, checkpoint: Source, name: str, positions: _Posi
     heads, head_dim = checkpoint.shape(f"{name}.bias_u")
     table, scale = checkpoint.relative_keys(name, positions.sinusoids), ""
     if graph.product == "int8":
-        columns = graph.in_columns(table, "relative keys")
+        columns = graph.in_columns(table)
         if isinstance(table, np.ndarray):
             graph.note("relative keys", table, columns)
         numbers, scale = columns.numbers, graph.weight(f"{name}.relative_keys.scale", columns.scale)

@@ -158,13 +158,13 @@ class Graph:
         if product == "float":
             return self.node("Add", self.node("MatMul", x, self.weight(f"{name}.weight", dense(weight))), bias_name)
         if product == "int8" and not (self.keep_blocks and isinstance(weight, Blocks)):
-            return self.column_product(x, self.store_columns(name, self.in_columns(weight, name)), bias_name)
+            return self.column_product(x, self.store_columns(name, self.in_columns(weight)), bias_name)
         return self.block_product(
             x, self.store_blocks(name, self.in_blocks(weight, BLOCK_BITS.get(product, 8))), bias_name
         )
 
-    def in_columns(self, weight: Matrix, what: str) -> Columns:
-        """INT8 with a scale per column, as stored or quantised now. what: how to call it if that moves its numbers."""
+    def in_columns(self, weight: Matrix) -> Columns:
+        """INT8 with a scale per column, as stored or quantised now."""
         if isinstance(weight, Columns):
             return weight
         numbers, scale = quantize_columns(dense(weight))

@@ -21,7 +21,11 @@ def read_pieces(checkpoint: Path) -> Sequence[str]:
 
 
 def write_tokens(pieces: Sequence[str], out: Path, vocab_size: int) -> None:
-    """Write `out`, one "piece id" a line. Raises ValueError for other than vocab_size pieces, OSError."""
+    """Write `out`, one "piece id" a line. Raises ValueError for other than vocab_size pieces, or one that such a list
+    cannot hold; OSError."""
     if len(pieces) != vocab_size:
         raise ValueError(f"the vocabulary lists {len(pieces)} tokens, the model knows {vocab_size}")
-    out.write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(pieces)), encoding="utf-8")
+    for i, piece in enumerate(pieces):
+        if not piece or "\n" in piece or piece.endswith("\r"):
+            raise ValueError(f"the vocabulary has {piece!r} for token {i}, which a line of tokens.txt cannot hold")
+    out.write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(pieces)), encoding="utf-8", newline="\n")
