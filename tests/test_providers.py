@@ -545,7 +545,8 @@ def test_the_record_of_the_split(caplog: pytest.LogCaptureFixture) -> None:
     }
     assert "encoder on webgpu: 4 nodes (3 Add, 1 Conv)" in caplog.messages
     assert "decoder on cpu: 1 nodes (1 Shape)" in caplog.messages
-    assert split.tell_split(SimpleNamespace(), "CPUExecutionProvider", "int8") == {}
+    for name in ("CPUExecutionProvider", "cpuexecutionprovider", "cpu"):
+        assert split.tell_split(SimpleNamespace(), name, "int8") == {}
 
 
 # -- in processes of their own: what reaches the descriptors

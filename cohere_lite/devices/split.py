@@ -9,7 +9,7 @@ from typing import Any
 from ..contracts import Contract
 from ..errors import logger
 from ..session import Session
-from .providers import PROVIDERS
+from .providers import PROVIDERS, parse_provider
 
 _HEAVY = re.compile("MatMul|Gemm|Conv|Attention")  # nearly all of the work
 # The precision that providers have kernels for, by measurement or by their documentation; others' exports are not ours.
@@ -21,8 +21,8 @@ def tell_split(contract: Contract, provider: str, precision: str) -> dict[str, A
 
     provider: the first one, as it was asked for;  precision: of the model. Returns what a record of a transcription
     should say: "nodes", a number for each provider, and "on_cpu", a number for each operator there; {} for the CPU."""
-    name = provider.partition(":")[0]
-    if PROVIDERS.get(name, (name,))[0] == PROVIDERS["cpu"][0]:
+    name, _, _ = parse_provider(provider)
+    if name == "cpu":
         return {}
     facts: dict[str, Any] = {"nodes": {}, "on_cpu": {}}
     for role, session in (("encoder", contract.encoder), ("decoder", contract.decoder)):

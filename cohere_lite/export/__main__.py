@@ -384,7 +384,7 @@ def main(argv: list[str] | None = None) -> int:
         needed = "it is not in this copy" if is_ours else "the export needs: pip install 'cohere-lite[export]'"
         print(f"error: {error}; {needed}", file=sys.stderr)
         return 1
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
