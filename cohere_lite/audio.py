@@ -92,14 +92,15 @@ def open_array(samples: NDArray, rate: int) -> Audio:
     return Audio(rate, duration, in_parts([samples], _ARRAY_FRAMES), name="the array")
 
 
-def in_parts(blocks: Iterable[NDArray], n_at_once: int) -> Generator[NDArray, None, None]:
+def in_parts(blocks: Iterable[NDArray], n_at_once: int, n_channels: int = 0) -> Generator[NDArray, None, None]:
     """Blocks as in open_blocks -> float frames (n, channels), at most n_at_once of them: what works on frames takes
-    memory in proportion."""
+    memory in proportion.  n_channels: if they are known already"""
     for block in blocks:
         if getattr(block, "ndim", 0) == 0:
             as_frames(block)  # raises what is to be said of it
-        if block.ndim == 2 and block.shape[1] > max(64, len(block)):
+        if block.ndim == 2 and block.shape[1] > max(64, len(block), n_channels):
             raise AudioError(f"samples of shape {block.shape}: so many channels? Expected (n,) or (n, channels)")
+        n_channels = n_channels or block.shape[-1]
         for i in range(0, max(1, len(block)), n_at_once):
             yield as_frames(block[i : i + n_at_once])
 
@@ -177,6 +178,8 @@ def _open_file(source: AudioFile, stack: ExitStack) -> tuple[BinaryIO, str]:
             except ImportError:
                 pass  # what the system says of it is all, then
             raise
+        except ValueError as error:  # a NUL in it
+            raise AudioError(f"a path that cannot be: {error}") from None
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source), "audio bytes"
     if isinstance(source, io.TextIOBase):

@@ -216,8 +216,8 @@ def find_graphs(folder: Path, paths: list[Path], precision: str | None = None) -
     for path in paths:
         try:
             graphs.append(read_graph_file(path))
-        except ModelError as error:  # such as pointers to files of other precisions, which were not fetched
-            damaged.append((path, error))
+        except (ModelError, OSError) as error:  # such as pointers to files of other precisions, which were not fetched
+            damaged.append((path, error if isinstance(error, ModelError) else ModelError(str(error))))
     found = []
     for contract in CONTRACTS:
         encoders = [graph for graph in graphs if graph.has(*contract.encoder_graph)]

@@ -59,7 +59,7 @@ def bytes_left(file: BinaryIO) -> int | None:
         end = file.seek(0, 2)
         file.seek(here)
         return end - here
-    except (OSError, AttributeError, TypeError):  # TypeError: codecs.open gives files whose seek returns None
+    except (OSError, AttributeError, TypeError, ValueError):  # codecs.open's seek returns None, fsspec's raises others
         return None
 
 

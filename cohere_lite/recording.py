@@ -41,7 +41,8 @@ class Spoken(NamedTuple):
 
 
 # Pieces that went through the encoder, all that wait to be decoded, and how long the first of them has waited, in
-# seconds of the recording, infinite at its end -> what each is; None: more has to be heard.
+# seconds of the recording (or, where nothing comes, of the clock), infinite at its end -> what each is; None: more has
+# to be heard.
 Languages = Callable[[Sequence[Clip], float], Sequence[Spoken] | None]
 
 
@@ -87,6 +88,7 @@ class Recording:
         self._tracks: list[_Track] = []  # made when the first samples tell how many channels there are
         self._n_channels = self._n_frames = 0
         self._began_s = self._came_s = monotonic()  # when the first samples came, and the last
+        self._lasts_s = 0.0  # so far, of a live one, the time in which nothing came included
         self._polarity: Polarity | None = None
         self.warnings: list[str] = []
         self._pieces: list[_Piece] = []  # complete
@@ -104,9 +106,10 @@ class Recording:
         from a source that sends nothing in silence: pauses then pass by the clock. Raises OptionError for a
         channel that is not there, AudioError, ModelError; the next call gives what is left."""
         with naming("the recording"):
-            for frames in in_parts([samples], _PUSHED_FRAMES):
+            for frames in in_parts([samples], _PUSHED_FRAMES, self._n_channels):
                 self._cut(frames, live=True)
-                self._recognise(wait=True)
+                with suppress(ModelError):  # raised below, once all samples are in
+                    self._recognise(wait=True)
             return [*self._recognised()]
 
     def finish(self) -> list[Segment]:
@@ -140,12 +143,16 @@ class Recording:
         phrases end where nothing comes."""
         if self._is_ended:
             raise AudioError("is finished; begin another one")
+        idle_s = 0.0
         if len(frames):
             self._push(frames)
         elif live:
             # as long as the source, if it is one in real time, has been silent: it may have been ahead of the clock
             idle_s = min(monotonic() - self._came_s, monotonic() - self._began_s - self._n_frames / self._rate)
-            self._pieces += [piece for track in self._tracks for piece in track.pieces(track.cutter.idle(idle_s))]
+            if cut := [piece for track in self._tracks for piece in track.pieces(track.cutter.idle(idle_s))]:
+                rest = [piece for track in self._tracks for piece in track.pieces(track.cutter.idle(inf))]
+                self._pieces += [*cut, *rest]
+        self._lasts_s = self._n_frames / self._rate + max(0.0, idle_s) if live else 0.0
         if live and len(self._tracks) > 1 and self._pieces:
             self._pieces += [piece for track in self._tracks for piece in track.pieces(track.cutter.silence())]
 
@@ -208,14 +215,16 @@ class Recording:
             if n_heard == 0 or n_heard >= (1 if self._is_first else self._batch_size):
                 self._decode(is_last=False)
         if not wait:
-            self._decode(self._is_ended)
+            self._decode(self._is_ended, self._lasts_s)
 
-    def _decode(self, is_last: bool) -> None:
-        """is_last: nothing that is still to be heard may tell of the language."""
+    def _decode(self, is_last: bool, lasts_s: float = 0.0) -> None:
+        """is_last: nothing that is still to be heard may tell of the language;  lasts_s: what was heard or waited for,
+        where that is more than the pieces."""
         heard = [(piece, clip) for piece, clip in self._encoded if clip is not None]
         clips, found = [clip for _, clip in heard], list[tuple[Decoded, Spoken]]()
         if heard:
-            waited_s = inf if is_last else (self._encoded[-1][0].end - heard[0][0].end) / SAMPLE_RATE
+            heard_s = inf if is_last else max(self._encoded[-1][0].end / SAMPLE_RATE, lasts_s)
+            waited_s = heard_s - heard[0][0].end / SAMPLE_RATE
             with self._model.turn.lock:
                 self._model.turn.check()
                 if rest := clips[len(self._spoken) :]:

@@ -266,8 +266,9 @@ class Transcriber:
         with turn.lock:
             if not turn.over:
                 turn.over = "is closed"
+                for holder in filter(None, (turn.word_timer, self._model.contract)):
+                    vars(holder).clear()  # the sessions, and what is bound to them
                 turn.word_timer = None
-                vars(self._model.contract).clear()  # the sessions, and what is bound to them
 
     def __enter__(self) -> Transcriber:
         return self

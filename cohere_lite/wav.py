@@ -48,6 +48,7 @@ READ_BYTES = 1 << 18  # read and converted at once; bounds the working memory
 _MOST_ZEROS = 1 << 16  # bytes between chunks before the first sample
 # With a size of 0, one of these next says that the recording really is empty.
 TRAILING_CHUNKS = b"LIST ID3 BEXT CUE FACT SMPL PEAK IXML JUNK PAD ACID AXML CHNA DISP INST _PMX APET".split()
+_CHUNKS = (b"DATA", b"FMT", *TRAILING_CHUNKS)
 
 
 class Data(NamedTuple):
@@ -146,10 +147,13 @@ def find_data(
     reader: Reader, container: Container, before: Data | None = None, pass_over: PassOver = _pass_over
 ) -> Data | None:
     """Reads on to the next data chunk, up to its first sample; None where there is no more. before: the data chunk that
-    was read before, of the same recording or of one that this one follows. Raises AudioError for a damaged header."""
+    was read before, of the same recording or of one that this one follows; it is given back where a chunk was passed
+    over, after which nothing may come for a while. Raises AudioError for a damaged header."""
     coding, rate = before[1:3] if before else (None, 0)
     ds64_size = 0
     while _skip_zeros(reader, before is None):
+        if reader.peek(5)[1:].upper().rstrip(b" ") in _CHUNKS:
+            reader.exactly(1)  # what fills up an odd chunk, and should be zero
         header = reader.peek(container.header.size)
         if len(header) < container.header.size:
             return None
@@ -173,6 +177,8 @@ def find_data(
         elif chunk_id == b"ds64" and len(body) >= 16:
             (ds64_size,) = struct.unpack_from("<Q", body, 8)
         pass_over(reader, len(header) + size)
+        if before and coding is before.coding:
+            return before
     return None
 
 
@@ -214,8 +220,10 @@ def _frames(reader: Reader, data: Data, missing: list[str]) -> Generator[NDArray
             return
     yield from decode_data(reader, data, missing)
     if data.size and not reader.is_socket:  # whoever sent it may wait for an answer
+        follows: object = data
         try:
-            follows: object = find_data(reader, data.container, data)
+            while follows is data:
+                follows = find_data(reader, data.container, data)
         except AudioError as error:
             follows = error
         if follows:

@@ -430,6 +430,22 @@ def test_files_in_text_mode(tmp_path, content):
                 read(source)
 
 
+@pytest.mark.parametrize("error", [OSError, ValueError, io.UnsupportedOperation])
+def test_a_file_that_cannot_seek(error):
+    """fsspec's HTTP files raise ValueError."""
+
+    class Stream(io.BytesIO):
+        def seek(self, *where):
+            raise error("Cannot seek")
+
+    assert read(Stream(wav(b"\x00\x40")))[0].tolist() == column([0.5])
+
+
+def test_a_path_with_a_nul():
+    with pytest.raises(AudioError, match="a path that cannot be: embedded null byte"):
+        read("a\0.wav")
+
+
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
 def test_a_read_that_gives_other_bytes(kind):
     class Buffer:

@@ -168,7 +168,11 @@ def test_none_of_the_candidates(demo: Transcriber) -> None:
     languages = scripted_finder(demo, [np.array([1.0, 0, 3])])
     spoken = languages([CLIP], inf)
     assert spoken is not None
-    assert spoken[0].doubt.endswith("or French (0.04), or none of en, fr")
+    assert spoken[0].doubt.endswith("English (0.11) or French (0.04), or none of en, fr")
+    languages = scripted_finder(demo, [np.array([1.0, -3, 0.5])])  # likelier than the second
+    spoken = languages([CLIP], inf)
+    assert spoken is not None
+    assert spoken[0].doubt.endswith("English (0.62) or French (0.01), or none of en, fr")
 
 
 def test_each_phrase_by_itself(demo: Transcriber) -> None:
@@ -210,6 +214,25 @@ def test_it_is_decided_at_the_end(demo: Transcriber, monkeypatch: pytest.MonkeyP
     assert re.fullmatch(
         r"0:00 to 0:0\d: the language is not sure: French \(0.5\d\) or English \(0.4\d\)", *found.warnings
     )
+
+
+def test_what_waits_passes_by_the_clock(demo: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: 1 s of sound, sent in no time, waits for 30 s of nothing from its end on. Where the silence is sent, the
+    phrase has half a pause of it, and a silence is no piece before it ends: it waits for 30 s from 1.3 s on."""
+    monkeypatch.setattr(detect._Finder, "_heard", lambda self, clip: UNSURE / 9)
+    now = 100.0
+    monkeypatch.setitem(Recording._cut.__globals__, "monotonic", lambda: now)
+    sound, silence = SPOKEN[:16000], np.zeros(1600, np.float32)
+    waits = demo.recording(16000, language="en,fr", pauses=Pauses())
+    assert waits.push(sound) == []
+    for passed_s, n_segments in (2.0, 0), (30.9, 0), (31.1, 1):
+        now = 100 + passed_s
+        assert len(waits.push(silence[:0])) == n_segments
+    sent = demo.recording(16000, language="en,fr", pauses=Pauses())
+    assert sent.push(sound) == []
+    n_pushed = next(n for n in range(1, 400) if sent.push(silence))
+    assert n_pushed == pytest.approx(303, abs=1)
+    assert len(sent.warnings) == 1
 
 
 def test_ctrl_c_loses_none_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +313,9 @@ def test_auto_is_what_the_model_was_trained_on(tmp_path: Path) -> None:
         (folder / "config.json").write_text(json.dumps({"supported_languages": supported}))
         assert detect.candidates(model, "auto") == expected
     (folder / "config.json").write_text(json.dumps({"supported_languages": ["fr"]}))
-    assert Transcriber(folder).transcribe(wav(32767 * beep()), language="auto").language == "fr"
+    for per in "recording", "phrase":
+        found = Transcriber(folder).transcribe(wav(32767 * beep()), language="auto", language_per=per)
+        assert found.language == "fr"
 
 
 def test_the_exporter_keeps_what_the_checkpoint_says(tmp_path: Path) -> None:

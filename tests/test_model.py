@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, save_model
 from scripted import END, A, write_model
 
+import cohere_lite.model
 from cohere_lite.errors import ModelError, ModelFileNotFound, OptionError
 from cohere_lite.export.__main__ import export
 from cohere_lite.graphfile import GraphFile, check_external_data, read_graph_file
@@ -209,6 +210,24 @@ def test_limits_of_onnx(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ModelError, match="not an ONNX file, or damaged"):
         read_graph_file(path)
+
+
+def test_a_graph_that_may_not_be_read(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one in the folder is left out; where it is needed, the error is one of ours."""
+
+    def read(path: Path) -> GraphFile:
+        if path.name.startswith(refused):
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_graph_file(path)
+
+    monkeypatch.setattr(cohere_lite.model, "read_graph_file", read)
+    folder = copy(exported, tmp_path / "model")
+    (folder / "other.onnx").touch()
+    refused = "other"
+    load_model(folder)
+    refused = "encoder"
+    with pytest.raises(ModelError, match=r"Permission denied: .*encoder\.fp32\.onnx"):
+        load_model(folder)
 
 
 def external_graph(path: Path, location: str, **entries: str) -> Path:

@@ -20,7 +20,7 @@ import cohere_lite
 pytestmark = pytest.mark.folder
 PACKAGE = CHECKOUT / "cohere_lite"
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
-MAX_RUNTIME_LINES = 3510
+MAX_RUNTIME_LINES = 3530
 THIRD_PARTY = {"numpy", "onnxruntime"}
 NO_DEMO = shutil.ignore_patterns("demo", "__pycache__")
 

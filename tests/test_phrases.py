@@ -1,6 +1,7 @@
 """Speech cut where the speaker pauses: nothing lost for any samples, by hand on tone bursts, on espeak's sentences."""
 
 import shutil
+from math import inf
 
 import numpy as np
 import pytest
@@ -131,6 +132,11 @@ def test_a_source_that_sends_nothing_ends_the_phrase():
         assert phrases.push(np.concatenate([silence(10), tone(60)])) == []  # the next one
         assert [len(piece) for piece in phrases.idle(100)] == [70 * FRAME]
         assert len(phrases.finish()[0]) == 100
+    phrases = Phrases(Pauses())
+    phrases.push(silence(10))
+    assert phrases.idle(100) == []
+    assert [len(piece) for piece in phrases.idle(inf)] == [10 * FRAME]  # where another channel's phrase is over
+    assert phrases.idle(inf) == []
     chunks = Chunks()
     chunks.push(tone(100))
     assert chunks.idle(100) == []

@@ -531,6 +531,21 @@ def test_pauses_pass_by_the_clock_in_split_channels(demo: Transcriber, monkeypat
     assert [(s.channel, s.text) for s in pushed.push(left[:0]) if s.text] == [(0, SAMPLE_TEXT)]
 
 
+def test_a_short_word_in_split_channels(demo: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By construction: as alone, though the silence of the other channel is shorter than a pause, and does not end."""
+    now = 100.0
+    monkeypatch.setattr(recording, "monotonic", lambda: now)
+    word = np.frombuffer(SAMPLE.read_bytes()[44:], "<i2")[1600:9600]
+    expected = demo.transcribe(word, rate=16000).text
+    pushed = demo.recording(16000, pauses=Pauses(), channel="split")
+    assert pushed.push(np.stack([word, 0 * word], axis=1)) == []
+    now += 100
+    found = pushed.push(np.zeros((0, 2), "<i2"))
+    assert [(s.channel, s.text) for s in found if s.text] == [(0, expected)]
+    found += pushed.finish()
+    assert [s.start for s in found] == sorted(s.start for s in found)
+
+
 CANCEL = "the channels cancel each other out: where they do, the loudest is used instead of their mean"
 
 
@@ -668,6 +683,28 @@ def test_finish_can_be_called_again(exported: Path) -> None:
             with pytest.raises(type(error)):
                 pushed.finish()
         assert without_logprobs([*found, *pushed.finish()]) == without_logprobs(expected)
+
+
+def test_an_error_keeps_no_samples_out(demo: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that is worked on in parts, the first of which fails: once it works again, all of it comes."""
+    monkeypatch.setattr(recording, "_PUSHED_FRAMES", 70_000)
+    samples = np.concatenate([phrase(0, 32000)] * 3)
+    pushed = demo.recording(16000, pauses=Pauses())
+    encode = demo._model.contract.encode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo._model.contract, "encode", Mock(side_effect=ModelError("broken")))
+        with pytest.raises(ModelError, match="broken"):
+            pushed.push(samples)
+    assert demo._model.contract.encode == encode
+    assert [segment.text for segment in pushed.finish() if segment.text] == [SAMPLE_TEXT] * 3
+
+
+def test_many_channels(demo: Transcriber) -> None:
+    """Blocks may be of fewer frames than channels once it is known how many there are."""
+    pushed = demo.recording(16000)
+    for block in np.array_split(np.tile(phrase(0, 0)[:, None], 100), [160, 259, 260]):
+        pushed.push(block)
+    assert [segment.text for segment in pushed.finish()] == [SAMPLE_TEXT]
 
 
 def test_a_finished_recording_takes_no_more(demo: Transcriber) -> None:

@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import tracemalloc
 from typing import NamedTuple
 
@@ -483,13 +484,44 @@ def test_a_recording_after_an_empty_one(opened):
 
 
 def test_a_socket_is_not_asked_whether_another_follows():
-    """Whoever sent the first may wait for an answer, the connection open. Each is read by itself then."""
+    """Whoever sent the first may wait for an answer, the connection open. Each is read by itself then, though its last
+    byte, 0x52, is how the next one begins."""
     here, there = socket.socketpair()
+    here.settimeout(5)
     with here, there, here.makefile("rb") as file:
-        there.sendall(wav(b"\x00\x40"))
-        assert samples(file) == [0.5]
-        there.sendall(wav(b"\x00\x20"))
-        assert samples(file) == [0.25]
+        for data, expected in (b"\x00\x40", [0.5]), (b"\x00\x20", [0.25]), (b"\x00\x52", [0.640625]):
+            there.sendall(wav(data))
+            assert samples(file) == expected
+
+
+@pytest.mark.parametrize("after", [b"", b"\0", chunk(b"LIST", b"INFO"), b"\0" + chunk(b"LIST", b"INFOabc")])
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes cannot be asked there")
+def test_a_pause_after_a_recording(after):
+    """Of a pipe that stays open: that nothing comes is told, and ends the phrase. By hand, then the next recording."""
+    reader, writer = os.pipe()
+    with open(reader, "rb") as file, open(writer, "wb", buffering=0) as pipe:
+        pipe.write(wav(b"\xc0" * 5, bits=8)[:-1] + after)
+        closing = threading.Timer(2, pipe.close)
+        closing.start()
+        with open_audio(file) as audio:
+            blocks = [next(audio.blocks)]
+            while not closing.finished.is_set() and (len(blocks) < 2 or len(blocks[-1])):
+                blocks.append(next(audio.blocks))
+            assert not closing.finished.is_set()
+            pipe.write((b"" if after else b"\0") + wav(b"\x40", bits=8))
+            blocks += audio.blocks
+        closing.join()
+    assert np.concatenate(blocks)[:, 0].tolist() == [0.5] * 5 + [-0.5]
+    assert [*audio.missing, *audio.warnings] == []
+
+
+@pytest.mark.parametrize("filler", [b"\0", b" ", b"\xff", b""])
+def test_what_fills_up_an_odd_chunk(filler):
+    """By hand: before the samples and behind them; it should be zero, and libsndfile and ffmpeg take any."""
+    odd = struct.pack("<4sI", b"LIST", 5) + b"INFOx" + filler
+    assert samples(riff(fmt(bits=8), odd, chunk(b"data", b"\xc0" * 4))) == [0.5] * 4
+    data = struct.pack("<4sI", b"data", 3) + b"\xc0" * 3 + filler
+    assert samples(riff(fmt(bits=8), data, odd, odd)) == [0.5] * 3
 
 
 # Headers that lie

@@ -1,7 +1,9 @@
 """Word times: words out of tokens, the path through the attention, and when the words of the sample were said."""
 
+import gc
 import json
 import shutil
+import weakref
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from scripted import END, A, B, write_model
 from test_transcribe import SAMPLE, SAMPLE_TEXT, beep
 
-from cohere_lite import ModelError, OptionError, Pauses, Transcriber
+from cohere_lite import ModelError, OptionError, Pauses, StateError, Transcriber
 from cohere_lite.decode import decode
 from cohere_lite.export.__main__ import export
 from cohere_lite.export.align import read_alignment_heads
@@ -455,6 +457,18 @@ def test_heads_come_with_the_checkpoint(tmp_path: Path, sample: np.ndarray) -> N
         with pytest.raises(ValueError, match="alignment_heads"):
             export(checkpoint, tmp_path / "wrong")
         assert not (tmp_path / "wrong").exists()
+
+
+def test_closing_frees_the_graph() -> None:
+    """Though a recording is going on."""
+    transcriber = Transcriber()
+    pushed = transcriber.recording(16000, word_times=True)
+    session = weakref.ref(transcriber._word_timer()._session)
+    transcriber.close()
+    gc.collect()
+    assert session() is None
+    with pytest.raises(StateError):
+        pushed.push(beep(36 * 16000))
 
 
 def test_an_export_from_before_gets_it(tmp_path: Path) -> None:

@@ -31,14 +31,19 @@ def chained(reader: Reader, data: Data, missing: list[str]) -> Generator[NDArray
     recordings that were laid end to end.  missing: for what follows and is left out"""
     yield from decode_data(reader, data, missing, _until_header)
     following: Data | None = data
+    before: Data | None = None
     try:
-        # whoever sent it may wait for an answer
-        while following and (reader.ahead or (following.size and not reader.is_socket)):
-            while (start := reader.some(1, pauses=True)) is None:
+        # of a socket: whoever sent it may wait for an answer
+        while following and (reader.ahead or ((following.size or following is before) and not reader.is_socket)):
+            if (part := reader.some(READ_BYTES, pauses=True)) is None:  # before each chunk: a phrase may end meanwhile
                 yield data.coding.decode(b"")
-            reader.put_back(start)
-            following = find_data(reader, following.container, following, partial(_pass_over_rest, missing))
-            if following:
+                continue
+            reader.put_back(part.lstrip(b"\0"))
+            if part and not reader.ahead:
+                continue
+            before = following
+            following = find_data(reader, following.container, before, partial(_pass_over_rest, missing))
+            if following and following is not before:
                 if _described(following) != _described(data):
                     raise AudioError(f"it has {_described(following)}, the first one {_described(data)}")
                 yield from decode_data(reader, following, missing, _until_header)
@@ -61,7 +66,8 @@ def _until_header(reader: Reader, data: Data) -> Iterator[bytes | None]:
     n_given = n_examined = 0
     is_header, raw = False, None
     while n_given < end and not is_header and raw != b"":
-        raw = reader.some(min(end + n_beyond - n_given - len(pending), READ_BYTES), pauses=True)
+        n_wanted = min(end + n_beyond - n_given - len(pending), READ_BYTES)
+        raw = reader.some(n_wanted, pauses=True) if n_wanted else b""  # all is there, and its end may begin a header
         if raw is None:
             yield None
             continue

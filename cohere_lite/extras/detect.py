@@ -62,7 +62,7 @@ def finder(
     if len(codes) > 1:
         constants = calibration(model) or UNCALIBRATED
         return lambda: _Finder(model, codes, prompts, per == "phrase", constants, batch_size)
-    if per == "phrase":
+    if per == "phrase" and language != "auto":
         raise OptionError(f'language_per is "phrase", but {codes[0]} is the only candidate: name several, or "auto"')
     return lambda: lambda clips, waited_s: [Spoken(prompts[0], codes[0])] * len(clips)
 
@@ -159,7 +159,7 @@ class _Finder:
         best, second = np.argsort(-found[:-1], kind="stable")[:2]
         likeliest, other = (f"{language_name(self._codes[i])} ({found[i]:.2f})" for i in (best, second))
         doubt = "" if found[best] >= SURE else f"the language is not sure: {likeliest} or {other}"
-        if doubt and found[-1] > found[best]:
+        if doubt and found[-1] > found[second]:
             doubt += f", or none of {', '.join(self._codes)}"
         return Spoken(self._prompts[best], self._codes[best], float(found[best]), doubt)
 

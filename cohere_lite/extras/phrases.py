@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,8 +84,10 @@ class Phrases:
         return [self._held.take(end * FRAME)]
 
     def idle(self, seconds: float) -> list[NDArray[np.float32]]:
-        """The phrase so far, if nothing has come for so long that it is over: some sources send nothing in silence."""
-        if self._quiet >= self._n_frames or seconds < max(self._pause * FRAME / SAMPLE_RATE, _STALLED_S):
+        """The phrase so far, if nothing has come for so long that it is over: some sources send nothing in silence.
+        seconds: infinite for the silence so far, too: that of a channel in which nothing was said meanwhile."""
+        is_silence = self._quiet >= self._n_frames
+        if not self._n_frames or seconds < (inf if is_silence else max(self._pause * FRAME / SAMPLE_RATE, _STALLED_S)):
             return []
         end, self._n_frames, self._quiet = self._n_frames, 0, 0
         return [self._held.take(end * FRAME)]
