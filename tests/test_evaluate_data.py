@@ -379,6 +379,60 @@ def test_a_folder_with_texts(tmp_path: Path) -> None:
     assert data.speakers is None
 
 
+def test_parts_of_a_folder(tmp_path: Path) -> None:
+    """By the names of its folders, its own, and their languages, as of the other layouts; all of it where none is
+    named: its folders may be speakers."""
+    for name in "de/test/ann/a", "de/train/b", "fr/test/c":
+        write(tmp_path / "said" / f"{name}.wav", tone(300))
+        write(tmp_path / "said" / f"{name}.txt", "hello")
+    found = {
+        part: [(u.id, u.language) for u in open_data(f"{tmp_path / 'said'}{part}").utterances]
+        for part in ("", ":test", ":de:test", ":said:fr")
+    }
+    a, b, c = ("de/test/ann/a", "de"), ("de/train/b", "de"), ("fr/test/c", "fr")
+    assert found == {"": [a, b, c], ":test": [a, c], ":de:test": [a], ":said:fr": [c]}
+    with pytest.raises(EvaluateError, match="no folders of 'dev' there; there are ann, de, fr, test, train"):
+        open_data(f"{tmp_path / 'said'}:dev")
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda folder: write(folder / "a.txt", "hello").parent, r"a folder of recordings with a \.txt beside each"),
+        (librispeech_tree, "LibriSpeech's tree"),
+        (kaldi, "a Kaldi folder"),
+    ],
+)
+def test_columns_of_what_is_no_table(make: Maker, what: str, tmp_path: Path) -> None:
+    with pytest.raises(EvaluateError, match=f"text=said names a column of a table; this is {what}$"):
+        open_data(f"{make(tmp_path)}:text=said")
+
+
+def test_folders_that_are_links(tmp_path: Path) -> None:
+    """They are followed, each folder once: one of these is a loop."""
+    write(tmp_path / "said" / "a.wav", tone(300))
+    write(tmp_path / "said" / "a.txt", "hello")
+    write(tmp_path / "far" / "b.wav", tone(310))
+    write(tmp_path / "far" / "b.txt", "yes")
+    for name, target in ("far", tmp_path / "far"), ("loop", tmp_path / "said"), ("twice", tmp_path / "far"):
+        (tmp_path / "said" / name).symlink_to(target, target_is_directory=True)
+    assert [u.id for u in open_data(str(tmp_path / "said")).utterances] == ["a", "far/b"]
+    write(tmp_path / "far" / "list.csv", "audio,text\nb.wav,yes\n")
+    assert Folder(tmp_path / "said").files == ["far/list.csv"]
+
+
+def test_what_macos_leaves_beside_files(tmp_path: Path) -> None:
+    """Their icons and the like, under names that begin with "._"."""
+    write(tmp_path / "a.wav", tone(300))
+    for name in "._a.wav", "._a.txt", "._b.wav", "._list.csv":
+        write(tmp_path / name, b"\0\5\x16\7\xff")
+    write(tmp_path / "a.txt", "hello")
+    data = open_data(str(tmp_path))
+    assert ([u.id for u in data.utterances], data.left_out) == (["a"], {})
+    write(tmp_path / "list.csv", "audio,text\na.wav,yes\n")
+    assert [u.reference for u in open_data(str(tmp_path)).utterances] == ["yes"]
+
+
 # The draw.
 
 

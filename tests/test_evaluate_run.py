@@ -154,6 +154,15 @@ def test_an_evaluation_beside_the_recordings(data: str, tmp_path: Path, monkeypa
     assert keys(Path("evaluation")) == {(c, n, DEMO): 1 for c in ("clean", "telephone") for n in "abc"}
 
 
+def test_an_evaluation_in_the_folder_of_the_recordings(data: str) -> None:
+    """Beside a list of them, too, which is the only one."""
+    for noise in "", "telephone":
+        assert command.main([DEMO, "--data", data, "--out", data, "--noise", noise]) == 0
+    assert keys(Path(data)) == {(c, n, DEMO): 1 for c in ("clean", "telephone") for n in "abc"}
+    (Path(data) / "list.csv").write_text("audio,text\na.wav,yes\n", encoding="utf-8")
+    assert [utterance.reference for utterance in open_data(data).utterances] == ["yes"]
+
+
 @pytest.fixture
 def many(tmp_path: Path) -> str:
     return write_data(tmp_path / "many", {f"{i:03}": SAMPLE_TEXT for i in range(60)})

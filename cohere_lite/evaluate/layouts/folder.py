@@ -4,31 +4,39 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from ...extras.kinds import AUDIO_SUFFIXES
 from ..errors import EvaluateError
-from .layout import Request, Utterance
-from .places import Folder
+from .layout import Request, Utterance, of_parts, refuse_columns
+from .places import Folder, walk
 
 
 def read_folder(request: Request) -> Iterator[Utterance] | None:
-    """The utterances of a folder and of those in it, in the order of their paths; None for a repository. Raises
-    EvaluateError for a text that is not UTF-8."""
-    return _read(request.place.root, request) if isinstance(request.place, Folder) else None
+    """The utterances of a folder and of those in it, in the order of their paths; of the parts that are named, by the
+    names of the folders. None for a repository. Raises EvaluateError for parts that are not there, for columns, and
+    for a text that is not UTF-8."""
+    if not isinstance(request.place, Folder):
+        return None
+    refuse_columns(request, "a folder of recordings with a .txt beside each")
+    return _read(request.place, request)
 
 
-def _read(folder: Path, request: Request) -> Iterator[Utterance]:
-    for place, subfolders, names in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+def _read(place: Folder, request: Request) -> Iterator[Utterance]:
+    folders = {f"{place.name}/{prefix}": prefix for prefix, _ in walk(place.root)} if request.parts else {}
+    chosen = {folders[path] for path in of_parts([*folders], request, "folders")}
+    for prefix, entries in groupby(walk(place.root), key=lambda entry: entry[0]):
+        if request.parts and prefix not in chosen:
+            continue
         files = defaultdict(list)
-        for name in sorted(names):
-            files[os.path.splitext(name)[0]].append(Path(place, name))
+        for _, name in sorted(entries):
+            files[os.path.splitext(name)[0]].append(place.root / prefix / name)
         for stem, paths in sorted(files.items()):
             texts = [path for path in paths if path.suffix == ".txt"]
             audio = [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES]
             if texts and audio:
-                name = Path(place, stem).relative_to(folder).as_posix()
+                name = prefix + stem
                 language = request.language_of(f"{name}.txt")
                 yield Utterance(name, _read_text(texts[0]), language, partial(Path, audio[0]))
             request.left_out["a text without a recording"] += len(texts) - bool(audio) * len(texts)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import EvaluateError
-from .layout import Request, Utterance, choose
+from .layout import Request, Utterance, choose, refuse_columns
 from .places import Folder
 
 
@@ -19,7 +19,10 @@ def read_kaldi(request: Request) -> Iterator[Utterance] | None:
     files = set(request.place.files)
     folders = [posixpath.dirname(path) for path in files if posixpath.basename(path) == "wav.scp"]
     texts = [path for path in (posixpath.join(folder, "text") for folder in folders) if path in files]
-    return _read_folder(posixpath.dirname(choose(texts, request, "data folders")[0]), request) if texts else None
+    if not texts:
+        return None
+    refuse_columns(request, "a Kaldi folder")
+    return _read_folder(posixpath.dirname(choose(texts, request, "data folders")[0]), request)
 
 
 def _read_folder(folder: str, request: Request) -> Iterator[Utterance]:

@@ -90,17 +90,23 @@ def labels(path: str) -> list[str]:
     return [label.removeprefix("partial-") for label in (*folders, split) if label]
 
 
+def of_parts(paths: list[str], request: Request, what: str) -> list[str]:
+    """The files, or folders, of the parts that are named, all of them; what: see `choose`. Raises EvaluateError if
+    there is none."""
+    for part in request.parts:
+        wanted = (part, *_ALSO.get(part, ()))
+        found = [path for path in paths if {*wanted} & {*labels(path)}]
+        found = found or [path for path in paths if part == language_of(path)]
+        if not found:
+            raise EvaluateError(f"{request.spec}: no {what} of {part!r} there; there are {_names(paths)}")
+        paths = found
+    return paths
+
+
 def choose(paths: list[str], request: Request, what: str) -> list[str]:
     """The files of the one part of a data set that is asked for.  what: they are, for messages. Raises EvaluateError if
     there is none, or if there are several to choose from."""
-    chosen = paths
-    for part in request.parts:
-        wanted = (part, *_ALSO.get(part, ()))
-        found = [path for path in chosen if {*wanted} & {*labels(path)}]
-        found = found or [path for path in chosen if part == language_of(path)]
-        if not found:
-            raise EvaluateError(f"{request.spec}: no {what} of {part!r} there; there are {_names(chosen)}")
-        chosen = found
+    chosen = of_parts(paths, request, what)
     if not request.parts:
         for part in request.defaults:
             chosen = [path for path in chosen if part in labels(path)] or chosen
@@ -117,7 +123,7 @@ def choose(paths: list[str], request: Request, what: str) -> list[str]:
 @lru_cache(16)  # it is asked for every row of a file
 def language_of(path: str) -> str | None:
     """The language that a path's folders name: "data/cmn_hans_cn/test.tsv" -> "zh", "fleurs_de/..." -> "de"."""
-    for label in reversed(labels(path)[:-1]):
+    for label in reversed(posixpath.dirname(path).split("/")):
         if (match := _LANGUAGE.fullmatch(label)) and (code := known_language(match[1])):
             return code
     return None
@@ -145,6 +151,13 @@ def _names(paths: list[str]) -> str:
     common = set.intersection(*(set(labels(path)) for path in paths))
     names = sorted({label for path in paths for label in labels(path)} - common) or sorted(common)
     return ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
+
+
+def refuse_columns(request: Request, what: str) -> None:
+    """Of a layout that has none.  what: it is, for the message. Raises EvaluateError if columns are named."""
+    if request.columns:
+        named = ", ".join(f"{kind}={column}" for kind, column in request.columns.items())
+        raise EvaluateError(f"{request.spec}: {named} names a column of a table; this is {what}")
 
 
 def stem(path: str) -> str:

@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator
 
 from ..errors import EvaluateError
-from .layout import Request, Utterance, choose
+from .layout import Request, Utterance, choose, refuse_columns
 
 _SUFFIXES = (".flac", ".wav", ".mp3")
 
@@ -17,6 +17,7 @@ def read_librispeech(request: Request) -> Iterator[Utterance] | None:
     lists = [path for path in request.place.files if path.endswith(".trans.txt")]
     if not lists:
         return None
+    refuse_columns(request, "LibriSpeech's tree")
     subset = {path: "/".join([*path.split("/")[:-3], "trans.txt"]) for path in lists}  # of subset/speaker/chapter/list
     chosen = choose(sorted({*subset.values()}), request, "subsets")
     return _read_lists([path for path in lists if subset[path] in chosen], request)

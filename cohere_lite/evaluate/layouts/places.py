@@ -18,6 +18,7 @@ _DESCRIBING = (
 _KALDI = ("wav.scp", "text", "segments", "utt2spk", "ctm")
 
 EVALUATED = "run.jsonl"  # in the folder of an evaluation, whose lists are no data
+_OF_EVALUATIONS = (EVALUATED, "utterances.jsonl", "figures.json")
 
 
 class Place(Protocol):
@@ -51,7 +52,8 @@ class Folder:
         """See Place."""
         if self.only:
             return [self.only]
-        return sorted(_describing(self.root, ""))
+        found = (prefix + name for prefix, name in walk(self.root) if name.endswith(_DESCRIBING) or name in _KALDI)
+        return sorted(found)
 
     def open(self, path: str, read_ahead: int = 0) -> BinaryIO:
         """See Place."""
@@ -66,14 +68,28 @@ class Folder:
         return partial(Path, self.root / path)
 
 
-def _describing(folder: Path | str, prefix: str) -> Iterator[str]:
-    with os.scandir(folder) as entries:  # os.walk would hold the names of all recordings in a folder
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                if not os.path.isfile(os.path.join(entry.path, EVALUATED)):  # --out may lie beside the recordings
-                    yield from _describing(entry.path, f"{prefix}{entry.name}/")
-            elif entry.name.endswith(_DESCRIBING) or entry.name in _KALDI:
-                yield prefix + entry.name
+def walk(root: Path) -> Iterator[tuple[str, str]]:
+    """The files of a folder and of those in it, one folder after the other: "de/test/", "a.wav". Links to folders are
+    followed, each folder is read once. Without what begins with ".", such as macOS' own notes on a file, "._a.wav";
+    without evaluations, whose --out may lie beside the recordings, or be their folder."""
+    seen, prefixes = set(), [""]
+    while prefixes:
+        prefix = prefixes.pop()
+        folder = os.path.join(root, prefix)
+        is_evaluated = os.path.isfile(os.path.join(folder, EVALUATED))
+        if (place := os.path.realpath(folder)) in seen or (prefix and is_evaluated):
+            continue
+        seen.add(place)
+        inside = []
+        with os.scandir(folder) as entries:  # os.walk would hold the names of all recordings in a folder
+            for entry in entries:
+                if entry.name.startswith(".") or (is_evaluated and entry.name in _OF_EVALUATIONS):
+                    continue
+                if entry.is_dir():
+                    inside.append(f"{prefix}{entry.name}/")
+                else:
+                    yield prefix, entry.name
+        prefixes += sorted(inside, reverse=True)
 
 
 class Repository:
