@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import wave
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from datasets_made import (
 from cohere_lite.errors import AudioError
 from cohere_lite.evaluate.layouts.layout import language_of
 from cohere_lite.evaluate.layouts.places import Folder
+from cohere_lite.evaluate.sound import read_sound
 from cohere_lite.evaluate.utterances import Data, EvaluateError, Utterance, open_data
 
 
@@ -209,6 +211,23 @@ def test_times(tmp_path: Path) -> None:
     assert [(u.start_s, u.end_s) for u in open_data(f"{ami(tmp_path / 'ami')}:ihm").utterances] == [(None, None)]
 
 
+def test_kaldi_s_channels_and_ends(tmp_path: Path) -> None:
+    """By Kaldi's extract-segments: a fifth column is the channel, from 0; an end of -1 is the recording's."""
+    folder = kaldi(tmp_path) / "test"
+    write(folder / "segments", "spk1-call1-1 call1 0.10 -1\nspk2-call1-2 call1 0.5 -1.0 1\n")
+    first, second = open_data(str(folder)).utterances
+    assert (first.start_s, first.end_s, first.channel) == (0.1, None, None)
+    assert (second.start_s, second.end_s, second.channel) == (0.5, None, 1)
+    assert len(read_sound(first).frames) == 0.9 * 16000
+    with pytest.raises(AudioError, match="channel is 1, but the recording has only channel 0"):
+        read_sound(second)
+    with wave.open(str(folder / "sounds" / "call.wav"), "wb") as file:
+        file.setparams((2, 2, 16000, 0, "NONE", ""))
+        file.writeframes(b"".join(struct.pack("<2h", number, -1) for number in range(16000)))
+    assert (read_sound(second).frames * 32768).tolist() == [[-1]] * 8000
+    assert (read_sound(first).frames[0] * 32768).tolist() == [1600, -1]
+
+
 def test_calls_are_joined(tmp_path: Path) -> None:
     """A call's chunks in their order, in float32, with the one reference; a call with a chunk missing is left out."""
     data = open_data(str(calls(tmp_path)))
@@ -230,6 +249,24 @@ def test_a_call_whose_chunks_differ(tmp_path: Path) -> None:
     [call] = open_data(str(chunks)).utterances
     with pytest.raises(AudioError, match=r"differ in rate and channels: \[\(8000, 1\), \(16000, 1\)\]"):
         call.audio()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '{"file_name": "4483046_0.wav", "parent_id": "4483046", "chunk_index": "first"}',
+            "test.jsonl cannot be read: ValueError: invalid literal for int() with base 10: 'first'",
+        ),
+        (b'{"file_name": "\xff"}', "test.jsonl cannot be read: UnicodeDecodeError: "),
+    ],
+)
+def test_lists_of_chunks_that_are_damaged(content: str | bytes, message: str, tmp_path: Path) -> None:
+    chunks = calls(tmp_path)
+    write(chunks / "test.jsonl", content)
+    with pytest.raises(EvaluateError) as raised:
+        open_data(str(chunks))
+    assert str(raised.value).startswith(f"{chunks}: {message}")
 
 
 def test_calls_without_their_texts(tmp_path: Path) -> None:
@@ -579,6 +616,7 @@ def test_tables_that_lack_something(row: dict, message: str, tmp_path: Path) -> 
         ("list.jsonl", '{"audio": "a.wav"}\n{"audio"', "list.jsonl cannot be read: ValueError: line 2: Expecting"),
         ("list.jsonl", "3\n", "line 1 is not an object"),
         ("wav.scp", "a touch x |\n", "wav.scp has a command, which is not run: touch x |"),
+        ("wav.scp", "a flac -c 'x |\n", "wav.scp has a command, which is not run: flac -c 'x |"),
         ("wav.scp", "a data.ark:17\n", "wav.scp has an archive, which is not read: data.ark:17"),
         ("data.parquet", "no", "data.parquet cannot be read: ArrowInvalid: Parquet file size is 2 bytes"),
         ("test-00000-of-00003.parquet", "no", "is not complete: 1 of its 3 parquet files are there"),
@@ -595,6 +633,16 @@ def test_damaged(name: str, text: str | bytes, message: str, tmp_path: Path) -> 
         open_data(str(tmp_path))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("part", ["", "call1", "call1 a b", "call1 0.1", "call1 0.1 0.2 left", "call1 0.1 0.2 0 0"])
+def test_segments_that_are_none(part: str, tmp_path: Path) -> None:
+    folder = kaldi(tmp_path) / "test"
+    write(folder / "segments", f"spk1-call1-1 {part}\n")
+    with pytest.raises(EvaluateError) as raised:
+        open_data(str(folder))
+    message = f"{folder}: segments has 'spk1-call1-1 {part}'; a line of it is: UTTERANCE RECORDING START END [CHANNEL]"
+    assert str(raised.value) == f"{message}, in seconds"
 
 
 def test_flac_s_own_command_is_a_file(tmp_path: Path) -> None:

@@ -117,11 +117,24 @@ def test_conditions() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["white", "white:", "white:loud", "white:nan", "room:0", "room:1e6", "room", "brown:5", "telephone:5"]
+    "text",
+    [
+        *("white", "white:", "white:loud", "white:nan", "white:5000", "pink:-5000", "babble:100.5"),
+        *("room:0", "room:1e6", "room", "brown:5", "telephone:5"),
+    ],
 )
 def test_conditions_that_are_not_known(text: str) -> None:
-    with pytest.raises(EvaluateError, match=f"--noise '{text}' is not known; known are white:DB"):
+    with pytest.raises(EvaluateError, match=f"--noise '{text}' is not known; known are white:DB.*; -100 to 100"):
         parse_conditions(text)
+
+
+@pytest.mark.parametrize("level", [-100, 100])
+def test_the_most_and_the_least_noise(level: int, tmp_path: Path) -> None:
+    """By formula: so many decibels, in numbers that float32 holds."""
+    (_, condition) = parse_conditions(f"white:{level}")
+    heard = hear(condition, tone(440), utterance(tmp_path, "a", tone(440)), Babble([])).astype(float)
+    noise = heard - tone(440)
+    assert 10 * np.log10(np.mean(tone(440) ** 2) / np.mean(noise**2)) == pytest.approx(level, abs=0.01)
 
 
 def test_a_part_of_a_file(tmp_path: Path) -> None:

@@ -251,6 +251,7 @@ def test_a_textgrid_beside_a_recording(tmp_path: Path) -> None:
         (SHORT[: SHORT.index('"größer"')], ", line 27: the TextGrid ends in place of a text"),
         (SHORT.replace("0.25\n0.5", "0.6\n0.5"), ", line 24: an end, 0.5 s, before its start, 0.6 s"),
         (SHORT.replace('"größer"', '"größer'), ', line 28: "größer in place of a text'),
+        (SHORT.replace("<exists>\n2", "<exists>\n1e999"), ", line 7: inf in place of the number of tiers"),
         (SHORT.replace('"TextGrid"', '"Pitch"'), ", line 2: it holds 'Pitch', not 'TextGrid'"),
         ("words", ", line 1: the TextGrid ends in place of the file's type"),
         ("ooBinaryFile\x08TextGrid", " is a binary TextGrid: save it as a text file"),

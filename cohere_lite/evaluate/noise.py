@@ -23,9 +23,10 @@ Samples = NDArray[np.float32]
 
 _NOISES = ("white", "pink", "babble")
 _KNOWN = (
-    "white:DB, pink:DB, babble:DB (decibels of speech above noise), room:SECONDS (until an echo is gone; up to 60), "
-    "telephone"
+    "white:DB, pink:DB, babble:DB (decibels of speech above noise; -100 to 100), room:SECONDS (until an echo is gone; "
+    "up to 60), telephone"
 )
+_MOST_DB = 100  # 16 bits hold 96; thousands are powers that no number holds
 _TELEPHONE_HZ = (300, 3400)  # the public network's band: ITU-T G.712
 _LONGEST_ROOM_S = 60  # longer than any; a million would not fit into memory
 _ECHO = 0.65  # of a room: the echo's amplitude (root of its energy) beside the direct sound's 1
@@ -54,7 +55,9 @@ def parse_conditions(text: str) -> list[Condition]:
             level = float(number or 0)
         except ValueError:
             level = np.nan
-        takes_level = (kind in _NOISES and number) or (kind == "room" and 0 < level <= _LONGEST_ROOM_S)
+        takes_level = (kind in _NOISES and number and abs(level) <= _MOST_DB) or (
+            kind == "room" and 0 < level <= _LONGEST_ROOM_S
+        )
         if not (takes_level or name in ("telephone", "clean")) or not np.isfinite(level):
             raise EvaluateError(f"--noise {name!r} is not known; known are {_KNOWN}")
         found.append(Condition(f"{kind}:{level:g}" if takes_level else name, kind, level))

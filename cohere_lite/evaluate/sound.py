@@ -33,10 +33,11 @@ def read_sound(utterance: Utterance, end_s: float | None = None) -> Sound:
     start, end = utterance.start_s or 0.0, utterance.end_s
     if end_s is not None:
         end = min(start + end_s, end or start + end_s)
+    channel = "split" if utterance.channel is None else utterance.channel  # all of them as they are
     with open_audio(source) as audio:
         try:
-            parts = [frames.astype(np.float32, copy=False) for frames in stretch(audio, start, end)]
-        except OptionError as error:  # of times that the data set gives
+            parts = [mix(frames, channel) for frames in stretch(audio, start, end)]
+        except OptionError as error:  # of times and channels that the data set gives
             raise AudioError(str(error)) from error
         if not sum(map(len, parts)):
             raise AudioError("holds no sound")

@@ -81,7 +81,9 @@ class _Values:
         return value
 
     def count(self, what: str) -> int:
-        return int(self.number(f"the number of {what}"))
+        if not (value := self.number(f"the number of {what}")).is_integer():  # infinity is none
+            raise self.error(f"{value:g} in place of the number of {what}")
+        return int(value)
 
     def span(self) -> tuple[float, float]:
         """Start and end, in seconds."""

@@ -16,7 +16,7 @@ from ...audio import open_audio
 from ...errors import AudioError
 from ..errors import EvaluateError
 from .columns import described, find_columns
-from .layout import Request, Utterance, choose
+from .layout import Request, Utterance, choose, reading
 from .places import Folder, Place, find_repository
 from .tables import Sound, find_lists, finder, read_rows
 
@@ -30,7 +30,8 @@ def read_calls(request: Request) -> Iterator[Utterance] | None:
     if not lists or not request.place.name.endswith(_SUFFIX):
         return None
     paths = choose(lists, request, "lists")
-    first = next(read_rows(request.place, paths[0]), {})
+    with reading(paths[0], request):
+        first = next(read_rows(request.place, paths[0]), {})
     return _read_calls(paths, request) if {"parent_id", "chunk_index", "file_name"} <= {*first} else None
 
 
@@ -38,23 +39,25 @@ def _read_calls(paths: list[str], request: Request) -> Iterator[Utterance]:
     chunks: dict[str, dict[int, Sound]] = defaultdict(dict)
     for path in paths:
         find = finder(path, request)
-        for row in read_rows(request.place, path):
-            if sound := find(str(row["file_name"])):
-                chunks[str(row["parent_id"])][int(row["chunk_index"])] = sound
-            else:
-                request.left_out["a recording that is not there"] += 1
+        with reading(path, request):
+            for row in read_rows(request.place, path):
+                if sound := find(str(row["file_name"])):
+                    chunks[str(row["parent_id"])][int(row["chunk_index"])] = sound
+                else:
+                    request.left_out["a recording that is not there"] += 1
     calls = replace(request, place=_calls_of(request), parts=(), defaults=())
     for path in choose(find_lists(calls.place), calls, "lists"):
-        rows = read_rows(calls.place, path)
-        head = next(rows, {})
-        columns = find_columns([*head], calls)
-        for row in chain([head], rows):
-            name = str(row.get("id"))
-            if sorted(chunks[name]) != [*range(len(chunks[name]))] or not chunks[name]:
-                request.left_out["a call of which chunks are missing"] += 1
-                continue
-            fields = {**described(row, columns, request, path, name), "id": name, "recording": name}
-            yield Utterance(audio=partial(_joined, [sound for _, sound in sorted(chunks[name].items())]), **fields)
+        with reading(path, calls):
+            rows = read_rows(calls.place, path)
+            head = next(rows, {})
+            columns = find_columns([*head], calls)
+            for row in chain([head], rows):
+                name = str(row.get("id"))
+                if sorted(chunks[name]) != [*range(len(chunks[name]))] or not chunks[name]:
+                    request.left_out["a call of which chunks are missing"] += 1
+                    continue
+                fields = {**described(row, columns, request, path, name), "id": name, "recording": name}
+                yield Utterance(audio=partial(_joined, [sound for _, sound in sorted(chunks[name].items())]), **fields)
 
 
 def _calls_of(request: Request) -> Place:

@@ -3,7 +3,8 @@
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from ...extras.languages import language_code
 from ...tokens import TRAINED_LANGUAGES
 from ..errors import EvaluateError
-from .places import Place
+from .places import Place, one_line
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Utterance:
     speaker:      the data set's name for who speaks; None: it does not say
     recording:    the call, meeting or chapter that this is a part of; None: it does not say
     start_s, end_s: the part of the audio, in seconds; None: from its beginning, to its end
+    channel:      the one that is meant, from 0; None: the mean of all
     word_times:   words, and when they start, in seconds from the utterance's beginning; None: nobody has noted any
     """
 
@@ -38,6 +40,7 @@ class Utterance:
     start_s: float | None = None
     end_s: float | None = None
     word_times: tuple[tuple[str, float], ...] | None = None
+    channel: int | None = None
 
     @property
     def path(self) -> Path | None:
@@ -151,6 +154,17 @@ def _names(paths: list[str]) -> str:
     common = set.intersection(*(set(labels(path)) for path in paths))
     names = sorted({label for path in paths for label in labels(path)} - common) or sorted(common)
     return ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
+
+
+@contextmanager
+def reading(path: str, request: Request) -> Iterator[None]:
+    """While a file of a data set is read: an EvaluateError names it, whatever is wrong with it."""
+    try:
+        yield
+    except EvaluateError:
+        raise
+    except Exception as error:  # of csv, json and pyarrow, of what is in the file, and of the hub's connections
+        raise EvaluateError(f"{request.spec}: {path} cannot be read: {one_line(error)}") from error
 
 
 def refuse_columns(request: Request, what: str) -> None:

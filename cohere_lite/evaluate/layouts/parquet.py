@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import EvaluateError, NoRecordingError
 from .columns import described, find_columns
-from .layout import Request, Utterance, choose, stem
+from .layout import Request, Utterance, choose, reading, stem
 from .places import Folder, Place, needed, one_line
 from .tables import Row, finder
 
@@ -49,14 +49,9 @@ def _check_complete(paths: list[str], request: Request) -> None:
 
 def _read_files(paths: list[str], request: Request) -> Iterator[Utterance]:
     for path in paths:
-        try:
-            # The small columns of a row group are asked for together, and nothing of the large one between them.
-            with _open(request.place, path, read_ahead=1 << 16, pre_buffer=True) as table:
-                yield from _read_file(table, path, request)
-        except EvaluateError:
-            raise
-        except Exception as error:  # of pyarrow, and of the hub's connections
-            raise EvaluateError(f"{request.spec}: {path} cannot be read: {one_line(error)}") from error
+        # The small columns of a row group are asked for together, and nothing of the large one between them.
+        with reading(path, request), _open(request.place, path, read_ahead=1 << 16, pre_buffer=True) as table:
+            yield from _read_file(table, path, request)
 
 
 def _read_file(table: "ParquetFile", path: str, request: Request) -> Iterator[Utterance]:

@@ -15,8 +15,8 @@ from typing import Any
 from ..errors import EvaluateError
 from .archive import Archive, read_from
 from .columns import AUDIO, Columns, described, find_columns
-from .layout import Request, Utterance, choose, labels
-from .places import Folder, Place, one_line
+from .layout import Request, Utterance, choose, labels, reading
+from .places import Folder, Place
 
 _SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json")
 _NO_TABLES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
@@ -44,12 +44,8 @@ def find_lists(place: Place) -> list[str]:
 
 def _read_lists(paths: list[str], request: Request) -> Iterator[Utterance]:
     for path in paths:
-        try:
+        with reading(path, request):
             yield from _read_list(path, request)
-        except EvaluateError:
-            raise
-        except Exception as error:  # of the file, of csv and json, and of the hub's connections
-            raise EvaluateError(f"{request.spec}: {path} cannot be read: {one_line(error)}") from error
 
 
 def _read_list(path: str, request: Request) -> Iterator[Utterance]:
