@@ -191,6 +191,19 @@ def test_the_language_that_is_asked_for_chooses(tmp_path: Path) -> None:
     assert told(open_data(str(fleurs_parquet(tmp_path)), language="de")) == FLEURS_ROWS
 
 
+def test_the_language_that_is_asked_for_is_taken(tmp_path: Path) -> None:
+    """Of rows in several; a row that does not say its own is taken for it. Where all say another one, that counts."""
+    write(tmp_path / "one.wav", tone(300))
+    rows = [f"one.wav,{i},{language}" for i, language in enumerate(["en", "German", "de-AT", "", "fr"])]
+    path = write(tmp_path / "list.csv", "\n".join(["audio,text,locale", *rows]))
+    for count, n in (None, 3), (2, 2):
+        data = open_data(str(path), language="de", count=count)
+        assert {*((u.reference, u.language) for u in data.utterances)} <= {("1", "de"), ("2", "de"), ("3", "de")}
+        assert (len(data.utterances), data.total, data.left_out) == (n, 3, {"in another language than de": 2})
+    data = open_data(str(write(path, "\n".join(["audio,text,locale", rows[0], rows[4]]))), language="de")
+    assert ([u.language for u in data.utterances], data.left_out) == (["en", "fr"], {})
+
+
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     data = open_data(f"{voxpopuli(tmp_path)}:en")
@@ -351,6 +364,29 @@ def test_texts_that_are_none(tmp_path: Path) -> None:
         open_data(str(spec))
 
 
+@pytest.mark.parametrize(
+    ("rows", "spec", "reference"),
+    [
+        (["audio,label,script", "one.wav,0,hello there"], "", "hello there"),
+        (["audio,label,words", "one.wav,,hello"], "", "hello"),
+        (["audio,words,script", "one.wav,2,hello there"], ":text=words", "2"),
+        (["audio,label,note", "one.wav,7,hello"], "", "7"),  # a digit that is spoken
+        (["audio,text,note", "one.wav,7,spoken slowly"], "", "7"),
+    ],
+)
+def test_columns_of_numbers(rows: list[str], spec: str, reference: str, tmp_path: Path) -> None:
+    """Classes and counts are no references where something else can be."""
+    write(tmp_path / "one.wav", tone(300))
+    path = write(tmp_path / "list.csv", "\n".join(rows))
+    assert [u.reference for u in open_data(f"{path}{spec}").utterances] == [reference]
+
+
+def test_columns_of_numbers_in_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = write_parquet(tmp_path / "data.parquet", [{"audio": embedded(300, ""), "label": 0, "words": "hello"}])
+    assert [u.reference for u in open_data(str(path)).utterances] == ["hello"]
+
+
 def test_commas_without_quotation_marks(tmp_path: Path) -> None:
     """What follows them would be lost. An empty field more is what some programs write at the end of each line."""
     write(tmp_path / "one.wav", tone(300))
@@ -503,6 +539,9 @@ def test_ids_that_are_not_unique(tmp_path: Path) -> None:
     rows = [{"id": "a", "audio": embedded(hz, ""), "text": f"{hz}"} for hz in (300, 310, 320)]
     data = open_data(str(write_parquet(tmp_path / "data.parquet", rows)))
     assert [(u.id, u.reference) for u in data.utterances] == [("a", "300"), ("a#2", "310"), ("a#3", "320")]
+    rows[2]["id"] = "a#2"  # which is somebody's already
+    data = open_data(str(write_parquet(tmp_path / "data.parquet", rows)))
+    assert [(u.id, u.reference) for u in data.utterances] == [("a", "300"), ("a#3", "310"), ("a#2", "320")]
 
 
 def test_recordings_in_any_order(tmp_path: Path) -> None:

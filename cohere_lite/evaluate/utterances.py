@@ -43,15 +43,17 @@ def open_data(spec: str, *, count: int | None = None, seed: int = 0, language: s
     the data set that has its ids, and a larger count the same ones and others.
 
     spec:     a folder, a list (.csv, .tsv, .jsonl), a .parquet file, or a data set's name on the Hugging Face hub.
-              Then, each after a colon, its configuration or language, its split ("test", if it has one, by default),
-              and columns that are not known: "owner/name:de:validation", "calls.csv:text=said:audio=clip"
-    language: of data that does not say its own; by default "en". Of data in several languages, the one to take
+              Then, each after a colon, its configuration or language, its split ("test", if it has one, by default; of
+              a folder of texts and recordings, all), and columns that are not known: "owner/name:de:validation",
+              "calls.csv:text=said:audio=clip"
+    language: of data that does not say its own; by default "en". Of data in several languages, this one among them,
+              the one to take
 
     Raises EvaluateError for data that cannot be found, reached or read, or that has no texts or no recordings.
     """
     request = _parse(spec, language)
     times = WordTimes(request)
-    utterances, total = _draw(_usable(request, times), count, seed)
+    utterances, total = _draw(_usable(request, times), count, seed, request)
     if not utterances:
         reasons = "; ".join(f"{reason}: {n}" for reason, n in (+request.left_out).items())
         raise EvaluateError(f"{spec} holds no recordings with texts" + f" ({reasons})" * bool(reasons))
@@ -64,7 +66,7 @@ def open_data(spec: str, *, count: int | None = None, seed: int = 0, language: s
 
 # The configurations that the model card and the leaderboard take of the card's five data sets. The split comes first:
 # People's Speech has its test set in a configuration of its own, and training data alone in "clean".
-_DEFAULTS = {
+DEFAULTS = {
     "openslr/librispeech_asr": ("test", "clean"),
     "facebook/voxpopuli": ("test", "en"),
     "edinburghcstr/ami": ("test", "ihm"),
@@ -83,7 +85,7 @@ def _parse(spec: str, language: str | None) -> Request:
         raise EvaluateError(f"{spec}: {unknown[0]}= is not known; known are {', '.join(_COLUMNS)}")
     if code := known_language(columns.get("language")):
         del columns["language"]  # it is a language, not a column
-    defaults = _DEFAULTS.get(place.name.lower(), ())
+    defaults = DEFAULTS.get(place.name.lower(), ())
     return Request(spec, place, parts, defaults, columns, code or known_language(language) or language)
 
 
@@ -115,28 +117,37 @@ def _usable(request: Request, times: WordTimes) -> Iterator[Utterance]:
             yield utterance
 
 
-def _draw(utterances: Iterator[Utterance], count: int | None, seed: int) -> tuple[list[Utterance], int]:
-    """`count` of them, in their order, and how many there were. No more of them are held."""
-    total = 0
+def _draw(
+    utterances: Iterator[Utterance], count: int | None, seed: int, request: Request
+) -> tuple[list[Utterance], int]:
+    """`count` of them, in their order, and how many there were; where some are in the language that is asked for, of
+    these. No more of them are held."""
+    totals: Counter[bool] = Counter()  # of those in another language, and of the others
 
-    def places() -> Iterator[tuple[bytes, int, Utterance]]:
-        nonlocal total
-        for utterance in utterances:
-            total += 1
+    def places() -> Iterator[tuple[bool, bytes, int, Utterance]]:
+        for number, utterance in enumerate(utterances):
+            is_other = utterance.language != (request.language or utterance.language)
+            totals[is_other] += 1
             # By a hash of the id, for the draw not to depend on the order of the rows.
             place = hashlib.blake2b(f"{seed} {utterance.id}".encode(errors="surrogatepass"), digest_size=8).digest()
-            yield place, total, utterance
+            yield is_other, place, number, utterance
 
     drawn = [*places()] if count is None else heapq.nsmallest(count, places())
-    drawn.sort(key=lambda each: each[1])
-    return _with_unique_ids([utterance for _, _, utterance in drawn]), total
+    is_other = not totals[False]  # all of them are
+    if not is_other:
+        request.left_out[f"in another language than {request.language}"] += totals[True]
+    drawn = sorted((each for each in drawn if each[0] == is_other), key=lambda each: each[2])
+    return _with_unique_ids([utterance for *_, utterance in drawn]), totals[is_other]
 
 
 def _with_unique_ids(utterances: list[Utterance]) -> list[Utterance]:
+    taken = {utterance.id for utterance in utterances}
     seen: Counter[str] = Counter()
     unique = []
     for utterance in utterances:
-        seen[utterance.id] += 1
-        n = seen[utterance.id]
-        unique.append(utterance if n == 1 else replace(utterance, id=f"{utterance.id}#{n}"))
+        name = utterance.id
+        seen[name] += 1
+        while seen[name] > 1 and f"{name}#{seen[name]}" in taken:
+            seen[name] += 1
+        unique.append(utterance if seen[name] == 1 else replace(utterance, id=f"{name}#{seen[name]}"))
     return unique

@@ -12,6 +12,7 @@ TEXT = [
     *("text", "sentence", "normalized_text", "transcript", "transcription", "raw_text", "raw_transcription"),
     *("reference", "utterance", "label", "words", "txt", "normalized", "ground_truth", "target"),
 ]
+_OFTEN_NUMBERS = ("utterance", "label", "words", "target")  # other tables have a number, a class or a count there
 # Where the first is empty, the second says the same: VoxPopuli has either empty.
 _RAW = {"normalized_text": "raw_text", "transcription": "raw_transcription"}
 AUDIO = [
@@ -47,9 +48,16 @@ class Columns(NamedTuple):
         return list(dict.fromkeys([*self.text, *self.id, *(name for name in others if name)]))
 
 
-def find_columns(names: Sequence[str], request: Request, audio: str | None = None, text: str | None = None) -> Columns:
+def find_columns(
+    names: Sequence[str],
+    request: Request,
+    audio: str | None = None,
+    text: str | None = None,
+    numbers: Sequence[str] = (),
+) -> Columns:
     """names: of all columns;  audio, text: what the columns' contents say, for audio rather than names, for text where
-    no name is known. Raises EvaluateError if there is no column with texts or none with recordings."""
+    no name is known;  numbers: columns of nothing else. Raises EvaluateError if there is no column with texts or none
+    with recordings."""
     lower = {name.lower(): name for name in reversed(names)}
 
     def known(kind: str, published: Sequence[str]) -> list[str]:
@@ -63,7 +71,9 @@ def find_columns(names: Sequence[str], request: Request, audio: str | None = Non
         return next(iter(known(kind, published)), None)
 
     audio = first("audio", []) or audio or first("audio", AUDIO)
-    texts = [name for name in known("text", TEXT) if name != audio][:1] or ([text] if text else [])
+    texts = [name for name in known("text", TEXT) if name != audio]
+    doubtful = [] if "text" in request.columns else [name for name in numbers if name.lower() in _OFTEN_NUMBERS]
+    texts = [name for name in texts if name not in doubtful][:1] or ([text] if text else texts[:1])
     texts += [lower[raw] for name in texts if (raw := _RAW.get(name.lower())) in lower]
     if not audio or not texts:
         kind, holds = ("text", "texts") if audio else ("audio", "recordings")

@@ -56,7 +56,8 @@ def _read_files(paths: list[str], request: Request) -> Iterator[Utterance]:
 
 def _read_file(table: "ParquetFile", path: str, request: Request) -> Iterator[Utterance]:
     schema = table.schema_arrow
-    columns = find_columns(schema.names, request, _audio_column(schema))
+    numbers = [field.name for field in schema if str(field.type).startswith(("int", "uint", "float", "double"))]
+    columns = find_columns(schema.names, request, _audio_column(schema), numbers=numbers)
     kind = schema.field(columns.audio).type
     inner = _fields(kind)
     if inner and "bytes" not in inner:

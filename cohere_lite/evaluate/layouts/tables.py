@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluateError
+from ..textgrid import number as as_number
 from .archive import Archive, read_from
 from .columns import AUDIO, Columns, described, find_columns
 from .layout import Request, Utterance, choose, labels, reading
@@ -167,7 +168,8 @@ def _find_columns(head: list[Row], path: str, request: Request, find: Callable[[
         example = head[0].get(known[0])
         raise EvaluateError(f"{request.spec}: the recordings of {path} are not there, {example!r} for one")
     sentences = [name for name in names if name != audio and any(" " in str(row.get(name, "")).strip() for row in head)]
-    return find_columns(names, request, audio, sentences[0] if len(sentences) == 1 else None)
+    numbers = [name for name in names if all(as_number(str(row.get(name) or 0)) is not None for row in head)]
+    return find_columns(names, request, audio, sentences[0] if len(sentences) == 1 else None, numbers)
 
 
 def _times(row: Row, columns: Columns) -> tuple[float | None, float | None]:
