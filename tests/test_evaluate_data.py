@@ -35,7 +35,7 @@ from datasets_made import (
 
 from cohere_lite.errors import AudioError
 from cohere_lite.evaluate.layouts.layout import language_of
-from cohere_lite.evaluate.layouts.places import Folder
+from cohere_lite.evaluate.layouts.places import Folder, Repository
 from cohere_lite.evaluate.sound import read_sound
 from cohere_lite.evaluate.utterances import Data, EvaluateError, Utterance, open_data
 
@@ -588,6 +588,43 @@ for spec in sys.argv[1:]:
             assert scored(utterance.reference, utterance.reference, utterance.language, way).words
 print(*sorted({"torch", "torchaudio", "torchcodec", "datasets", "pandas", "transformers", "librosa"} & {*sys.modules}))
 """
+
+
+@pytest.mark.parametrize(
+    ("make", "part", "files"),
+    [
+        (kaldi, "/test", "test/sounds/call.wav"),
+        (calls, "", "Earnings22-Cleaned-AA-chunked/audio/4483046_1.wav"),
+        (voxpopuli, ":en", "en/test-00000-of-00001.parquet"),
+        (fleurs_tsv, ":de_de", "data/de_de/audio/test.tar.gz"),
+        (fleurs_tsv, "/data/de_de/test.tsv:language=de", "data/de_de/audio/test.tar.gz"),
+        (librispeech_tree, "/LibriSpeech/test-clean", "LibriSpeech/test-clean/*/*/*.flac"),
+    ],
+)
+def test_sounds_are_told_from_one_another(make: Maker, part: str, files: str, tmp_path: Path) -> None:
+    """Not by where they are called from; but where a file is written anew, or lies in another folder."""
+    pytest.importorskip("pyarrow")
+
+    def sounds(folder: Path) -> set[str]:
+        return {utterance.sound for utterance in open_data(f"{folder}{part}").utterances}
+
+    folder = make(tmp_path / "data")
+    before = sounds(folder)
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    if make is not calls:  # whose name tells what they are
+        assert sounds(tmp_path / "link") == before
+    for path in (tmp_path / "data").glob(files):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    written = sounds(folder)
+    assert not written & before
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert not sounds(tmp_path / "moved" / folder.relative_to(tmp_path / "data")) & (before | written)
+
+
+def test_sounds_of_the_hub_change_with_the_commit() -> None:
+    utterance = Utterance("a", "yes", "en", bytes)
+    first, same, other = (utterance.state(Repository("owner/name", commit, [])) for commit in ("1", "1", "2"))
+    assert first == same != other
 
 
 def test_torch_is_not_imported(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import CHECKOUT, until
-from datasets_made import write_parquet
+from datasets_made import tone, write_parquet
 
 pytest.importorskip("jiwer")
 pytest.importorskip("matplotlib")
@@ -225,6 +226,50 @@ def deaf(**_: Any) -> Any:
         **{"hypothesis": language, "tokens": [], "avg_logprob": None, "warnings": []},
         **dict.fromkeys(("segments", "silent", "looped", "truncated"), 0),
     }
+
+
+def counting(**_: Any) -> Any:
+    """A model that says how many samples it was given."""
+    return lambda frames, rate, language: deaf()(frames, rate, f"{len(frames)}")
+
+
+def counts(spec: str, out: Path) -> dict[str, int]:
+    """What a run with that model tells of each utterance, when it is done again or for the first time."""
+    plan = Plan([open_data(spec)], [CLEAN], [Model("counting", "counting", ("en",), "", 0, {}, counting, {})])
+    run(plan, open_state(out / "run.jsonl", plan.models))
+    tally(plan, out / "run.jsonl", out / "utterances.jsonl")
+    told = map(json.loads, (out / "utterances.jsonl").read_text(encoding="utf-8").splitlines())
+    return {line["id"]: int(line["hypothesis"]) for line in told}
+
+
+def test_recordings_that_change_are_heard_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their lengths: one is replaced, a list has another end, another folder is called the same from elsewhere; the
+    others are not done again."""
+    out = tmp_path / "out"
+    for here in "here", "there":
+        (tmp_path / here).mkdir()
+        write_data(tmp_path / here / "said", {"a": "yes", "b": "no"})
+    monkeypatch.chdir(tmp_path / "here")
+    assert counts("said", out) == {"a": 39680, "b": 39680}
+    Path("said/a.wav").write_bytes(tone(300))
+    assert counts("said", out) == {"a": 800, "b": 39680}
+    assert Counter(line["id"] for line in lines(out)) == {"a": 2, "b": 1}
+    Path("../there/said/b.wav").write_bytes(tone(300, seconds=0.1))
+    monkeypatch.chdir(tmp_path / "there")
+    assert counts("said", out) == {"a": 39680, "b": 1600}
+    for end, n in ("1.5", 16000), ("1.0", 8000):
+        Path("list.csv").write_text(f"id,audio,text,start,end\nx,said/a.wav,yes,0.5,{end}\n", encoding="utf-8")
+        assert counts("list.csv", out) == {"x": n}
+
+
+def test_results_from_before_sounds_were_told(tmp_path: Path) -> None:
+    """Nobody knows what they are of: it is done again, once."""
+    spec, path = write_data(tmp_path / "said", {"a": "yes"}), tmp_path / "out" / "run.jsonl"
+    counts(spec, path.parent)
+    path.write_text(re.sub('"sound": "[0-9a-f]+", ', "", path.read_text(encoding="utf-8")), encoding="utf-8")
+    for _ in range(2):
+        assert counts(spec, path.parent) == {"a": 39680}
+    assert ["sound" in line for line in lines(path.parent)] == [False, True]
 
 
 def test_a_recording_that_the_table_lacks(tmp_path: Path) -> None:

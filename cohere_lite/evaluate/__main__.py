@@ -39,7 +39,8 @@ what comes out, in the folder --out:
   run.jsonl         a line for each utterance and model, as soon as it is there.
                     A run that was interrupted, or killed, goes on from it; so
                     does one with more data, models, noise or samples. What
-                    failed is tried again
+                    failed is tried again, and so is a recording whose file has
+                    changed since
   utterances.jsonl  the same, with the texts compared, word by word
   table.md          what is printed at the end
   figures.json      all figures
@@ -85,7 +86,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--data", nargs="+", required=True, metavar="DATA", help="folder, file or name on the hub")
     add("--samples", type=_count, default=30, metavar="N", help="utterances drawn of each, or 'all' (default: 30)")
     add("--seed", type=int, default=0, metavar="N", help="of the draw (default: 0)")
-    add("-l", "--language", type=language_code, metavar="CODE", help="of data that does not say its own (default: en)")
+    add(
+        "-l",
+        "--language",
+        type=language_code,
+        metavar="CODE",
+        help="of data that does not say its own; of several, the one to take (default: en)",
+    )
     add("--noise", default="", metavar="LIST", help="as white:10,babble:5; see below")
     add("--no-punctuation", action="store_true", help="ask the models for text without it, as the leaderboard does")
     add("--provider", default="cpu", metavar="NAME", help="what runs the models (default: cpu)")

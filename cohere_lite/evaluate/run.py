@@ -24,7 +24,8 @@ from .noise import Babble, Condition, hear
 from .sound import Sound, mono, read_sound
 from .utterances import Data, Utterance
 
-Key = tuple[str, str, str, str, str, bool]  # data, condition, utterance, model, language, with word times or not
+# data, condition, utterance, its sound, model, language, with word times or not
+Key = tuple[str, str, str, str, str, str, bool]
 _KEYS = {"model", "facts", "load_s"}, {"data", "condition", "id", "model", "language"}  # of a start, of a result
 _TOLD_S = 60  # how often progress is told where there is no terminal
 
@@ -64,8 +65,9 @@ class State:
 
 
 def key_of(line: dict[str, Any]) -> Key:
-    """Of a result."""
-    return line["data"], line["condition"], line["id"], line["model"], line["language"], line.get("timed", False)
+    """Of a result. One from before sounds were told is none that a plan has."""
+    of = line["data"], line["condition"], line["id"], line.get("sound", ""), line["model"], line["language"]
+    return *of, line.get("timed", False)
 
 
 def open_state(path: Path, models: Sequence[Model]) -> State:
@@ -115,13 +117,13 @@ def read_state(path: Path) -> Iterator[dict[str, Any]]:
 
 def run(plan: Plan, state: State) -> None:
     """Does what the state lacks. Raises EvaluateError, ModelError; Ctrl-C and errors leave a state to go on from."""
-    todo = {key for key in _keys(plan) if key not in state.done}
+    todo = {key for key in keys(plan) if key not in state.done}
     if not todo:
         return
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
         stack.callback(lambda: [*map(Worker.close, workers.values())])
-        needed = [model for model in plan.models if any(key[3] == model.spec for key in todo)]
+        needed = [model for model in plan.models if any(key[4] == model.spec for key in todo)]
         for model in needed:
             workers[model.spec] = open_worker(model, settles=len(needed) > 1)
             state.add({"model": model.spec, "facts": model.facts, "load_s": workers[model.spec].load_s})
@@ -136,7 +138,8 @@ def run(plan: Plan, state: State) -> None:
                         advance()
 
 
-def _keys(plan: Plan) -> Iterator[Key]:
+def keys(plan: Plan) -> Iterator[Key]:
+    """Of all results of a plan."""
     for data in plan.data:
         for utterance in data.utterances:
             for condition in plan.conditions:
@@ -145,7 +148,8 @@ def _keys(plan: Plan) -> Iterator[Key]:
 
 
 def _key(data: Data, condition: Condition, utterance: Utterance, model: Model) -> Key:
-    return data.spec, condition.name, utterance.id, model.spec, utterance.language, utterance.word_times is not None
+    of = data.spec, condition.name, utterance.id, utterance.sound, model.spec, utterance.language
+    return *of, utterance.word_times is not None
 
 
 def _results(
@@ -167,7 +171,7 @@ def _results(
             line: dict[str, Any] = {
                 **{"data": data.spec, "condition": condition.name, "id": utterance.id, "model": model.spec},
                 **{"language": utterance.language, "reference": utterance.reference},
-                **{"timed": utterance.word_times is not None},
+                **{"timed": utterance.word_times is not None, "sound": utterance.sound},
                 **{"speaker": utterance.speaker, "recording": utterance.recording},
             }
             if isinstance(sound, str):

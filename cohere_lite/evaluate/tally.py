@@ -12,7 +12,7 @@ import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
-from .run import Plan, key_of, read_state
+from .run import Plan, key_of, keys, read_state
 from .texts import BY_CHARACTERS, WAYS, Scored, characters, scored
 from .times import Starts, start_errors_ms
 
@@ -118,7 +118,7 @@ def tally(plan: Plan, path: Path, out: Path) -> tuple[dict[tuple[str, str], Tall
     peaks_mb: dict[str, float | None] = {}
     with open(out, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for line in results(plan, path):
-            data, condition, name, model, *_ = key_of(line)
+            data, condition, name, model = (line[key] for key in ("data", "condition", "id", "model"))
             utterance, place = utterances[data, name], (rows[data, name], columns[model])
             line["reference"] = utterance.reference  # the data set's texts may have been corrected since
             compared = compare(line)
@@ -134,9 +134,7 @@ def tally(plan: Plan, path: Path, out: Path) -> tuple[dict[tuple[str, str], Tall
 
 def results(plan: Plan, path: Path) -> Iterator[dict[str, Any]]:
     """The results in a run's file that belong to the plan: the file may hold others, of more data or models."""
-    names = {data.spec: {(u.id, u.language, u.word_times is not None) for u in data.utterances} for data in plan.data}
-    conditions, models = {c.name for c in plan.conditions}, {model.spec for model in plan.models}
+    asked = {*keys(plan)}
     for line in read_state(path):
-        if "facts" not in line and line["model"] in models and line["condition"] in conditions:
-            data, _, name, _, language, timed = key_of(line)
-            yield from [line] if (name, language, timed) in names.get(data, ()) else []
+        if "facts" not in line and key_of(line) in asked:
+            yield line

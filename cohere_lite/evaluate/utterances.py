@@ -60,8 +60,8 @@ def open_data(spec: str, *, count: int | None = None, seed: int = 0, language: s
     speakers = {utterance.speaker for utterance in utterances}
     name = ":".join([request.place.name, *request.parts])
     n_speakers = None if None in speakers else len(speakers)
-    timed = [replace(utterance, word_times=times.of(utterance)) for utterance in utterances]
-    return Data(name, spec, timed, total, n_speakers, dict(+request.left_out))
+    drawn = [replace(u, word_times=times.of(u), sound=u.state(request.place)) for u in utterances]
+    return Data(name, spec, drawn, total, n_speakers, dict(+request.left_out))
 
 
 # The configurations that the model card and the leaderboard take of the card's five data sets. The split comes first:

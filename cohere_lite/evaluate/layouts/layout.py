@@ -1,5 +1,6 @@
 """What every layout of a data set is given, and what it gives: utterances, one after the other, without their sound."""
 
+import hashlib
 import posixpath
 import re
 from collections import Counter
@@ -12,7 +13,7 @@ from pathlib import Path
 from ...extras.languages import language_code
 from ...tokens import TRAINED_LANGUAGES
 from ..errors import EvaluateError
-from .places import Place, one_line
+from .places import Place, file_state, one_line
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Utterance:
     recording:    the call, meeting or chapter that this is a part of; None: it does not say
     start_s, end_s: the part of the audio, in seconds; None: from its beginning, to its end
     channel:      the one that is meant, from 0; None: the mean of all
+    sound:        changes when the recording does: results of another one are none of this
     word_times:   words, and when they start, in seconds from the utterance's beginning; None: nobody has noted any
     """
 
@@ -41,12 +43,29 @@ class Utterance:
     end_s: float | None = None
     word_times: tuple[tuple[str, float], ...] | None = None
     channel: int | None = None
+    sound: str = ""
 
     @property
     def path(self) -> Path | None:
         """Where the audio lies, if it is a file of its own on this machine."""
         audio = self.audio
         return audio() if isinstance(audio, partial) and audio.func is Path else None
+
+    def state(self, place: Place) -> str:
+        """What `sound` is made of, of an utterance in that place: a digest that changes when the file is another one or
+        is written anew, and with the part. What is in the files is not read."""
+        said = [*map(file_state, _files(self.audio))] or [place.state]
+        said += [str(part) for part in (self.start_s, self.end_s, self.channel)]
+        return hashlib.blake2b("\n".join(said).encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def _files(audio: object) -> list[Path]:
+    """The files of their own on this machine that an utterance's audio is, or is joined of."""
+    if not isinstance(audio, partial):
+        return []
+    if audio.func is Path:
+        return [audio()]
+    return [file for lists in audio.args if isinstance(lists, list) for sound in lists for file in _files(sound)]
 
 
 @dataclass(frozen=True)

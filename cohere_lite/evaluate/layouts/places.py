@@ -15,6 +15,7 @@ _DESCRIBING = (
     *(".parquet", ".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".trans.txt", ".ctm"),
     *(".tar", ".tar.gz", ".tgz"),
 )
+_PACKED = (".parquet", ".tar", ".tar.gz", ".tgz")  # with recordings in them
 _KALDI = ("wav.scp", "text", "segments", "utt2spk", "ctm")
 
 EVALUATED = "run.jsonl"  # in the folder of an evaluation, whose lists are no data
@@ -39,6 +40,10 @@ class Place(Protocol):
 
     def audio(self, path: str) -> Callable[[], bytes | Path]:
         """What gives a recording: its path, or its bytes."""
+
+    @property
+    def state(self) -> str:
+        """Changes when recordings that are no files of their own may have changed."""
 
 
 class Folder:
@@ -66,6 +71,18 @@ class Folder:
     def audio(self, path: str) -> Callable[[], bytes | Path]:
         """See Place."""
         return partial(Path, self.root / path)
+
+    @cached_property
+    def state(self) -> str:
+        """See Place: of tables and archives; those beside a list, too."""
+        return " ".join(file_state(self.root / path) for path in Folder(self.root).files if path.endswith(_PACKED))
+
+
+def file_state(path: Path) -> str:
+    """Where a file lies, its size, and when it was written; of one that is not there the first alone."""
+    with suppress(OSError):
+        return f"{os.path.realpath(path)} {path.stat().st_size} {path.stat().st_mtime_ns}"
+    return str(path)
 
 
 def walk(root: Path) -> Iterator[tuple[str, str]]:
@@ -97,6 +114,7 @@ class Repository:
 
     def __init__(self, name: str, revision: str, paths: Iterable[str]) -> None:
         self.name, self._revision, self._paths = name, revision, frozenset(paths)
+        self.state = f"{name} {revision}"
         self.files = sorted(path for path in self._paths if path.endswith(_DESCRIBING))
 
     def open(self, path: str, read_ahead: int = 1 << 20) -> BinaryIO:
