@@ -183,6 +183,22 @@ def test_several_data_sets(tmp_path: Path) -> None:
         ("set", 1),
         ("all data sets", 0.5),
     ]
+    assert '- "all data sets": the mean of the rates of the data sets.\n' in markdown(figures)
+
+
+def test_data_sets_without_a_rate(tmp_path: Path) -> None:
+    """The mean is of the others, which is said. Where one alone has a rate, there is neither a mean nor a plot of it:
+    what is left are bars, by each rule, and lengths."""
+    sets = [data({"x": ("yes",)}, spec) for spec in ("one set", "another", "a bad one")]
+    lines = [line("x", "one", "no", data="one set"), line("x", "one", "yes", data="another")]
+    figures = figures_of(Plan(sets, [CLEAN], [model("one")]), lines, tmp_path)
+    assert {rate.wer for rate in figures.rates if rate.data == "all data sets"} == {0.5}
+    said = '- "all data sets": the mean of the rates of the data sets; where they have none, without a bad one.\n'
+    assert said in markdown(figures)
+    assert len(dict(plots(figures))) == 4
+    figures = figures_of(Plan(sets[::2], parse_conditions("white:9"), [model("one")]), lines[:1], tmp_path)
+    assert {rate.data for rate in figures.rates} == {"one set"}
+    assert [title.partition(",")[0] for title, _ in plots(figures)] == ["Words wrong"] * 2 + ["Words wrong by length"]
 
 
 def test_by_length(tmp_path: Path) -> None:

@@ -146,8 +146,8 @@ def _work(args: argparse.Namespace, plan: Plan) -> int:
     table = markdown(figures)
     for name, text in (("table.md", table), ("figures.json", figures.as_json())):
         (args.out / name).write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-    write_report(args.out / "report.html", plan, figures, args.out / "utterances.jsonl")
     print(table)
+    write_report(args.out / "report.html", plan, figures, args.out / "utterances.jsonl")
     return 0 if figures.rates else 1  # nothing could be read
 
 

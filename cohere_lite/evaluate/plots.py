@@ -3,7 +3,7 @@
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .figures import ALL, LENGTHS_S, Figures, Rate
+from .figures import ALL, LENGTHS_S, Figures, Rate, Speed
 from .intervals import Interval
 from .noise import CLEAN
 from .texts import WAYS
@@ -44,13 +44,15 @@ def plots(figures: Figures) -> Iterator[tuple[str, str]]:
             if rates := [rate for rate in figures.rates if rate.way == way and rate.condition == CLEAN.name]:
                 yield f"Words wrong, {way}'s rule", _bars(rates, models)
         way = [*WAYS][-1]
-        rates = [rate for rate in figures.rates if rate.way == way]
-        if rates:
-            yield f"Words wrong and speed, {way}'s rule", _against_speed(figures, rates, models)
+        overall = ALL if len(figures.data) > 1 else figures.data[0]["name"]
+        rates = [rate for rate in figures.rates if (rate.way, rate.data) == (way, overall)]
+        if any(rate.condition == CLEAN.name for rate in rates):
+            speeds = {speed.model: speed for speed in figures.speeds if speed.data == overall}
+            yield f"Words wrong and speed, {way}'s rule", _against_speed(speeds, rates, models)
         if any(length.way == way for length in figures.lengths):
             yield f"Words wrong by length, {way}'s rule", _by_length(figures, models, way)
         if len({rate.condition for rate in rates}) > 1:
-            yield f"Words wrong in noise, {way}'s rule", _by_noise(figures, rates, models)
+            yield f"Words wrong in noise, {way}'s rule", _by_noise(rates, models)
 
 
 def _bars(rates: Sequence[Rate], models: Sequence[str]) -> str:
@@ -73,10 +75,8 @@ def _bars(rates: Sequence[Rate], models: Sequence[str]) -> str:
     return _svg(figure, axes)
 
 
-def _against_speed(figures: Figures, rates: Sequence[Rate], models: Sequence[str]) -> str:
-    name = _overall(figures)
-    of = {rate.model: rate for rate in rates if (rate.data, rate.condition) == (name, CLEAN.name)}
-    speeds = {speed.model: speed for speed in figures.speeds if speed.data == name}
+def _against_speed(speeds: Mapping[str, Speed], rates: Sequence[Rate], models: Sequence[str]) -> str:
+    of = {rate.model: rate for rate in rates if rate.condition == CLEAN.name}
     figure, axes = _figure(3.4)
     for i, model in enumerate(models):
         if model in of and model in speeds:
@@ -117,11 +117,11 @@ def _by_length(figures: Figures, models: Sequence[str], way: str) -> str:
     return _svg(figure, axes)
 
 
-def _by_noise(figures: Figures, rates: Sequence[Rate], models: Sequence[str]) -> str:
+def _by_noise(rates: Sequence[Rate], models: Sequence[str]) -> str:
     conditions = [*dict.fromkeys(rate.condition for rate in rates)]
     figure, axes = _figure(3.2)
     for i, model in enumerate(models):
-        of = {rate.condition: rate for rate in rates if (rate.data, rate.model) == (_overall(figures), model)}
+        of = {rate.condition: rate for rate in rates if rate.model == model}
         places = np.array([k for k, name in enumerate(conditions) if name in of])
         found = [of[conditions[k]] for k in places]
         wers = [100 * rate.wer for rate in found]
@@ -132,10 +132,6 @@ def _by_noise(figures: Figures, rates: Sequence[Rate], models: Sequence[str]) ->
     axes.set_ylabel("WER, %")
     _from_zero(axes, "y")
     return _svg(figure, axes)
-
-
-def _overall(figures: Figures) -> str:
-    return ALL if len(figures.data) > 1 else figures.data[0]["name"]
 
 
 def _around(values: Sequence[float], intervals: Sequence[Interval]) -> np.ndarray:

@@ -134,8 +134,12 @@ def notes(figures: Figures) -> list[str]:
     ]
     said.append(f"CER: in the {[*WAYS][-1]}'s texts. Of {', '.join(BY_CHARACTERS)}, WER counts characters, too.")
     said.append(f"In parentheses: {LEVEL:.0%} bootstrap intervals; of differences on the same draws (paired), with p.")
-    if any(rate.data == ALL for rate in figures.rates):
-        said.append(f'"{ALL}": the mean of the rates of the data sets.')
+    rates = {(rate.data, rate.condition, rate.way) for rate in figures.rates}
+    if of_all := [key[1:] for key in rates if key[0] == ALL]:
+        names = [about["name"] for about in figures.data]
+        lacking = [name for name in names if any((name, *key) not in rates for key in of_all)]
+        without = f"; where they have none, without {', '.join(lacking)}" if lacking else ""
+        said.append(f'"{ALL}": the mean of the rates of the data sets{without}.')
     said.append(f"Drawn with seed {settings['seed']}; {'with' if settings['punctuation'] else 'without'} punctuation.")
     if any(published is not None for about in figures.data for published in anchor_of(about)):
         said.append(f"Published: of {FULL_SIZE}; by the card of 30 recordings each, by the leaderboard of all.")
