@@ -300,6 +300,20 @@ def test_one_run_at_a_time(data: str, tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.endswith("run.jsonl is a file: name a folder\n")
 
 
+def test_the_table_comes_before_the_report(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours of work must not end without it."""
+
+    def fail(*_: Any) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("cohere_lite.evaluate.report.write_report", fail)
+    assert command.main([DEMO, "--data", data, "--samples", "1", "--out", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr()
+    assert (told.out.count("| said | clean | demo |"), told.err) == (1, "error: the disk is full\n")
+
+
 def test_bad_recordings_are_counted(data: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """One is no sound, one is cut short, one is gone when its turn comes: two failures, one damaged."""
     (Path(data) / "a.wav").write_bytes(b"RIFF")
@@ -364,6 +378,29 @@ def test_a_model_that_dies_is_started_again(tmp_path: Path) -> None:
     run(Plan([open_data(spec)], [CLEAN], [model]), state)
     told = {line["id"]: line.get("error") for line in lines(tmp_path / "out")}
     assert told == {"a": None, "b": "the process of dying ended (exit code 3)", "c": None}
+
+
+def startled(**_: Any) -> Any:
+    """A model that raises at short recordings what nobody expects."""
+
+    def recognise(frames: np.ndarray, rate: int, language: str) -> dict:
+        if len(frames) < 1000:
+            raise RuntimeError("Kernel size can't be greater than input size\nin a layer")
+        return deaf()(frames, rate, language)
+
+    return recognise
+
+
+def test_errors_that_nobody_expects(tmp_path: Path) -> None:
+    """They are the recording's; the model goes on, and is not started again."""
+    spec = write_data(tmp_path / "said", dict.fromkeys("abc", "yes"))
+    (tmp_path / "said" / "b.wav").write_bytes(tone(300))
+    model = Model("startled", "startled", ("en",), "", 0, {}, startled, {})
+    state = open_state(tmp_path / "out" / "run.jsonl", [model])
+    run(Plan([open_data(spec)], [CLEAN], [model]), state)
+    told = {line["id"]: line.get("error") for line in lines(tmp_path / "out")}
+    assert told == {"a": None, "b": "RuntimeError: Kernel size can't be greater than input size", "c": None}
+    assert len(state.loads_s["startled"]) == 1
 
 
 def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
@@ -457,6 +494,22 @@ def wrong(tmp_path: Path) -> Iterator[Any]:
     assert not (tmp_path / "out" / "run.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("provider", "named"),
+    [
+        ("CPU", "cpu"),
+        ("CPUExecutionProvider", "cpu"),
+        ("CUDA:1,a=B", "cuda:1,a=B"),
+        ("WebGpuExecutionProvider", "webgpu"),
+    ],
+)
+def test_providers_as_the_command_has_them(provider: str, named: str) -> None:
+    """In any capitals, and by onnxruntime's names: the same facts, so that a run goes on under either."""
+    (model,), (other,) = (find_models([DEMO], each, 1, True) for each in (provider, named))
+    assert model == other
+    assert (model.facts["provider"], model.options["provider"]) == (named, named)
+
+
 def test_wrong_models(wrong: Any, data: str, tmp_path: Path) -> None:
     assert wrong("nowhere", "--data", data).startswith("error: nowhere does not exist; a model is a folder with")
     assert wrong(DEMO, DEMO, "--data", data) == f"error: {DEMO} is named twice\n"
@@ -490,6 +543,7 @@ def test_wrong_data(wrong: Any, data: str, tmp_path: Path) -> None:
 
 def test_wrong_options(wrong: Any, data: str, tmp_path: Path) -> None:
     assert wrong(DEMO, "--data", data, "--noise", "loud").startswith("error: --noise 'loud' is not known; known are")
+    assert wrong(DEMO, "--data", data, "--provider", "gpu").startswith("error: unknown provider 'gpu'; known: cpu, ")
     assert "'none' is neither a number of utterances nor 'all'" in wrong(
         DEMO, "--data", data, "--samples", "none", code=2
     )

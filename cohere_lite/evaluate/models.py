@@ -58,7 +58,12 @@ def find_models(specs: Sequence[str], provider: str, threads: int | None, punctu
     reference:FOLDER. Raises EvaluateError, and what Transcriber raises, for one that cannot be used."""
     if twice := {spec for spec in specs if specs.count(spec) > 1}:
         raise EvaluateError(f"{twice.pop()} is named twice")
-    settings = {"provider": provider, "threads": threads, "punctuation": punctuation, "cohere_lite": __version__}
+    settings = {
+        "provider": _named(provider),
+        "threads": threads,
+        "punctuation": punctuation,
+        "cohere_lite": __version__,
+    }
     names = distinct_ends([spec.replace(REFERENCE, "reference ") for spec in specs])
     models = [_find(spec, name, settings) for spec, name in zip(specs, names, strict=True)]
     references = [model for model in models if model.is_reference]
@@ -70,6 +75,17 @@ def find_models(specs: Sequence[str], provider: str, threads: int | None, punctu
                 f"{model.spec} has another vocabulary than {references[0].spec}: tokens cannot be compared"
             )
     return models
+
+
+def _named(provider: str) -> str:
+    """A provider as the command understands it, in one spelling: CPU and CPUExecutionProvider are cpu; its options as
+    they are. Raises OptionError."""
+    if provider == "cpu":
+        return provider  # the one that a copy without devices/ knows
+    from ..devices.providers import parse_provider
+
+    name, separator, options = provider.partition(":")
+    return parse_provider(f"{name.lower()}{separator}{options}")[0] + separator + options
 
 
 def distinct_ends(specs: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CohereLiteError, OptionError
+from .layouts.places import one_line
 
 
 class Recognise(Protocol):
@@ -64,6 +65,8 @@ def serve(connection: Connection, opener: Callable[..., Recognise], options: dic
                     result |= recognise(frames, rate, language, word_times=True)
             except (CohereLiteError, OSError, MemoryError) as error:
                 result = {"error": str(error) or type(error).__name__}
+            except Exception as error:  # of torch and transformers, which meet what nobody thought of
+                result = {"error": one_line(error)}
             connection.send(result | {"peak_mb": peak_mb()})
             if settles:
                 _settle()
