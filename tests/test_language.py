@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -470,6 +471,53 @@ def test_another_language_is_not_sure(demo: Transcriber) -> None:
     others = [samples for _, condition, _, _, samples in negatives(["en"]) if condition == "other language"][::8]
     found = [demo.transcribe(samples, rate=16000, language="auto") for samples in others]
     assert sum((one.language_probability or 0) >= detect.SURE for one in found) <= len(found) / 10
+
+
+def test_recordings_that_cannot_be_measured(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """By hand: of six, one is no sound, one longer than the model takes, one not a number, one without a text; the
+    two others are the two halves, in two conditions and four lengths."""
+    from tools.language import from_data, open_all
+
+    floats = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 64036, b"WAVEfmt ", 16, 3, 1, 16000, 64000, 4, 32, b"data", 64000)
+    not_numbers = floats + np.full(16000, np.nan, "<f4").tobytes()
+    sounds = {"b": b"RIFF", "c": wav(np.full(16000 * 35, 100)), "d": not_numbers}
+    for name in "abcdef":
+        (tmp_path / f"{name}.wav").write_bytes(sounds.get(name, SAMPLE.read_bytes()))
+        (tmp_path / f"{name}.txt").write_text("" if name == "e" else SAMPLE_TEXT)
+    clips = [*from_data(open_all({"en": str(tmp_path)}, 10), 35.0)]
+    assert [(language, half) for language, _, _, half, _ in clips] == [("en", 0)] * 8 + [("en", 1)] * 8
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "en: 1 left out: an empty reference"
+    assert said[1:] == [
+        f"en: 1 left out: {tmp_path / 'b.wav'}: a WAV file that ends after 4 bytes",
+        "en: 1 left out: longer than the 35 s that the model takes at once",
+        "en: 1 left out: holds what is no number",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "en:X"], "--data 'en:X': name the language first, as de=SPEC"),
+        (["--data", "en:X:text=said"], "--data 'en:X:text=said': name the language first, as de=SPEC"),
+        (["--data", "en=nowhere"], "nowhere is neither a file nor a folder here, nor a name on the hub"),
+        (["--data", "it={said}"], "the model knows de, en, es, fr; not it"),
+        (["--write", "nowhere"], "--write nowhere is no folder: name the model's"),
+        (["--model", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_options_are_wrong_before_anything_is_measured(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tools import language
+
+    monkeypatch.setattr(language, "hear", None)
+    (tmp_path / "a.wav").write_bytes(SAMPLE.read_bytes())
+    (tmp_path / "a.txt").write_text(SAMPLE_TEXT)
+    with pytest.raises(SystemExit) as raised:
+        language.main([argument.format(said=tmp_path) for argument in arguments])
+    assert raised.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_constants_are_fitted() -> None:

@@ -11,17 +11,23 @@ Writes    tables to stdout; --write: language.json into FOLDER, which is the mod
 Needs     espeak-ng, for the embedded model and for negatives; the extra `evaluate` for --data
 """
 
+from __future__ import annotations
+
 import argparse
 import json
+import re
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cohere_lite.errors import AudioError, CohereLiteError
 from cohere_lite.evaluate.sound import mono, read_sound
 from cohere_lite.extras import detect
 from cohere_lite.model import Model, load_model
@@ -31,6 +37,9 @@ from .demo.acoustics import SAMPLE_RATE, Samples, add_noise, at_peak, noise, sil
 from .demo.heldout import MARGIN, PEAK
 from .demo.synthesisers import espeak
 from .demo.voices import HELD_OUT, random_voice
+
+if TYPE_CHECKING:
+    from cohere_lite.evaluate.utterances import Data
 
 LENGTHS = ("1 s", "2 s", "5 s", "whole")
 SNR_DB = 10
@@ -74,11 +83,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sentences", type=int, default=150, help="of each language (default: 150)")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help=f"write {detect.CALIBRATION} there")
     args = parser.parse_args(argv)
-    model = load_model(args.model)
-    spoken = dict(pair.split("=", 1) for pair in args.data or [])
-    codes = list(spoken or sentences.LANGUAGES)
-    clips = from_data(spoken, args.sentences) if spoken else from_espeak(args.sentences)
+    if wrong := [pair for pair in args.data or [] if not re.match(r"\w+=.", pair)]:
+        parser.error(f"--data {wrong[0]!r}: name the language first, as de=SPEC")
+    if args.write and not args.write.is_dir():
+        parser.error(f"--write {args.write} is no folder: name the model's")
+    specs = dict(pair.split("=", 1) for pair in args.data or [])
+    try:
+        model = load_model(args.model)
+        data = open_all(specs, args.sentences)
+    except (CohereLiteError, OSError, ImportError) as error:
+        parser.error(f"{error}")
+    codes, known = [*(data or sentences.LANGUAGES)], model.vocabulary.languages
+    if unknown := {*codes} - {*known}:
+        parser.error(f"the model knows {', '.join(known)}; not {', '.join(sorted(unknown))}")
+    clips = from_data(data, model.max_chunk_s) if data else from_espeak(args.sentences)
     heard = [hear(model, codes, *clip) for clip in clips]
+    if lacking := {*codes} - {h.language for h in heard}:
+        raise SystemExit(f"no recording in {', '.join(sorted(lacking))} can be used")
     unspoken = [hear(model, codes, *clip) for clip in negatives(codes)]
     print_ways(heard, codes)
     chosen = ways()["compared"]
@@ -112,14 +133,32 @@ def from_espeak(count: int) -> Iterator[Clip]:
             yield from cut(language, i, spoken[0], np.concatenate([x for s in spoken for x in (s, silence(PAUSE_S))]))
 
 
-def from_data(spoken: dict[str, str], count: int) -> Iterator[Clip]:
-    """Recordings of people, each by itself."""
+def open_all(specs: dict[str, str], count: int) -> dict[str, Data]:
+    """The data of each language. Raises EvaluateError."""
     from cohere_lite.evaluate.utterances import open_data
 
-    for language, spec in spoken.items():
-        for i, utterance in enumerate(open_data(spec, count=count, language=language).utterances):
-            samples = mono(read_sound(utterance))
-            yield from cut(language, i, samples, samples)
+    return {language: open_data(spec, count=count, language=language) for language, spec in specs.items()}
+
+
+def from_data(data: dict[str, Data], longest_s: float) -> Iterator[Clip]:
+    """Recordings of people, each by itself. What cannot be used is left out, and told on stderr.  longest_s: what the
+    encoder takes"""
+    for language, of_language in data.items():
+        usable, left_out = 0, Counter(of_language.left_out)
+        for utterance in of_language.utterances:
+            try:
+                samples = mono(read_sound(utterance))
+                if len(samples) / SAMPLE_RATE + 2 * MARGIN > longest_s:
+                    raise AudioError(f"longer than the {longest_s:g} s that the model takes at once")
+                if not np.isfinite(samples).all():
+                    raise AudioError("holds what is no number")
+            except (CohereLiteError, OSError) as error:
+                left_out[str(error)] += 1
+                continue
+            yield from cut(language, usable, samples, samples)
+            usable += 1
+        for reason, n in left_out.items():
+            print(f"{language}: {n} left out: {reason}", file=sys.stderr)
 
 
 def cut(language: str, number: int, sentence: Samples, longer: Samples) -> Iterator[Clip]:
