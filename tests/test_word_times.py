@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import shutil
 import weakref
 from itertools import pairwise, product
@@ -469,6 +470,34 @@ def test_closing_frees_the_graph() -> None:
     assert session() is None
     with pytest.raises(StateError):
         pushed.push(beep(36 * 16000))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, '{\n  "alignment_heads": [[1, 2]]\n}\n'),
+        ('{"alignment_heads": [[1, 3]]}', '{\n  "alignment_heads": [[1, 2]]\n}\n'),
+        (
+            (CHECKPOINT / "generation_config.json").read_text(),
+            re.sub(r"\[\[.*\]\]", "[[1, 2]]", (CHECKPOINT / "generation_config.json").read_text()),
+        ),
+    ],
+    ids=["no file", "nothing else", "the demonstration model's"],
+)
+def test_heads_that_are_chosen_are_written(
+    before: str | None, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand; the rest of the file stays as it is."""
+    from tools.words import __main__ as words
+
+    monkeypatch.setattr(words, "export", lambda _, folder: shutil.copytree(DEMO_FOLDER, folder, dirs_exist_ok=True))
+    monkeypatch.setattr(words, "write_align", lambda *_: None)
+    monkeypatch.setattr(words, "choose", lambda *_: [[1, 2]])
+    path = tmp_path / "generation_config.json"
+    if before is not None:
+        path.write_text(before)
+    assert words.main([str(tmp_path), "--choose"]) == 0
+    assert path.read_text() == after
 
 
 def test_an_export_from_before_gets_it(tmp_path: Path) -> None:

@@ -55,17 +55,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kokoro", type=Path, metavar="FOLDER", help="of its files (python -m tools.demo voices)")
     parser.add_argument("--choose", action="store_true", help="choose the heads, and write them to the checkpoint")
     args = parser.parse_args(argv)
+    path = args.checkpoint / NAME
+    config = json.loads(path.read_bytes()) if args.choose and path.exists() else {}
     with TemporaryDirectory() as folder:
         decoder = Path(folder) / "decoder.int8.onnx"
         export(args.checkpoint, decoder.parent)
         write_align(decoder, None)
         with Transcriber(folder) as by_piece:
             if args.choose:
-                heads = choose(by_piece, args.sentences)
-                path = args.checkpoint / NAME
-                others = {key: value for key, value in json.loads(path.read_text()).items() if key != "alignment_heads"}
-                text = json.dumps(others, indent=2).removesuffix("\n}")
-                path.write_text(f'{text},\n  "alignment_heads": {json.dumps(heads)}\n}}\n')
+                config["alignment_heads"] = heads = choose(by_piece, args.sentences)
+                lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in config.items()]
+                path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
                 print(f"{path}: alignment_heads {heads}")
                 return 0
             by_piece._word_timer()  # opens it
