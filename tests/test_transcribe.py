@@ -28,6 +28,7 @@ from cohere_lite import (
 from cohere_lite.contracts.contract import Clip, Contract
 from cohere_lite.decode import Decoded
 from cohere_lite.export.__main__ import export
+from cohere_lite.extras.polarity import Polarity
 from cohere_lite.model import DEMO_FOLDER
 from tools.random_checkpoint import Shape, write_random_checkpoint
 
@@ -572,6 +573,20 @@ def test_channels_that_cancel(
         assert [segment.text for segment in pushed.finish()] == [SAMPLE_TEXT]
         assert tuple(pushed.warnings) == warnings
     assert demo.transcribe(stereo, rate=rate, channel=0).warnings == ()
+
+
+@pytest.mark.parametrize("n_pushed", [1, 2, 5, 9, 1000])
+def test_channels_that_cancel_in_pushes_of_any_size(n_pushed: int) -> None:
+    """By construction: their mean is 0, and after 0.04 s and a few frames the first one is used. At 8 kHz a frame is
+    compared with the second one before it, at 48 kHz six with six."""
+    stereo = np.stack([SPEECH, -SPEECH], 1)[8000:12000]
+    for rate in 8000, 16000, 48000:
+        polarity, used = Polarity(rate), np.zeros((len(stereo), 1), np.float32)
+        for first in range(0, len(stereo), n_pushed):
+            pushed = slice(first, first + n_pushed)
+            polarity.replace_cancelled(stereo[pushed], used[pushed])
+        after = rate // 25 + 20
+        np.testing.assert_array_equal(used[after:, 0], stereo[after:, 0].astype(np.float32))
 
 
 def test_channels_that_cancel_but_for_what_they_have_in_common(demo: Transcriber) -> None:

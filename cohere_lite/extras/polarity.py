@@ -22,6 +22,7 @@ class Polarity:
     def __init__(self, rate: float) -> None:
         self._rate, self._window = rate, max(1, round(rate * _WINDOW_S))
         self._powers, self._power_of_sum = np.zeros(1), 0.0  # of about the last window
+        self._last: list[NDArray] = []  # frames that are compared with the next ones
         self._cancelled_s = self._held_s = 0.0
         self._loudest = 0
 
@@ -47,11 +48,13 @@ class Polarity:
     def _look_at(self, frames: NDArray) -> None:
         n_summed = max(1, round(self._rate / _BAND_HZ))
         kept = 1 - len(frames) / self._window  # of what was before
+        frames = np.concatenate([*self._last, frames])
         with np.errstate(all="ignore"):  # of numbers that are not finite, which are refused later
             whole = frames[: len(frames) // n_summed * n_summed]
             sums = np.zeros((len(whole) // n_summed, frames.shape[1]))
             for offset in range(n_summed):  # several times as fast as a reshaped array's sum
                 sums += whole[offset::n_summed]
             band = sums[2:] - sums[:-2]
+            self._last = [frames[max(0, len(sums) - 2) * n_summed :]]
             self._powers = kept * self._powers + np.einsum("ij,ij->j", band, band)
             self._power_of_sum = kept * self._power_of_sum + np.square(np.einsum("ij->i", band)).sum()

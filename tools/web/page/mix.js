@@ -47,6 +47,7 @@ class Polarity {
     this.window = Math.max(1, Math.round(rate * WINDOW_S));
     this.powers = new Float64Array(count); // of about the last window
     this.powerOfSum = 0;
+    this.last = Array(count).fill(new Float64Array(0)); // frames that are compared with the next ones
     this.cancelledS = this.heldS = 0;
     this.loudest = 0;
   }
@@ -77,12 +78,14 @@ class Polarity {
   lookAt(part) {
     const summed = Math.max(1, Math.round(this.rate / BAND_HZ));
     const kept = 1 - part[0].length / this.window; // of what was before
-    const count = Math.floor(part[0].length / summed);
-    const bands = part.map((channel) => {
+    const frames = part.map((channel, i) => Float64Array.from([...this.last[i], ...channel]));
+    const count = Math.floor(frames[0].length / summed);
+    const bands = frames.map((channel) => {
       const sums = new Float64Array(count);
       for (let i = 0; i < count * summed; i++) sums[Math.floor(i / summed)] += channel[i];
       return sums.subarray(2).map((sum, i) => sum - sums[i]);
     });
+    this.last = frames.map((channel) => channel.subarray(Math.max(0, count - 2) * summed));
     let powerOfSum = 0;
     for (let i = 0; i < count - 2; i++) powerOfSum += bands.reduce((sum, band) => sum + band[i], 0) ** 2;
     this.powers = this.powers.map(
