@@ -283,7 +283,8 @@ class Transcriber:
 @contextmanager
 def _opened(audio: AudioSource, rate: int | None) -> Iterator[Audio]:
     rate = None if rate is None else number("rate", rate, "a number of Hz")
-    if isinstance(audio, (tuple, Mapping)) or (isinstance(audio, list) and rate is None):
+    is_pair = isinstance(audio, (tuple, Mapping)) or (isinstance(audio, list) and rate is None)
+    if is_pair or hasattr(audio, "get_all_samples"):  # torchcodec's decoder
         try:
             from .extras.pairs import unpack
         except ImportError:

@@ -3,6 +3,7 @@
 import re
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,6 +135,16 @@ class Tensor:
         return self._samples
 
 
+class AudioDecoder:
+    """As torchcodec's, which datasets 4 has in its rows: no Mapping, and channels are the first axis."""
+
+    def __init__(self, channels: np.ndarray) -> None:
+        self._channels = channels
+
+    def get_all_samples(self) -> SimpleNamespace:
+        return SimpleNamespace(data=Tensor(self._channels), sample_rate=16000)
+
+
 SPEECH = np.frombuffer(Path(SAMPLE).read_bytes()[44:], "<i2")
 
 
@@ -157,6 +168,9 @@ def test_samples_with_their_rate(transcriber: Transcriber) -> None:
         {"audio": {"array": SPEECH, "sampling_rate": 16000}, "text": "unlike"},
         {"id": 1, "speech": {"bytes": data, "path": None}, "text": "unlike"},
         {"audio": {"path": SAMPLE}, "noise": {"array": SPEECH[:0], "sampling_rate": 16000}},
+        AudioDecoder(SPEECH[None] / 2**15),
+        {"audio": AudioDecoder(SPEECH[None]), "text": "unlike"},
+        {"id": 1, "speech": AudioDecoder(SPEECH[None]), "text": "unlike"},
     ):
         assert transcriber.transcribe(audio).text == SAMPLE_TEXT
         assert [segment.text for segment in transcriber.segments(audio)] == [SAMPLE_TEXT]
@@ -164,8 +178,17 @@ def test_samples_with_their_rate(transcriber: Transcriber) -> None:
         assert transcriber.transcribe(audio, rate=16000).text == SAMPLE_TEXT
 
 
+def test_channels_of_a_decoder(transcriber: Transcriber) -> None:
+    """By construction: the second one has the speech."""
+    audio = AudioDecoder(np.stack([SPEECH * 0, SPEECH]))
+    heard = [s.channel for s in transcriber.transcribe(audio, channel="split").segments if s.text == SAMPLE_TEXT]
+    assert heard == [1]
+    assert transcriber.transcribe({"audio": audio}, rate=16000, channel=1).text == SAMPLE_TEXT
+
+
 def test_samples_with_another_rate_than_said(transcriber: Transcriber) -> None:
-    for audio in (16000, SPEECH), (SPEECH, 16000.0), {"array": SPEECH, "sampling_rate": 16000}:
+    decoder = AudioDecoder(SPEECH[None])
+    for audio in (16000, SPEECH), (SPEECH, 16000.0), {"array": SPEECH, "sampling_rate": 16000}, decoder:
         with pytest.raises(OptionError, match="rate is 8000, but the samples come with 16000"):
             transcriber.transcribe(audio, rate=8000)
 

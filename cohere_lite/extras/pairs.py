@@ -10,14 +10,19 @@ import numpy as np
 from ..errors import OptionError, number
 
 _KEYS = {"array", "bytes", "path"}  # of a recording as a dict
+_DECODER = "get_all_samples"  # what torchcodec's AudioDecoder is known by, without an import of torch
 _WHAT_WORKS = 'pass (samples, rate), {"array": samples, "sampling_rate": rate}, {"bytes": data} or {"path": path}'
 
 
-def unpack(audio: tuple | list | Mapping, rate: int | None) -> tuple[Any, int | None]:
+def unpack(audio: Any, rate: int | None) -> tuple[Any, int | None]:
     """(rate, samples), as scipy and gradio have it, (samples, rate), as soundfile has it, {"array", "sampling_rate"} or
-    a file's {"bytes", "path"}, as datasets has them, or a row of a data set with one of these -> samples and their
-    rate, or the file. Samples may be lists. Other tuples are blocks of samples, as they are. Raises OptionError for
-    another `rate` than theirs, and for what is none of these."""
+    a file's {"bytes", "path"}, as datasets has them, torchcodec's AudioDecoder, as datasets 4 has them, or a row of a
+    data set with one of these -> samples and their rate, or the file. Samples may be lists. Other tuples are blocks of
+    samples, as they are. Raises OptionError for another `rate` than theirs, and for what is none of these."""
+    if hasattr(audio, _DECODER):
+        decoded = audio.get_all_samples()
+        channels, rate = _with_rate(decoded.data, decoded.sample_rate, rate)
+        return channels.T, rate
     if isinstance(audio, Mapping):
         return _unpack_mapping(audio, rate)
     are_samples = [*map(_are_samples, audio[:3])]
@@ -37,10 +42,14 @@ def _unpack_mapping(audio: Mapping, rate: int | None) -> tuple[Any, int | None]:
         return _with_rate(audio["array"], audio.get("sampling_rate", rate), rate)
     if (file := next((audio[key] for key in ("bytes", "path") if audio.get(key) is not None), None)) is not None:
         return file, rate
-    rows = [key for key, value in audio.items() if isinstance(value, Mapping) and value.keys() & _KEYS]
+    rows = [key for key, value in audio.items() if _is_recording(value)]
     if "audio" in rows or len(rows) == 1:
-        return _unpack_mapping(audio["audio" if "audio" in rows else rows[0]], rate)
+        return unpack(audio["audio" if "audio" in rows else rows[0]], rate)
     raise OptionError(f"a dict with {_names(audio)} is no recording: {_WHAT_WORKS}")
+
+
+def _is_recording(value: Any) -> bool:
+    return hasattr(value, _DECODER) or (isinstance(value, Mapping) and bool(value.keys() & _KEYS))
 
 
 def _names(audio: Mapping) -> str:
