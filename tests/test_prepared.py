@@ -16,7 +16,7 @@ import onnxruntime as ort
 import pytest
 from decoding import Decoder
 
-from cohere_lite import Transcriber
+from cohere_lite import OptionError, Transcriber
 from cohere_lite.export.__main__ import export
 from cohere_lite.extras import prepared
 from cohere_lite.extras.prepared import cache_folder
@@ -404,6 +404,17 @@ def test_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "home", no_home)
     assert cache_folder() is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, ~name is a folder beside the user's own")
+def test_the_home_of_nobody(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = " is ~nobody of this name/cache: there is no such home folder; write the whole path$"
+    monkeypatch.setattr(prepared, "MIN_BYTES", 0)
+    with pytest.raises(OptionError, match=f"^cache{said}"):
+        Transcriber(exports / "seed0", cache="~nobody of this name/cache")
+    monkeypatch.setenv(prepared.ENVIRONMENT, "~nobody of this name/cache")
+    with pytest.raises(OptionError, match=f"^{prepared.ENVIRONMENT}{said}"):
+        Transcriber(exports / "seed0")
 
 
 def test_transcriber_takes_the_folder(model: Path, cache: Path) -> None:

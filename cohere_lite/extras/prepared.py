@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
-from ..errors import logger
+from ..errors import OptionError, logger
 from ..graphfile import GraphFile
 from ..session import ort
 
@@ -39,12 +39,17 @@ _PARTIAL = ".partial-"
 
 def cache_folder(choice: str | PathLike[str] | None = None) -> Path | None:
     """Where prepared graphs are kept; None: nowhere. `choice`: a folder or "off"; by default what the environment
-    variable COHERE_LITE_CACHE says, else the system's place for caches."""
+    variable COHERE_LITE_CACHE says, else the system's place for caches. Raises OptionError where ~ stands for nothing.
+    """
+    name = "cache" if choice else ENVIRONMENT
     choice = choice or os.environ.get(ENVIRONMENT)
     if choice is not None and str(choice).lower() == OFF:
         return None
     if choice:
-        return Path(choice).expanduser()
+        try:
+            return Path(choice).expanduser()
+        except RuntimeError as error:  # nobody is called so, or has a home folder
+            raise OptionError(f"{name} is {choice}: there is no such home folder; write the whole path") from error
     try:
         if sys.platform == "win32":
             base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
