@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +302,24 @@ def test_the_other_lists_of_tokens(tmp_path: Path, name: str, listed: object) ->
     assert vocabulary.pieces == ("<unk>", "▁", "the", "<|en|>")
     with pytest.raises(ModelError, match=rf"{name} has no '<\|endoftext\|>'"):
         _ = vocabulary.end_of_text
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("vocab.json", ["a", "<0x41>", "a"]),
+        ("tokenizer.json", {"model": {"vocab": [["a", 0.0], ["<0x41>", -1], ["a", -2]]}}),
+        ("tokens.txt", "a 0\n<0x41> 1\na 2\n"),
+    ],
+)
+def test_a_piece_with_two_ids(tmp_path: Path, name: str, listed: object) -> None:
+    """By hand: both stand for its text; only a piece of the prompt must have one id."""
+    path = tmp_path / name
+    path.write_text(listed if isinstance(listed, str) else json.dumps(listed), encoding="utf-8")
+    vocabulary = read_tokens(path)
+    assert vocabulary.decode([0, 1, 2]) == "aAa"
+    with pytest.raises(ModelError, match=re.escape(f"{name} has 'a' more than once: [0, 2]")):
+        vocabulary.id("a")
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ def json_pieces(path: Path, text: str) -> Iterator[tuple[str, int, str]]:
         added: list[dict] = []
         if isinstance(listed, dict) and isinstance(listed.get("model"), dict):
             listed, added = listed["model"]["vocab"], listed.get("added_tokens") or []
-        if not isinstance(listed, dict):  # a list of pieces or, in a Unigram tokenizer.json, of pieces and their scores
-            listed = {piece if isinstance(piece, str) else piece[0]: i for i, piece in enumerate([*listed])}
-        for piece, i in [*listed.items(), *((token["content"], token["id"]) for token in added)]:
+        if isinstance(listed, dict):
+            listed = listed.items()
+        else:  # a list of pieces or, in a Unigram tokenizer.json, of pieces and their scores
+            listed = [(piece if isinstance(piece, str) else piece[0], i) for i, piece in enumerate([*listed])]
+        for piece, i in [*listed, *((token["content"], token["id"]) for token in added)]:
             if not isinstance(piece, str) or type(i) is not int:
                 raise ValueError(f"{piece!r} has id {i!r}")
             yield piece, i, ""
