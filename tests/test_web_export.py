@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,26 @@ def test_folders_that_are_no_model(folder: Path, tmp_path: Path, capsys: pytest.
         assert build_page([str(tmp_path / "out"), str(source)]) == 1
         assert message in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, no program's current folder can be replaced")
+@pytest.mark.parametrize("out", [".", "../link"])
+def test_a_page_where_one_works_or_behind_a_link(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By construction; without npm and a model, which take a while."""
+    monkeypatch.setattr("tools.web.build._add_onnxruntime", lambda page: None)
+    monkeypatch.setattr("tools.web.build._add_demonstration", lambda page: {})
+    page = tmp_path / "page"
+    page.mkdir()
+    for name in "models.json", "old.js":
+        (page / name).touch()
+    (tmp_path / "link").symlink_to("page")
+    monkeypatch.chdir(page)
+    assert build_page([out]) == 0
+    assert (page / "models.json").read_text() == "[\n {}\n]\n"
+    assert (page / "index.html").is_file()
+    assert not (page / "old.js").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "page"]
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_a_file_too_large_for_browsers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

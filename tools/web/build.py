@@ -27,6 +27,7 @@ DEMO_CHECKPOINT = Path(__file__).parents[1] / "demo" / "checkpoint"
 
 def build(out: Path, model: Path | None) -> None:
     """Raises ValueError, OSError. What is in its way stays until the new page is complete."""
+    out = out.resolve()  # "." has no name to be written beside, and a link is to stay one
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "models.json").is_file())):
         raise ValueError(f"{out} is neither an empty folder nor one that this command wrote: name another one")
     name = model.resolve().name if model else ""
@@ -44,7 +45,7 @@ def build(out: Path, model: Path | None) -> None:
         (page / "models.json").write_text(json.dumps(models, indent=1) + "\n", encoding="utf-8")
         _fill_in_service_worker(page)
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(Path(folder, "before"))  # which ends with this block; what cannot be moved stays whole
         page.rename(out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {size / 1e6:.0f} MB; python -m tools.web --serve {out}")
