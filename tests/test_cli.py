@@ -31,7 +31,7 @@ from scripted_contracts import write_merged
 from test_transcribe import SAMPLE, SAMPLE_TEXT, beep, phrase, wav
 
 from cohere_lite import OptionError, Pauses, Transcriber, __version__, recording
-from cohere_lite.cli.options import output_paths
+from cohere_lite.cli.options import output_paths, parse_arguments
 from cohere_lite.cli.run import DEMO_NOTICE, main
 from cohere_lite.cut import MAX_CHUNK_S, SEARCH_S
 from cohere_lite.devices.providers import PROVIDERS
@@ -364,6 +364,14 @@ def test_an_option_is_not_abbreviated(scripted: Path, tmp_path: Path) -> None:
     assert "did you mean --output-dir?" in run("--out", "x", SAMPLE).stderr
     for option in "--out", "--lang", "--form", "--mod", "--ver":
         assert run("--model", scripted, option, "en", SAMPLE).returncode == 2
+
+
+def test_files_and_options_in_any_order() -> None:
+    """By hand; what follows -- is a file, whatever it looks like."""
+    args = parse_arguments(["a.wav", "-f", "json", "-", "-q", "c.wav", "--", "-d.wav", "--", "-f"])
+    assert args.files == ["a.wav", "-", "c.wav", "-d.wav", "--", "-f"]
+    assert (args.format, args.quiet) == ("json", True)
+    assert parse_arguments(["--", "-a.wav"]).files == ["-a.wav"]
 
 
 def test_short_options_and_capitals(scripted: Path, tmp_path: Path) -> None:

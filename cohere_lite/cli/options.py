@@ -74,13 +74,16 @@ one:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """argv: None for the process's. Exits with code 2 where argparse can tell that something is wrong."""
     parser = _parser()
-    args, unknown = parser.parse_known_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    n_mixed = argv.index("--") if "--" in argv else len(argv)  # only files follow: argparse would look for options
+    args, unknown = parser.parse_known_intermixed_args(argv[:n_mixed])  # files and options, in any order
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
         name = unknown[0].partition("=")[0]
         close = [option for option in known if option.startswith(name)] or difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    args.files += argv[n_mixed + 1 :]
     if not args.files and not args.verbose:
         parser.error("name a FILE, or - for a pipe (--help for more)")
     if sys.platform == "win32":  # where the shell leaves patterns to the program
