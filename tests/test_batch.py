@@ -59,16 +59,31 @@ def test_folders_lists_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name in ("b.wav", "a.MP3", "in/c.flac", "in/notes.txt", "in/deep/g.ogg", ".hidden/d.wav", "e.wav.part"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(bytes(7))
-    (tmp_path / "list.txt").write_text("\ufeffin/c.flac\n\n gone.wav \n", encoding="utf-8")
+    (tmp_path / "list.txt").write_text("\ufeffin/c.flac\n \n gone.wav\n", encoding="utf-8")
     assert found(tmp_path) == (["a.MP3", "b.wav", "c.flac", "g.ogg"], 0)
-    assert found(tmp_path / "list.txt") == (["c.flac", "gone.wav"], 0)
+    assert found(tmp_path / "list.txt") == (["c.flac", " gone.wav"], 0)
     assert found(tmp_path / "**/*.ogg", tmp_path / "b.wav") == (["g.ogg", "b.wav"], 0)
-    assert found(tmp_path / "*.txt", tmp_path / "in") == (["c.flac", "gone.wav", "g.ogg"], 1)
+    assert found(tmp_path / "*.txt", tmp_path / "in") == (["c.flac", " gone.wav", "g.ogg"], 1)
+    assert found(tmp_path / "in/*") == (["c.flac", "g.ogg"], 0)  # notes.txt is no list
     monkeypatch.chdir(tmp_path)
     assert find_items(["b.wav", "list.txt"])[0] == [  # by hand
         Item(path, path, None, size)
-        for path, size in ((f"{tmp_path}/b.wav", 7), (f"{tmp_path}/in/c.flac", 7), (f"{tmp_path}/gone.wav", 0))
+        for path, size in ((f"{tmp_path}/b.wav", 7), (f"{tmp_path}/in/c.flac", 7), (f"{tmp_path}/ gone.wav", 0))
     ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, links are for administrators")
+def test_links(tmp_path: Path) -> None:
+    """By hand: to a folder beside, to one above, and to nothing."""
+    for name in ("talks/in/a.wav", "other/b.wav"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "talks/in/back").symlink_to("..")
+    (tmp_path / "talks/other").symlink_to("../other")
+    (tmp_path / "talks/broken.wav").symlink_to("gone.wav")
+    assert found(tmp_path / "talks") == (["broken.wav", "a.wav", "b.wav"], 0)
+    assert found(tmp_path / "talks/b*") == (["broken.wav"], 0)
+    assert found(tmp_path / "talks/broken.wav") == (["broken.wav"], 0)
 
 
 @needs_pyarrow
@@ -100,6 +115,14 @@ def test_tables(tmp_path: Path) -> None:
         (
             {"path": ["a.wav", "b.wav"], "id": ["1", "1"]},
             r"the id '1' is that of two recordings: .*a\.wav and .*b\.wav",
+        ),
+        (
+            {"path": ["a.wav", "a.wav"], "language": ["de", "en"]},
+            r"a\.wav' is named in two languages, de and en: give each an id in a table",
+        ),
+        (
+            {"path": ["a.wav", "a.wav"], "id": ["1", "1"], "language": [None, "en"]},
+            r"'1' is named in two languages, that of --language and en",
         ),
     ],
 )

@@ -15,13 +15,13 @@ from ..extras.languages import language_code
 _EPILOG = """\
 recordings:
   FILE             any kind that python -m cohere_lite reads
-  FOLDER           all recordings in it and in its folders
+  FOLDER           all recordings in it and in its folders, also behind links
   LIST.txt         a path in a line
   TABLE.parquet    a column of paths (path, file or audio); if it has them, id
                    (default: the path) and language (default: --language)
-  'PATTERN'        with * and **, of any of these
+  'PATTERN'        with * and **, of any of these; of lists, if it ends in .txt
   Paths begin in the folder of the list that holds them. Each recording is done
-  once, however often it is named.
+  once, however often it is named; in two languages it needs two ids.
 
 what comes out, in the folder --out:
   transcripts.jsonl    an object in a line per recording, of short ones a group

@@ -34,10 +34,10 @@ def find_items(names: Sequence[str]) -> tuple[list[Item], int]:
     """The recordings that these names stand for, in this order, each once; and how many came again.
 
     names: recordings, folders, lists (.txt: a path in a line; .parquet: a column of paths and, if it has them, `id` and
-    `language`), and patterns with * for any of these
+    `language`), and patterns with * for any of these; for lists .txt, if they end in it
 
-    Raises OptionError for a name that stands for nothing, for a table without paths, and for an id of two recordings;
-    OSError for a folder or list that cannot be read.
+    Raises OptionError for a name that stands for nothing, for a table without paths, and for an id of two recordings or
+    in two languages; OSError for a folder or list that cannot be read.
     """
     found: dict[str, Item] = {}
     n_named = 0
@@ -48,6 +48,9 @@ def find_items(names: Sequence[str]) -> tuple[list[Item], int]:
             first = found.setdefault(item.id, item)
             if first.path != item.path:
                 raise OptionError(f"the id {item.id!r} is that of two recordings: {first.path} and {item.path}")
+            if first.language != item.language:
+                both = " and ".join(language or "that of --language" for language in (first.language, item.language))
+                raise OptionError(f"{item.id!r} is named in two languages, {both}: give each an id in a table")
         if n_named == before:
             raise OptionError(f"{name} holds no recordings; in folders, those are {' '.join(AUDIO_SUFFIXES)}")
     with ThreadPoolExecutor(_STATS_AT_ONCE) as pool:
@@ -57,19 +60,32 @@ def find_items(names: Sequence[str]) -> tuple[list[Item], int]:
 
 
 def _named_items(name: str) -> Iterator[Item]:
+    if os.path.lexists(name):
+        yield from _items_at(name)
+        return
+    matches = sorted(glob.glob(name, recursive=True))
+    if not matches:
+        raise OptionError(f"{name}: there is no such file or folder, and nothing matches it as a pattern")
+    for match in matches:
+        # beside recordings, .txt files are transcripts, whose lines are no paths
+        if _is_list(name) or not _is_list(match):
+            yield from _items_at(match)
+
+
+def _is_list(name: str) -> bool:
+    return name.lower().endswith(".txt")
+
+
+def _items_at(name: str) -> Iterator[Item]:
+    """Of what is there; of a link that leads nowhere, too: that is said in its row."""
     if os.path.isdir(name):
         yield from map(_item, _files_in(name))
-    elif not os.path.exists(name):
-        matches = sorted(glob.glob(name, recursive=True))
-        if not matches:
-            raise OptionError(f"{name}: there is no such file or folder, and nothing matches it as a pattern")
-        for match in matches:
-            yield from _named_items(match)
     elif name.lower().endswith(".parquet"):
         yield from _table_items(name)
-    elif name.lower().endswith(".txt"):
+    elif _is_list(name):
         with open(name, encoding="utf-8-sig", errors="surrogateescape") as lines:
-            yield from (_item(line.strip(), os.path.dirname(name)) for line in lines if line.strip())
+            # spaces around a name are part of it
+            yield from (_item(line.rstrip("\n"), os.path.dirname(name)) for line in lines if line.strip())
     else:
         yield _item(name)
 
@@ -84,7 +100,12 @@ def _files_in(folder: str) -> Iterator[str]:
     def fail(error: OSError) -> None:  # os.walk would go on without this folder's recordings, and without a word
         raise error
 
-    for place, subfolders, names in os.walk(folder, onerror=fail):
+    seen: set[str] = set()
+    for place, subfolders, names in os.walk(folder, onerror=fail, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # by a link, which may lead to a folder above it
+            subfolders.clear()
+            continue
+        seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         yield from (os.path.join(place, name) for name in sorted(names) if name.lower().endswith(AUDIO_SUFFIXES))
 
