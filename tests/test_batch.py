@@ -217,6 +217,43 @@ def test_a_journal_is_gone_on_with(tmp_path: Path) -> None:
     assert journal.path.read_bytes() == line("a") + line("b")
 
 
+def test_what_failed_stays_until_it_was_tried_again(tmp_path: Path) -> None:
+    """By hand; a run that ends before its first line, one that is killed after its second, and the next one."""
+    failed = [line(id, "broken at 2:59:00", text="three hours") for id in ("a", "b", "c")]
+    (tmp_path / "settings.json").write_text(json.dumps(SETTINGS))
+    lines = tmp_path / "transcripts.jsonl"
+    lines.write_bytes(b"".join(failed) + line("d"))
+    Journal(tmp_path, SETTINGS, {"a", "b", "c"}).close()
+    assert lines.read_bytes() == b"".join(failed) + line("d")
+    killed = Journal(tmp_path, SETTINGS, {"a", "b", "c"})
+    assert killed.done == {"d"}
+    killed.add(line("b"), "b")
+    killed.add(line("a", "broken"), "a")
+    killed._file.close()
+    assert lines.read_bytes() == b"".join(failed) + line("d") + line("b") + line("a", "broken")
+    journal = Journal(tmp_path, SETTINGS, {"a", "b", "c"})
+    assert journal.done == {"b", "d"}
+    assert lines.read_bytes() == failed[2] + line("d") + line("b") + line("a", "broken")
+    journal.add(line("c"), "c")
+    journal.close()
+    assert lines.read_bytes() == line("d") + line("b") + line("a", "broken") + line("c")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["settings.json", "transcripts.jsonl"]
+
+
+def test_where_everything_failed_other_settings_may_be_tried(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SETTINGS | {"language": "xx"}, ())
+    journal.add(line("a", "no such language"), "a")
+    journal.close()
+    journal = Journal(tmp_path, SETTINGS, {"a"})
+    assert json.loads((tmp_path / "settings.json").read_text()) == SETTINGS
+    assert journal.path.read_bytes() == line("a", "no such language")
+    journal.add(line("a"), "a")
+    journal.close()
+    assert journal.path.read_bytes() == line("a")
+    with pytest.raises(OptionError, match="holds transcripts with another language: use another"):
+        Journal(tmp_path, SETTINGS | {"language": "xx"}, {"a"})
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -9,7 +9,7 @@
     journal.py   transcripts.jsonl, which is the state, too
 
 Each comes out once: Ray does everything at least once, and one process, the driver, writes the lines, and none for an
-id that has one. Ray's own checkpoints (2.60) would write first and take note of it after that, so that a crash between
+id that is done. Ray's own checkpoints (2.60) would write first and take note of it after that, so that a crash between
 the two gives a recording twice; and they need a file system that all nodes share. Here only what is read needs one.
 
 Ray restarts actors, and repeats their tasks, without end. So what failed in Python becomes a line with an error in the

@@ -29,7 +29,8 @@ what comes out, in the folder --out:
                        command has. `error` is null, or what kept the recording
                        from being transcribed to its end. A run that was
                        interrupted, or killed, goes on from this file; the same
-                       command also tries again what failed
+                       command also tries again what failed, whose old line
+                       stays until there is another
   transcripts.parquet  --format parquet: the same as a table, at the end
   summary.json         how many, how long, how fast
 

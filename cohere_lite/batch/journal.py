@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,30 +17,32 @@ _ROWS_AT_ONCE = 1000  # of the table: a row group
 
 class Journal:
     """A line for each recording, written as soon as it is there, by this process alone: so each comes out once, however
-    often Ray does it, and what is there is never done again.
+    often Ray does it, and what is there is never done again. Until close, what failed in an earlier run and was tried
+    again has two lines.
 
     done: ids of the recordings that have a line
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], asked: Container[str]) -> None:
         """Goes on with what a batch of the same settings left. What failed then, of the ids that are asked for now, is
-        tried again: the recording may have been mended. Other lines stay.
+        tried again: the recording may have been mended. Its line stays until there is another. Other lines stay.
 
         Raises OptionError for a folder of other settings, or of something else; OSError."""
         self.path, self._folder = folder / _LINES, folder
-        _check_settings(folder / _SETTINGS, settings, self.path)
+        self._check_settings(settings)
         self.done: set[str] = set()
-        n_bytes = n_again = 0
+        self._failed: set[str] = set()  # that are tried again
+        n_bytes = n_lines = 0
         for text, line in self._lines():
             n_bytes += len(text)
-            if line["error"] is None or line["id"] not in asked:
-                self.done.add(line["id"])
-            else:
-                n_again += 1
+            n_lines += 1
+            is_tried_again = line["error"] is not None and line["id"] in asked
+            (self._failed if is_tried_again else self.done).add(line["id"])
+        with open(self.path, "ab") as file:
+            file.truncate(n_bytes)  # what was being written when the process was killed is no line
+        self._has_older = n_lines > len(self.done | self._failed)
+        self._leave_out_older()  # which a process that was killed did not
         self._file = open(self.path, "ab")  # noqa: SIM115 - until close
-        self._file.truncate(n_bytes)  # what was being written when the process was killed is no line
-        if n_again:
-            self._leave_out_others()
 
     def add(self, line: bytes, id: str) -> bool:
         """Writes a recording's line, unless there is one; returns whether there was none."""
@@ -50,12 +52,14 @@ class Journal:
             self._file.write(line)
             self._file.flush()
         self.done.add(id)
+        self._has_older |= id in self._failed
         return True
 
     def close(self) -> None:
         """After the last line."""
         with self._named_in_errors():
             self._file.close()
+            self._leave_out_older()
 
     @contextmanager
     def _named_in_errors(self) -> Iterator[None]:
@@ -95,33 +99,33 @@ class Journal:
                     raise OptionError(f"{self.path}, line {number}, is none of a batch: use another --out") from None
                 yield text, line
 
-    def _leave_out_others(self) -> None:
-        """Than those that are done."""
-        self._file.close()
-        rewritten = self.path.with_name(f"{_LINES}.partial")
-        with open(rewritten, "wb") as new:
-            new.writelines(text for text, line in self._lines() if line["id"] in self.done)
-        rewritten.replace(self.path)
-        self._file = open(self.path, "ab")  # noqa: SIM115 - until close
+    def _leave_out_older(self) -> None:
+        """Of the lines with one id, all but the last: the others failed, and it was tried again."""
+        if self._has_older:
+            last = {line["id"]: number for number, (_, line) in enumerate(self._lines())}
+            rewritten = self.path.with_name(f"{_LINES}.partial")
+            with open(rewritten, "wb") as new:
+                new.writelines(text for number, (text, line) in enumerate(self._lines()) if last[line["id"]] == number)
+            rewritten.replace(self.path)
 
-
-def _check_settings(path: Path, settings: dict[str, Any], lines: Path) -> None:
-    """Transcripts of other settings must not be mixed with these."""
-    has_lines = lines.exists() and lines.stat().st_size > 0  # without, a run ended before its first line
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if text:
-        try:
-            before = json.loads(text)
-        except ValueError:
-            before = None
-        if not isinstance(before, dict) or before.keys() != settings.keys():
-            raise OptionError(f"{path} is none of a batch: use another --out")
-        if (changed := [key for key in settings if before[key] != settings[key]]) and has_lines:
-            raise OptionError(f"{lines} holds transcripts with another {', '.join(changed)}: use another --out")
-    elif has_lines:
-        raise OptionError(f"{lines} exists, and {path} does not: use another --out")
-    if not has_lines:
-        path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        """Transcripts of other settings must not be mixed with these; what failed may have failed of its settings."""
+        path = self._folder / _SETTINGS
+        before, text = None, path.read_text(encoding="utf-8") if path.exists() else ""
+        if text:
+            with suppress(ValueError):
+                before = json.loads(text)
+            if not isinstance(before, dict) or before.keys() != settings.keys():
+                raise OptionError(f"{path} is none of a batch: use another --out")
+            changed = [key for key in settings if before[key] != settings[key]]
+            if changed and any(line["error"] is None for _, line in self._lines()):
+                raise OptionError(f"{self.path} holds transcripts with another {', '.join(changed)}: use another --out")
+        elif self.path.exists() and self.path.stat().st_size > 0:  # empty where a run ended before its first line
+            raise OptionError(f"{self.path} exists, and {path} does not: use another --out")
+        if before != settings:
+            written = path.with_name(f"{_SETTINGS}.partial")  # on a full disk the others stay
+            written.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+            written.replace(path)
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
