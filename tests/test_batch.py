@@ -22,7 +22,7 @@ import pytest
 from conftest import until
 from test_transcribe import SAMPLE, SAMPLE_TEXT
 
-from cohere_lite import OptionError
+from cohere_lite import OptionError, Transcriber
 from cohere_lite.batch.__main__ import main
 from cohere_lite.batch.inputs import Item, find_items, in_groups
 from cohere_lite.batch.journal import Journal
@@ -497,6 +497,22 @@ def test_progress(shown: bool, capsys: pytest.CaptureFixture, monkeypatch: pytes
     from cohere_lite.batch import run
 
     for name, value in {"_TOLD_S": 0, "_SHOWN_S": 0, "is_terminal": lambda _: shown}.items():
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_recording_that_was_cut_short_is_not_done(tmp_path: Path) -> None:
+    """By formula: 44 bytes of header, 2 of each sample."""
+    from cohere_lite.batch.worker import Recogniser
+
+    (tmp_path / "a.wav").write_bytes(SAMPLE.read_bytes()[:60_044])
+    recogniser = object.__new__(Recogniser)  # without Ray
+    recogniser._settings, recogniser._transcriber = {"language": "en", "punctuation": True}, Transcriber(threads=1)
+    line = recogniser._recognise(Item("a", str(tmp_path / "a.wav")))
+    assert "promises 79360 bytes (2.48 s), the file holds 60000 (1.88 s)" in line["error"]
+    assert (line["warnings"], line["complete"], line["duration"]) == ([line["error"]], False, 60_000 / 2 / 16_000)
+    assert line["text"].startswith("Turn on the light")
+    assert recogniser._recognise(Item("b", str(SAMPLE)))["error"] is None
+
+
         monkeypatch.setattr(run, name, value)
     monkeypatch.setattr(run, "_terminal_columns", lambda: 31)
     monkeypatch.setattr(run, "spent_since", lambda _: 10.0)

@@ -94,18 +94,18 @@ class Recogniser:
         segments: list[Segment] = []
         warnings: list[str] = []
         missing: list[str] = []
-        error = None
         language, punctuation = item.language or self._settings["language"], self._settings["punctuation"]
         try:
             with open_audio(item.path) as audio:
                 missing, warnings = audio.missing, audio.warnings
                 for segment in self._transcriber.segments(audio, language=language, punctuation=punctuation):
                     segments.append(segment)  # what comes before a failure is kept
+            error = "; ".join(missing) or None  # as of a copy that was still under way, for a later run to try again
         except Exception as failure:
             # Any: what is wrong with one recording must not end the work on a hundred thousand.
             kind = "" if isinstance(failure, (CohereLiteError, OSError)) else f"{type(failure).__name__}: "
             error = f"{kind}{failure}"
-        return self._rendered(item, segments, error, began, missing, warnings)
+        return self._rendered(item, segments, error, began, [*missing, *warnings])
 
     def _rendered(
         self,
@@ -113,14 +113,12 @@ class Recogniser:
         segments: Sequence[Segment],
         error: str | None,
         began: float,
-        missing: Sequence[str] = (),
         warnings: Sequence[str] = (),
     ) -> dict[str, Any]:
         """As --format json of the command, and the error."""
-        complete = error is None and not missing
         language = item.language or self._settings["language"]
         language = language if language in self._transcriber.languages else None  # to be found
-        transcript = Transcript.of(segments, language, warnings=[*missing, *warnings], complete=complete)
+        transcript = Transcript.of(segments, language, warnings=warnings, complete=error is None)
         text = render_json(transcript, file=item.path, model=self._transcriber.facts, seconds=spent_since(began))
         return {"error": error, **json.loads(text)}
 
