@@ -423,6 +423,8 @@ def batch_command(*arguments: Path | str) -> list[str]:
         (["gone.wav"], "error: gone.wav: there is no such file or folder"),
     ],
 )
+        (["-l", "en,auto"], "error: language is 'en,auto'; it must be a code, \"auto\" alone or several, as "),
+        (["-l", "en,"], "error: language is 'en,'; it must be a code"),
 def test_what_is_said_before_the_work(arguments: list[str], message: str, tmp_path: Path) -> None:
     command = batch_command("--out", tmp_path / "out", SAMPLE, *arguments)
     done = subprocess.run(command, capture_output=True, text=True)

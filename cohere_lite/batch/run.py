@@ -115,9 +115,13 @@ def run(plan: Plan) -> Summary:
 def _check(plan: Plan, items: Sequence[Item]) -> None:
     """Raises ModelError, OptionError: what would make every recording fail is said before the work begins."""
     known = find_model(plan.settings["model"], plan.settings["precision"], on_cpu=True).vocabulary.languages
-    asked = {code for item in items for code in (item.language or plan.settings["language"]).split(",")} - {"auto"}
-    if unknown := sorted(asked - {*known}):
-        raise OptionError(f"the language {unknown[0]} is asked for; this model knows {', '.join(known)}")
+    asked = {item.language or plan.settings["language"] for item in items} - {"auto"}
+    for language in sorted(asked):
+        for code in language.split(","):
+            if code in ("", "auto"):  # as in extras/detect.py
+                raise OptionError(f'language is {language!r}; it must be a code, "auto" alone or several, as "en,de"')
+            if code not in known:
+                raise OptionError(f"the language {code} is asked for; this model knows {', '.join(known)}")
 
 
 def _work(plan: Plan, todo: Sequence[Item], journal: Journal, summary: Summary) -> None:
