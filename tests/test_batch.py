@@ -363,12 +363,17 @@ def test_without_ray_it_says_what_to_install() -> None:
     assert "pip install 'cohere-lite[ray]'" in done.stderr
 
 
-def test_ctrl_c_while_ray_is_imported() -> None:
-    code = "import sys, types\ndef interrupt(name): raise KeyboardInterrupt\n"
+@pytest.mark.parametrize(
+    ("signal_name", "exit_code"),
+    [("SIGINT", 130), pytest.param("SIGTERM", 143, marks=pytest.mark.skipif(os.name != "posix", reason="of POSIX"))],
+)
+@pytest.mark.usefixtures("sigint")
+def test_signals_while_ray_is_imported(signal_name: str, exit_code: int) -> None:
+    code = f"import signal, sys, types\ndef interrupt(name): signal.raise_signal(signal.{signal_name})\n"
     code += "sys.modules['ray'] = types.ModuleType('ray'); sys.modules['ray'].__getattr__ = interrupt\n"
     code += "from cohere_lite.batch.__main__ import main; sys.exit(main(['a.wav', '--out', 'never']))"
     done = run_python(code)
-    assert (done.returncode, done.stderr) == (130, "interrupted; the same command goes on from here\n")
+    assert (done.returncode, done.stderr) == (exit_code, "interrupted; the same command goes on from here\n")
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "head", ":6379", "head:port"])
@@ -418,13 +423,13 @@ def batch_command(*arguments: Path | str) -> list[str]:
     ("arguments", "message"),
     [
         (["-l", "ja"], "error: the language ja is asked for; this model knows de, en, es, fr"),
+        (["-l", "en,auto"], "error: language is 'en,auto'; it must be a code, \"auto\" alone or several, as "),
+        (["-l", "en,"], "error: language is 'en,'; it must be a code"),
         (["--address", "127.0.0.1:1"], "error: --address 127.0.0.1:1: no cluster is there"),
         (["--threads", "9999", "--actors", "1"], "error: --threads 9999 is more than the "),
         (["gone.wav"], "error: gone.wav: there is no such file or folder"),
     ],
 )
-        (["-l", "en,auto"], "error: language is 'en,auto'; it must be a code, \"auto\" alone or several, as "),
-        (["-l", "en,"], "error: language is 'en,'; it must be a code"),
 def test_what_is_said_before_the_work(arguments: list[str], message: str, tmp_path: Path) -> None:
     command = batch_command("--out", tmp_path / "out", SAMPLE, *arguments)
     done = subprocess.run(command, capture_output=True, text=True)
@@ -494,13 +499,6 @@ def test_a_model_is_loaded_alone_and_given_up_if_it_kills(tmp_path: Path, monkey
 
 @needs_ray
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("shown", [False, True])
-def test_progress(shown: bool, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cohere_lite.batch import run
-
-    for name, value in {"_TOLD_S": 0, "_SHOWN_S": 0, "is_terminal": lambda _: shown}.items():
-@needs_ray
-@pytest.mark.filterwarnings("ignore")
 def test_a_recording_that_was_cut_short_is_not_done(tmp_path: Path) -> None:
     """By formula: 44 bytes of header, 2 of each sample."""
     from cohere_lite.batch.worker import Recogniser
@@ -515,6 +513,13 @@ def test_a_recording_that_was_cut_short_is_not_done(tmp_path: Path) -> None:
     assert recogniser._recognise(Item("b", str(SAMPLE)))["error"] is None
 
 
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("shown", [False, True])
+def test_progress(shown: bool, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cohere_lite.batch import run
+
+    for name, value in {"_TOLD_S": 0, "_SHOWN_S": 0, "is_terminal": lambda _: shown}.items():
         monkeypatch.setattr(run, name, value)
     monkeypatch.setattr(run, "_terminal_columns", lambda: 31)
     monkeypatch.setattr(run, "spent_since", lambda _: 10.0)
@@ -737,15 +742,17 @@ class TestClusters:
         assert {line["id"] for line in place.lines()} == {*map(str, place.folder.iterdir())}
 
     @pytest.mark.usefixtures("sigint")
-    def test_interrupted_and_gone_on_with(self, place: Place) -> None:
+    @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_interrupted_and_gone_on_with(self, place: Place, number: signal.Signals, exit_code: int) -> None:
         for i in range(12):
             sample_as_au(place.folder / f"slow{i}.au")
         process = place.start(place.folder, "--actors", "2")
         wait(process, lambda: place.n_lines() > 0)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, said = process.communicate(timeout=300)
-        assert process.returncode == 130, said
+        assert process.returncode == exit_code, said
         assert "interrupted; the same command goes on from here" in said
+        assert "***" not in said  # as above a dump of Ray's C++ stack
         first = place.lines()
         assert 0 < len(first) < 12
         code, said = place.run(place.folder, "--actors", "2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -39,7 +40,7 @@ clusters: every node needs this package, and the recordings and the model under
   The prepared copy of the model is made once on each node.
 
 exit code: 0; 1 if a recording failed, or the model or the cluster cannot be
-used; 2 if an option is wrong; 130 after Ctrl-C
+used; 2 if an option is wrong; 130 after Ctrl-C, 143 after SIGTERM
 """
 
 
@@ -50,11 +51,20 @@ def main(argv: list[str] | None = None) -> int:
     # arguments and of nodes that die, is for its developers; errors come as exceptions.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    received: list[int] = [signal.SIGINT]
+
+    def terminate(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         return _run(args)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return 128 + received[-1]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(args: argparse.Namespace) -> int:

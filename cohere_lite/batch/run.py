@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -146,12 +147,14 @@ def _cluster(address: str | None) -> Iterator[None]:
     try:
         if address:
             _check_address(address)
+        at_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
         except (ConnectionError, RuntimeError, ValueError) as error:  # as of another version of Ray or Python
             # as clusters do that `ray start` began, as of Ray 2.60; its clients send it only when they are told to
             token = "" if "RAY_AUTH_MODE" in os.environ else "; if it wants a token, set RAY_AUTH_MODE=token"
             raise ConnectionError(one_line(f"{error}") + (token if address else "")) from error
+        signal.signal(signal.SIGTERM, at_sigterm)  # Ray's own handlers end the process, with a dump of its stack
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield
     finally:
