@@ -1,11 +1,11 @@
 """The suite runs against the package; with COHERE_LITE_ONE_FILE=PATH against the file that tools/amalgamate made of it.
 
-Then every module that it holds is that file, the others (export/) are the checkout's and import from it, and tests of
-the package as a folder are skipped (marker `folder`).
+Then `import cohere_lite` gives that file (one_file/sitecustomize.py), and tests of the package as a folder are skipped
+(marker `folder`).
 """
 
-import importlib.util
 import os
+import runpy
 import signal
 import sys
 import time
@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-
-from tools.amalgamate import module_paths
 
 ONE_FILE = os.environ.get("COHERE_LITE_ONE_FILE")
 COMMAND = [sys.executable, ONE_FILE] if ONE_FILE else [sys.executable, "-m", "cohere_lite"]
@@ -30,18 +28,9 @@ settings.register_profile("any machine", deadline=None)  # under load an example
 settings.load_profile("any machine")
 
 if ONE_FILE:
-    folder = str(CHECKOUT / "cohere_lite")
-    spec = importlib.util.spec_from_file_location("cohere_lite", ONE_FILE, submodule_search_locations=[folder])
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cohere_lite"] = module
-    spec.loader.exec_module(module)
-    for path in module_paths():
-        parts = Path(path.removesuffix("/__init__.py")).with_suffix("").parts
-        sys.modules[".".join(["cohere_lite", *parts])] = module
-        # `from cohere_lite.extras import hub` looks here: the module that it is given for extras is named cohere_lite.
-        sys.modules[f"cohere_lite.{parts[-1]}"] = module
+    hook = Path(__file__).parent / "one_file"
+    os.environ["PYTHONPATH"] = f"{hook}{os.pathsep}{CHECKOUT}"
+    runpy.run_path(str(hook / "sitecustomize.py"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

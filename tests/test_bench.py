@@ -304,6 +304,14 @@ def test_plan_for_a_gpu(tmp_path: Path) -> None:
         assert steps.index(first) < steps.index(then)
 
 
+@pytest.mark.parametrize(("precision", "twin"), [("bf16", "fp16"), ("q8bf16", "q8f16"), ("q4bf16", "q4f16")])
+def test_the_cpu_runs_bf16_in_float16(tmp_path: Path, precision: str, twin: str) -> None:
+    for precisions in [precision], [twin, precision], [precision, twin]:
+        steps = [name for name, _ in gpu.plan("cuda", precisions, tmp_path, quick=False)]
+        assert steps.index(f"export decoder {twin}") < steps.index(f"same {precision}")
+        assert len(set(steps)) == len(steps)
+
+
 def test_results_are_kept_as_they_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -243,6 +243,7 @@ def test_the_end_while_a_daemon_thread_is_at_work(work: str, ends: str) -> None:
     assert {"Thread" in result.stderr for result in results} == {False}
 
 
+@pytest.mark.folder  # one file is whole as soon as it is imported: nothing comes before it
 def test_what_is_registered_before_us_waits_for_its_thread() -> None:
     """It is called after our wait: the thread then ends, rather than wait for ever."""
     code = """

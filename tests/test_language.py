@@ -422,6 +422,7 @@ def test_a_transcript_of_several_languages() -> None:
     assert found.language_probability == pytest.approx((0.9 + 2 * 0.6) / 3)
 
 
+@pytest.mark.folder
 def test_nothing_of_it_is_loaded_unless_asked_for() -> None:
     code = f"import sys, cohere_lite; cohere_lite.Transcriber().transcribe({str(SAMPLE)!r}); "
     code += "print([name for name in sys.modules if name.endswith(('extras.detect', 'extras.languages'))])"

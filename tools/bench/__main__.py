@@ -5,7 +5,7 @@
 Makes     what is missing in MODELS_FOLDER (random weights; see models.py for what that takes)
 Measures  every runtime in a process of its own, one after the other, and all of them again in the next round, so that
           a slow spell of the machine hits all alike; medians over the rounds
-          --quick: 2 of the 48 encoder layers, 10 s of audio, five rows, one round; a minute once the models are made
+          --quick: 2 of the 48 encoder layers, 10 s of audio, QUICK_ROWS, one round; a minute once the models are made
 Writes    a Markdown table to stdout, all numbers to --out (default: tools/bench/results.json, or quick.json)
 Needs     pip install '.[export]' --group reference; transcribe-cpp if you like
 """

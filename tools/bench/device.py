@@ -18,11 +18,11 @@ import numpy as np
 from cohere_lite.mel import log_mel
 
 from .copies import onnxruntime_copies, torch_copies
+from .gpu import in_float16
 from .models import Models
 from .runtimes import RATE, Transformers
 from .worker import median, timed
 
-ROOT = Path(__file__).parents[2]
 BATCHES = (1, 8)  # clips side by side
 TRACED = 20  # tokens
 # By how much the CPU may prefer another token than the device's, in standard deviations of the logits. By record, the
@@ -217,7 +217,7 @@ def same(provider: str, work: Path, precision: str, sizes: Sizes) -> dict[str, A
     """The decoder at full size, step by step on the tokens that the CPU chooses: the device chooses the same, or one
     that the CPU likes nearly as well. The CPU has no kernels for bfloat16: it runs the same weights in float16."""
     models = Models(work / "decoder", ())
-    here = Ours(models, precision.replace("bf16", "f16" if precision.startswith("q") else "fp16"), "cpu")
+    here = Ours(models, in_float16(precision), "cpu")
     there = Ours(models, precision, provider)
     features = here.features(noise(min(10, max(sizes.clips))))
     for runtime in (here, there):

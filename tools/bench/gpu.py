@@ -133,10 +133,18 @@ def plan(provider: str, precisions: list[str], work: Path, quick: bool) -> list[
         size = "quick" if quick else "full"
         return f"{step} {precision}", [*python, "tools.bench.device", step, provider, str(work), precision, size]
 
+    made: set[str] = set()
+
+    def make_decoders(precision: str) -> list[Step]:
+        """And the one that the CPU runs beside it."""
+        new = {precision, in_float16(precision)} - made
+        made.update(new)
+        return [make("decoder", one) for one in sorted(new)]
+
     first, *others = precisions
     compared = all(importlib.util.find_spec(name) for name in COMPARED)
     steps = [measure("bandwidth", "fp32")]
-    steps += [checkpoint("decoder", FEW_LAYERS), make("decoder", first)]
+    steps += [checkpoint("decoder", FEW_LAYERS), *make_decoders(first)]
     steps += [measure(step, first) for step in ("tokens", "copies", "same")]
     steps += [measure("tokens", THEIRS)] * compared
     for precision in precisions:
@@ -144,8 +152,13 @@ def plan(provider: str, precisions: list[str], work: Path, quick: bool) -> list[
     steps += [checkpoint("full", LAYERS), make("full", first), measure("clips", first)]
     steps += [measure("clips", THEIRS)] * compared
     for precision in others:
-        steps += [make("decoder", precision), measure("tokens", precision), measure("same", precision)]
+        steps += [*make_decoders(precision), measure("tokens", precision), measure("same", precision)]
     return steps
+
+
+def in_float16(precision: str) -> str:
+    """The precision with the same weights that the CPU runs: bf16 -> fp16, q8bf16 -> q8f16."""
+    return precision.replace("bf16", "f16" if precision.startswith("q") else "fp16")
 
 
 def run(command: list[str], seconds: float) -> dict[str, Any]:

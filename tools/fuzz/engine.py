@@ -3,15 +3,19 @@
 python -m tools.fuzz.engine TARGET FOLDER [options of libFuzzer]      FOLDER/corpus holds the seeds
 """
 
+import importlib
 import itertools
+import pkgutil
 import sys
 from pathlib import Path
 
 import atheris  # type: ignore[import-untyped]
 
 with atheris.instrument_imports(include=["cohere_lite"]):
-    import cohere_lite.extras.adpcm  # noqa: F401 - wav.py imports it when it is needed, which is too late
+    import cohere_lite.extras
 
+    for extra in pkgutil.iter_modules(cohere_lite.extras.__path__):  # when they are needed it is too late
+        importlib.import_module(f"cohere_lite.extras.{extra.name}")
     from . import targets
 
 if __name__ == "__main__":
