@@ -35,7 +35,8 @@ from starlette.requests import ClientDisconnect
 
 from cohere_lite import Pauses, Transcriber
 from cohere_lite.extras.formats import render
-from cohere_lite.serve import transcriptions
+from cohere_lite.serve import rendering, requests, transcriptions
+from cohere_lite.serve.answers import warnings_header
 from cohere_lite.serve.service import Service
 
 pytestmark = pytest.mark.folder
@@ -77,6 +78,39 @@ def test_the_language_is_found(server: Server) -> None:
     nothing = post(server, wav(np.zeros(16000)), language="auto", response_format="verbose_json").json()
     assert (nothing["text"], nothing["language"]) == ("", "unknown")
     assert error(post(server, language="auto,xx"))["param"] == "language"
+
+
+def test_a_language_is_found_as_by_the_command(server: Server) -> None:
+    """Half a sentence leaves it unsure, and so waits for the next one."""
+    sound = np.concatenate([samples()[20000:36000], np.zeros(16000, np.int16), samples(), np.zeros(16000, np.int16)])
+    expected = Transcriber().transcribe(sound, rate=16000, language="auto", pauses=Pauses())
+    alone = Transcriber().transcribe(sound[:32000], rate=16000, language="auto", pauses=Pauses())
+    assert (alone.language_probability or 1) < 0.9 < (expected.language_probability or 0)
+    found = post(server, wav(sound), language="auto", response_format="verbose_json").json()
+    told = [(s["text"], s["language"], s["language_probability"]) for s in found["segments"]]
+    assert told == [(s.text, s.language, round(s.language_probability or 0, 4)) for s in expected.segments if s.text]
+    assert "warnings" not in found
+
+
+def test_warnings_reach_every_client(server: Server) -> None:
+    """A file that was cut short: what the command says of it, in each form of the answer; none of a whole one."""
+    cut = SAMPLE.read_bytes()[:60000]
+    (warning,) = Transcriber().transcribe(cut, language="en").warnings
+    assert post(server, cut).json()["warnings"] == [warning]
+    assert events(post(server, cut, stream="true"))[-1]["warnings"] == [warning]
+    for style in ("text", "srt", "vtt"):
+        assert json.loads(post(server, cut, response_format=style).headers["x-warnings"]) == [warning]
+        assert "x-warnings" not in post(server, response_format=style).headers
+    assert "warnings" not in events(post(server, stream="true"))[-1]
+
+
+def test_a_header_of_many_warnings_is_short() -> None:
+    """nginx takes 4 KiB of headers by default."""
+    (header,) = warnings_header(["ä\n" * 1000] * 9).values()
+    assert json.loads(header)[-1] == "4 more"
+    assert header.isascii()
+    assert header.isprintable()
+    assert len(warnings_header(["x" * 1000] * 9)["X-Warnings"]) < 2048
 
 
 def test_help_needs_nothing_but_the_standard_library() -> None:
@@ -178,7 +212,6 @@ def test_words(server: Server) -> None:
     assert [segment["text"] for segment in facts["segments"]] == [SAID, SAID]
     cues = post(server, wav(sound), response_format="vtt", **fields).text
     assert cues == "".join(render("vtt", expected.segments, "en"))
-    assert "words" not in post(server, timestamp_granularities="word").json()  # json has no place for them
 
 
 @pytest.mark.parametrize(
@@ -227,6 +260,7 @@ def test_a_list_of_languages(server: Server) -> None:
     """gpt-transcribe's: the likeliest of those that this model knows; nothing is to be found if it knows one."""
     facts = post(server, **{"languages[]": ["xx", "de-AT"], "response_format": "verbose_json"}).json()
     assert (facts["language"], "languages" in facts) == ("german", False)
+    assert error(post(server, **{"languages[]": ["xx", "yy"]})) == error(post(server, language="xx,yy"))
     facts = post(server, **{"languages[]": ["xx", "de-AT", "en"], "response_format": "verbose_json"}).json()
     assert (facts["text"], facts["language"], facts["languages"]) == (SAID, "english", [{"code": "en"}])
 
@@ -235,7 +269,14 @@ def test_a_list_of_languages(server: Server) -> None:
     ("fields", "param", "said"),
     [
         ({"language": "pt-BR"}, "language", "de, en, es, fr"),
+        ({"languages[]": "xx"}, "language", "'xx'"),
         ({"response_format": "xml"}, "response_format", "verbose_json"),
+        ({"timestamp_granularities[]": "word"}, "timestamp_granularities", "response_format=verbose_json"),
+        (
+            {"timestamp_granularities": '["word"]', "response_format": "verbose_json", "stream": "true"},
+            "timestamp_granularities",
+            "without stream",
+        ),
     ],
 )
 def test_fields_that_make_no_sense(server: Server, fields: dict, param: str, said: str) -> None:
@@ -502,6 +543,14 @@ def test_bodies_that_are_no_forms(server: Server, headers: dict, body: bytes) ->
     error(response)
 
 
+def test_a_form_in_other_letters(server: Server) -> None:
+    """RFC 9110, 8.3.1: types of media are the same in any case."""
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + SAMPLE.read_bytes()
+    headers = {"Content-Type": "Multipart/Form-Data; boundary=b"}
+    response = httpx.post(server.url + ROUTE, headers=headers, content=body + b"\r\n--b--\r\n", timeout=60)
+    assert response.json()["text"] == SAID
+
+
 def test_models(server: Server) -> None:
     facts = httpx.get(server.url + "/v1/models").json()
     assert (facts["object"], [model["id"] for model in facts["data"]]) == ("list", ["demonstration"])
@@ -564,9 +613,10 @@ def test_an_origin_that_is_allowed_and_a_key() -> None:
             assert response.headers["access-control-allow-origin"] == "app://obsidian.md"
         assert httpx.get(server.url + "/metrics").status_code == 401
         assert httpx.get(server.url + "/health").status_code == 200
-        headers = {"Authorization": "Bearer sésame".encode()}
         files = {"file": SAMPLE.read_bytes()}
-        assert httpx.post(server.url + ROUTE, files=files, headers=headers, timeout=60).json()["text"] == SAID
+        for key in ("Bearer sésame", "bearer   sésame", "BEARER sésame"):  # RFC 9110, 11.1: schemes, too
+            headers = {"Authorization": key.encode()}  # type: ignore[dict-item]
+            assert httpx.post(server.url + ROUTE, files=files, headers=headers, timeout=60).json()["text"] == SAID
 
 
 def begin_upload(server: Server, length: int = 100_000, path: str = ROUTE) -> socket.socket:
@@ -642,12 +692,18 @@ def test_short_recordings_pass_long_ones() -> None:
 
 
 def test_short_recordings_do_not_wait_for_the_end_of_many_long_ones() -> None:
-    """20 of 12 minutes, more than are read at once: none of them is done by then."""
+    """20 of 12 minutes, more than are read at once: none of them is done by then. Short is what lasts for 2.5 s, or for
+    35 s and 2 minutes, which are more than 1 MiB as WAV and as FLAC."""
     with serving() as server, ThreadPoolExecutor(20) as threads:
         hour = wav(repeated(200))
         long = [threads.submit(post, server, hour) for _ in range(20)]
         until(lambda: server.metric("recordings") == 20 and server.metric("pieces_waiting") >= 10)
         assert post(server).json()["text"] == SAID
+        command = ["ffmpeg", "-v", "error", "-i", "-", "-f", "flac", "-"]
+        flac = subprocess.run(command, input=wav(repeated(35)), capture_output=True, check=True)
+        for sound, n in ((wav(repeated(10)), 10), (flac.stdout, 35)):
+            assert len(sound) > 1 << 20
+            assert post(server, sound, response_format="srt").text.count(SAID) == n
         assert not any(answer.done() for answer in long)
         server.process.send_signal(signal.SIGTERM)
         until(lambda: server.lines[-1]["event"] == "stopping")
@@ -696,6 +752,20 @@ def test_ctrl_c_while_it_stops_ends_at_once() -> None:
         assert answer.result().status_code == 503
 
 
+def test_ctrl_c_while_a_stream_is_sent() -> None:
+    """Half an hour of speech is given up, and its client is told so where it reads."""
+    with serving() as server, ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(post, server, wav(repeated(500)), stream="true")
+        until(lambda: server.metric("batches") >= 3)
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: server.lines[-1]["event"] == "stopping")
+        server.process.send_signal(signal.SIGINT)
+        assert server.wait() == 0
+        *_, last, rest = answer.result().text.split("\n\n")
+        assert rest == ""
+        assert json.loads(last.removeprefix("data: "))["error"]["message"] == "the server is stopping"
+
+
 def test_sigterm_refuses_what_has_not_begun() -> None:
     """40 files, of which some are read at once: those are answered whole, the others are told to come again."""
     with serving() as server, ThreadPoolExecutor(40) as threads:
@@ -738,6 +808,50 @@ def test_the_page_renders_what_it_was_told(server: Server) -> None:
     for wrong in (b"[]", b"{}", b'{"format": "srt", "segments": [1]}', b"\xff", b"[" * 100_000, half):
         response = httpx.post(server.url + "/render", content=wrong)
         assert (response.status_code, bool(error(response))) == (400, True)
+    response = httpx.post(server.url + "/render", content=b" " * 3_000_000)
+    assert (response.status_code, error(response)["message"]) == (413, "the upload is larger than 2 MB")
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [[(1, 0, "a")], [(1, 2, "a"), (0, 1, "b")], [(0, 2, "a"), (1, 3, "b")], [(0, 35, "a" * 10_001)], [("nan", 1, "a")]],
+    ids=["backwards", "out of order", "overlapping", "long", "no number"],
+)
+def test_what_would_take_long_to_render_is_refused(server: Server, segments: list[tuple]) -> None:
+    """Cues that overlap are sorted and joined, again and again; and nothing stops the work on one text."""
+    named = [{"start": start, "end": end, "text": text} for start, end, text in segments]
+    response = httpx.post(server.url + "/render", json={"format": "srt", "segments": named})
+    assert response.status_code == 400
+    assert "segments must be in order" in error(response)["message"]
+
+
+def test_subtitles_that_nobody_waits_for_any_more() -> None:
+    """Of 1,000 cues none is made after that."""
+    segments = [{"start": i, "end": i + 1, "text": "a"} for i in range(1000)]
+    is_over = Event()
+    is_over.set()
+    assert rendering._subtitles(json.dumps({"format": "srt", "segments": segments}).encode(), is_over).body == b""
+
+
+def test_rendering_ends_with_its_client(server: Server) -> None:
+    """20 times 1.5 MB that take seconds each, whose clients leave: whoever comes then waits for none of them."""
+    segments = [{"start": i, "end": i + 1, "text": 4900 * "a "} for i in range(150)]
+    body = json.dumps({"format": "srt", "segments": segments}).encode()
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(b"POST /render HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    until(lambda: server.metric("recordings") == 0)
+    asked = {"format": "srt", "segments": segments[:1]}
+    assert httpx.post(server.url + "/render", json=asked, timeout=60).status_code == 200
+    assert server.metric(r'requests_total\{route="/render",status="gone"\}') == 20
+
+
+def test_a_full_disk_is_told() -> None:
+    """By hand: RFC 4918, 11.5, Insufficient Storage."""
+    response = requests.failure(OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), 600)
+    assert response.status_code == 507
+    message = json.loads(bytes(response.body))["error"]["message"]
+    assert message == f"the server has no room for the upload: {os.strerror(errno.ENOSPC)}"
 
 
 def test_others_do_not_wait_for_what_is_rendered(server: Server) -> None:

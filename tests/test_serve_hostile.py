@@ -1,6 +1,7 @@
 """Clients that are slow, broken or malicious: the service goes on, and keeps nothing of them."""
 
 import asyncio
+import json
 import random
 import re
 import shutil
@@ -8,9 +9,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import until
@@ -24,6 +27,8 @@ from starlette.datastructures import Headers
 from test_serve import ROUTE, begin_upload, post
 
 from cohere_lite.serve import edge
+from cohere_lite.serve.rendering import Rendering
+from cohere_lite.serve.service import Asked
 
 pytestmark = pytest.mark.folder
 FORM = "Content-Type: multipart/form-data; boundary=b\r\n"
@@ -136,6 +141,18 @@ def test_an_answer_must_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
             assert 0 < n_bytes < 50_000_000
 
 
+def test_an_answer_that_is_read_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 MB in more than a second, for half of which nobody may stop: to the last byte."""
+    with patient(hello, monkeypatch) as port, socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        n_bytes, began = 0, time.monotonic()
+        while part := client.recv(1 << 20):
+            n_bytes += len(part)
+            time.sleep(len(part) / 50e6)
+        assert time.monotonic() - began > 1.5
+        assert n_bytes > 100_000_000  # with the headers
+
+
 def test_a_body_that_stops_coming(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge, "_BODY_S", 0.2)
     parts = [{"type": "http.request", "body": b"x", "more_body": True}]
@@ -151,6 +168,27 @@ def test_a_body_that_stops_coming(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(edge.Stalled):
         asyncio.run(read())
+
+
+def test_segments_that_stop_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's: an answer as OpenAI's, and no traceback."""
+    monkeypatch.setattr(edge, "_BODY_S", 0.2)
+    sent: list[Any] = []
+    service = SimpleNamespace(
+        admitted=lambda route: nullcontext(Asked(route)), timeout_s=60, unless_stopping=lambda reading: reading
+    )
+
+    async def receive() -> dict:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "headers": [(b"content-length", b"1000")]}
+    asyncio.run(Rendering(service)(scope, receive, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"])["error"]["message"] == "the rest of the request does not come"
 
 
 def request(body: bytes, length: int | None = None) -> bytes:

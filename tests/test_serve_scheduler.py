@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
 from threading import Event, Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from conftest import until
 
 from cohere_lite import ModelError, Pauses, Transcriber, open_audio
 from cohere_lite.serve import models
-from cohere_lite.serve.models import Cutting, Recogniser
+from cohere_lite.serve.models import Cutting, Encoded, Recogniser
 from cohere_lite.serve.scheduler import Scheduler, Share
 
 pytestmark = pytest.mark.folder
@@ -36,16 +36,16 @@ class Model:
         self.steps: Queue[None] = Queue()
         self.entered = Event()
 
-    def encode(self, piece: Piece) -> str | None:
+    def encode(self, piece: Piece) -> list[Encoded]:
         self.entered.set()
         self.steps.get()
         if piece.name == self._fails_at:
             raise ValueError(piece.name)
         self.encoded.append(piece.name)
-        return piece.name if piece.seconds else None
+        return [Encoded(piece, None, None)]  # type: ignore[arg-type]
 
-    def decode(self, encoded: Sequence[tuple[Piece, str | None]]) -> list[Any]:
-        names = [piece.name for piece, _ in encoded]
+    def decode(self, encoded: Sequence[Encoded]) -> list[Any]:
+        names = [cast(Piece, one.piece).name for one in encoded]
         if self._fails_at in [f"decode {name}" for name in names]:
             raise ValueError(self._fails_at)
         self.batches.append(names)
@@ -57,8 +57,11 @@ def scheduling(model: Model) -> Iterator[tuple[Scheduler, Callable[..., None], l
     """The scheduler, a function that puts pieces, and what has been heard."""
     scheduler, heard = Scheduler(model), list[Any]()  # type: ignore[arg-type]
 
+    def deliver(found: list[Any] | Exception) -> None:
+        heard.extend([found] if isinstance(found, Exception) else found)
+
     def put(share: Share, name: str, seconds: float, urgent: bool = False) -> None:
-        scheduler.put(share, Piece(name, seconds), urgent, heard.append)  # type: ignore[arg-type]
+        scheduler.put(share, Piece(name, seconds), urgent, deliver)  # type: ignore[arg-type]
 
     try:
         yield scheduler, put, heard
@@ -194,11 +197,11 @@ def test_one_recording_alone_is_heard_as_by_the_transcriber() -> None:
     assert english.text != bare.text
     recogniser, pieces = Recogniser(transcriber), []
     for punctuation in (True, False):
-        cutting = Cutting(transcriber, 16000, {"punctuation": punctuation, "pauses": Pauses()})
+        cutting = Cutting(transcriber, 16000, {"punctuation": punctuation, "pauses": Pauses()}, is_watched=False)
         for block in np.array_split(sample, 7):
             pieces += cutting.push(block[:, None])
         pieces += cutting.finish()
-    heard = recogniser.decode([(piece, recogniser.encode(piece)) for piece in pieces])
+    heard = recogniser.decode([one for piece in pieces for one in recogniser.encode(piece)])
     expected = [*english.segments, *bare.segments]
     assert [h.segment.text for h in heard] == [segment.text for segment in expected]
     assert [(h.segment.start, h.segment.end, h.segment.tokens) for h in heard] == [
@@ -217,11 +220,15 @@ def _sample() -> np.ndarray:
         return np.concatenate([*audio.blocks])[:, 0]
 
 
+# A sentence without its beginning and its end leaves its language unsure; of a sure one no more is listened to.
+def _unsure(n: int) -> np.ndarray:
+    return np.tile(np.concatenate([_sample()[20000:36000], np.zeros(16000)]), n)
+
+
 def test_a_language_is_heard_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By construction: a batch that fails is decoded again; what is stated is what is stated without that. Of a
-    sentence without its beginning and its end, which leaves it unsure: of a sure one no more is listened to."""
+    """By construction: a batch that fails is decoded again; what is stated is what is stated without that. Of what
+    somebody sees as it comes, each piece is decoded as the likeliest so far."""
     transcriber, decode_rightly = Transcriber(threads=1), models.decode
-    frames = np.tile(np.concatenate([_sample()[20000:36000], np.zeros(16000)]), 2)
 
     def stated(n_failures: int) -> list[float | None]:
         failures = iter([ModelError("out of memory")] * n_failures)
@@ -231,20 +238,36 @@ def test_a_language_is_heard_once(monkeypatch: pytest.MonkeyPatch) -> None:
                 raise failure
             return decode_rightly(*args)
 
-        cutting = Cutting(transcriber, 16000, {"language": "auto", "pauses": Pauses()})
+        cutting = Cutting(transcriber, 16000, {"language": "auto", "pauses": Pauses()}, is_watched=True)
         recogniser = Recogniser(transcriber)
-        pieces = cutting.push(frames[:, None]) + cutting.finish()
-        encoded = [(piece, recogniser.encode(piece)) for piece in pieces]
+        pieces = cutting.push(_unsure(2)[:, None]) + cutting.finish()
+        encoded = [recogniser.encode(piece) for piece in pieces]
+        assert [len(of_piece) for of_piece in encoded] == [1] * len(pieces)
         with monkeypatch.context() as patch:
             patch.setattr(models, "decode", decode)
             for _ in range(n_failures):
                 with pytest.raises(ModelError):
-                    recogniser.decode(encoded)
-            heard = recogniser.decode(encoded)
-        assert cutting.spoken == {}
+                    recogniser.decode([one for (one,) in encoded])
+            heard = recogniser.decode([one for (one,) in encoded])
         return [one.segment.language_probability for one in heard]
 
     first, second = [probability for probability in stated(0) if probability is not None]
     assert first < 0.9
     assert first < second  # what is heard adds up
     assert stated(2) == stated(0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 6])
+def test_a_language_is_waited_for_as_by_the_transcriber(n: int) -> None:
+    """Where nobody sees the text come: pieces wait for those that make it sure, up to 4, or for the end. Then more are
+    to be decoded than its batches hold."""
+    with Transcriber(threads=1, batch_size=2) as transcriber:
+        expected = transcriber.transcribe(_unsure(n), rate=16000, language="auto", pauses=Pauses())
+        cutting = Cutting(transcriber, 16000, {"language": "auto", "pauses": Pauses()}, is_watched=False)
+        recogniser = Recogniser(transcriber)
+        pieces = cutting.push(_unsure(n)[:, None]) + cutting.finish()
+        heard = [one.segment for piece in pieces for one in recogniser.decode(recogniser.encode(piece))]
+    assert [(s.text, s.start, s.end, s.language, s.language_probability) for s in heard] == [
+        (s.text, s.start, s.end, s.language, s.language_probability) for s in expected.segments
+    ]
+    assert cutting.recording.warnings == [*expected.warnings]

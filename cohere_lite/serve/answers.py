@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from ..extras.formats import one_line, render
 from ..mel import HOP_LENGTH, SAMPLE_RATE
-from ..transcript import Segment, Transcript, join
+from ..transcript import Segment, Transcript, join, segment_warnings
 from .models import Heard
 
 FORMATS = {
@@ -25,6 +26,7 @@ _LANGUAGES = {
     **{"it": "italian", "ja": "japanese", "ko": "korean", "nl": "dutch", "pl": "polish", "pt": "portuguese"},
     **{"ru": "russian", "tr": "turkish", "vi": "vietnamese", "zh": "chinese"},
 }
+_SHOWN = 5  # warnings in a header
 _ENCODER_FRAMES_PER_S = SAMPLE_RATE / HOP_LENGTH / 8  # the encoder's; each is a token of audio
 
 
@@ -140,11 +142,24 @@ def segment_event(number: int, heard: Heard) -> dict[str, Any]:
     return {"type": "transcript.text.segment", **facts, **times, **found_language(segment)}
 
 
-def done_event(text: str, heard: Sequence[Heard], logprobs: bool) -> dict[str, Any]:
-    """The end of a stream. usage: tokens, as the clients' types have it here; those of audio are encoder frames."""
+def done_event(text: str, heard: Sequence[Heard], warnings: Sequence[str], logprobs: bool) -> dict[str, Any]:
+    """The end of a stream. warnings: all;  usage: tokens, as the clients' types have it here; those of audio are
+    encoder frames."""
     seconds = heard[-1].segment.end if heard else 0.0
     n_in, n_out = round(seconds * _ENCODER_FRAMES_PER_S), sum(len(h.segment.tokens) for h in heard)
     usage = {"type": "tokens", "input_tokens": n_in, "output_tokens": n_out, "total_tokens": n_in + n_out}
     usage["input_token_details"] = {"audio_tokens": n_in, "text_tokens": 0}
     event: dict[str, Any] = {"type": "transcript.text.done", "text": text, "usage": usage}
+    event |= {"warnings": warnings} if warnings else {}
     return event | ({"logprobs": token_logprobs(heard)} if logprobs else {})
+
+
+def all_warnings(heard: Sequence[Heard], warnings: Sequence[str]) -> list[str]:
+    """Those of the audio, and of segments whose text is not whole, as in a Transcript."""
+    return [*warnings, *chain.from_iterable(segment_warnings(h.segment) for h in heard)]
+
+
+def warnings_header(warnings: Sequence[str]) -> dict[str, str]:
+    """For answers that have no other place for them: a JSON list in ASCII, short enough for any proxy."""
+    more = [f"{len(warnings) - _SHOWN} more"] if len(warnings) > _SHOWN else []
+    return {"X-Warnings": json.dumps([*(warning[:300] for warning in warnings[:_SHOWN]), *more])} if warnings else {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -16,17 +14,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
-from ..errors import OptionError
-from ..extras.formats import render
-from ..transcript import Segment
-from .answers import FORMATS
-from .edge import Guard, TooLarge, counted_body, error_response
+from .edge import Guard, error_response
 from .live import live
 from .realtime import realtime
+from .rendering import Rendering
 from .service import Service
 from .transcriptions import Transcriptions, model_facts, not_there
 
-_RENDERED_BYTES = 1 << 21  # of JSON: 15 hours of speech
 _ROUTES = (
     "POST /v1/audio/transcriptions",
     "/v1/models",
@@ -59,7 +53,7 @@ def make_app(service: Service, key: str | None, origins: Sequence[str]) -> Starl
             Route("/v1/models", _models),
             Route("/v1/models/{id:path}", _model),
             Route("/v1/audio/transcriptions", Transcriptions(service), methods=["POST"]),
-            Route("/render", _render, methods=["POST"]),
+            Route("/render", Rendering(service), methods=["POST"]),
             WebSocketRoute("/v1/realtime", realtime),
             WebSocketRoute("/live", live),
         ],
@@ -110,27 +104,3 @@ async def _model(request: Request) -> Response:
             404, f"there is no model {name!r}; there is {service.model_id!r}", "model", "model_not_found"
         )
     return JSONResponse(model_facts(service))
-
-
-async def _render(request: Request) -> Response:
-    """Segments as the page has them, {"format", "language", "segments": [{"start", "end", "text"}]} -> subtitles."""
-    try:
-        body = b"".join([part async for part in counted_body(request.headers, request.receive, _RENDERED_BYTES)])
-        return await asyncio.to_thread(_subtitles, body)
-    except TooLarge:
-        return error_response(413, "too many segments")
-    except OptionError as error:
-        return error_response(400, str(error))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-        return error_response(400, 'expected {"format", "segments": [{"start", "end", "text"}]}')
-
-
-def _subtitles(body: bytes) -> Response:
-    asked = json.loads(body)
-    style = asked["format"]
-    segments = [
-        Segment(float(s["start"]), float(s["end"]), str(s["text"]), (), None, None, False, False, False)
-        for s in asked["segments"]
-    ]
-    text = "".join(render(style, segments, str(asked.get("language"))))
-    return Response(text, media_type=FORMATS.get(style, "text/plain; charset=utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -18,7 +19,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 REQUEST_S = 20.0  # from a connection, or an answer, to the end of the next request's headers
 _BODY_S = 30.0  # without a byte of a body that is to come
-_UNREAD_S = 60.0  # of answers that nobody reads
+_UNREAD_S = 60.0  # in which nothing of an answer is read
 _OPEN = ("/", "/health")  # without a key: the page asks for it, and watchdogs have none
 # Browsers set no headers for a WebSocket, so the key comes as a protocol's name, percent-encoded where that must be
 KEY_PROTOCOL = "openai-insecure-api-key."
@@ -35,7 +36,7 @@ class _ReadAnswers(asyncio.Protocol):
     def pause_writing(self) -> None:
         """As asyncio.Protocol."""
         super().pause_writing()
-        self._unread_timer = self.loop.call_later(_UNREAD_S, self.transport.abort)
+        self._expect_reading()
 
     def resume_writing(self) -> None:
         """As asyncio.Protocol."""
@@ -46,6 +47,17 @@ class _ReadAnswers(asyncio.Protocol):
         """As asyncio.Protocol."""
         self._cancel_unread_timer()
         super().connection_lost(exc)
+
+    def _expect_reading(self) -> None:
+        n_unread = self.transport.get_write_buffer_size()
+
+        def look() -> None:  # nothing is written until it has been read: slow clients are no dead ones
+            if self.transport.get_write_buffer_size() < n_unread:
+                self._expect_reading()
+            else:
+                self.transport.abort()
+
+        self._unread_timer = self.loop.call_later(_UNREAD_S, look)
 
     def _cancel_unread_timer(self) -> None:
         if self._unread_timer:
@@ -70,9 +82,14 @@ class PatientHTTP(_ReadAnswers, H11Protocol):
 
     def _expect_request(self, answered: RequestResponseCycle | None) -> None:
         self._cancel_request_timer()
+        n_unread = self.transport.get_write_buffer_size()
 
         def end() -> None:
-            if self.cycle is answered:
+            if self.cycle is not answered:
+                return
+            if self.transport.get_write_buffer_size() < n_unread:  # the answer is still being read
+                self._expect_request(answered)
+            else:
                 self.transport.abort()
 
         self._request_timer = self.loop.call_later(REQUEST_S, end)
@@ -136,7 +153,7 @@ class Guard:
     def _has_key(self, headers: Headers, scope: Scope) -> bool:
         if self._key is None:
             return True
-        given = [headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1", "replace")]
+        given = [re.sub("(?i)^bearer +", "", headers.get("authorization", "")).encode("latin-1", "replace")]
         for protocol in scope.get("subprotocols", []):
             if protocol.startswith(KEY_PROTOCOL):
                 key = protocol.removeprefix(KEY_PROTOCOL)
@@ -172,7 +189,7 @@ async def counted_body(headers: Headers, receive: Receive, most: int) -> AsyncGe
     tell; Stalled; ClientDisconnect."""
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length) > most:
-        raise TooLarge
+        raise TooLarge(f"the upload is larger than {most / 1e6:g} MB")
     n_bytes = 0
     while True:
         try:
@@ -184,7 +201,7 @@ async def counted_body(headers: Headers, receive: Receive, most: int) -> AsyncGe
         body = message.get("body", b"")
         n_bytes += len(body)
         if n_bytes > most:
-            raise TooLarge
+            raise TooLarge(f"the upload is larger than {most / 1e6:g} MB")
         yield body
         if not message.get("more_body", False):
             return

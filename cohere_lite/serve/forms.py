@@ -40,7 +40,7 @@ class Form(NamedTuple):
 
 async def read_form(headers: Headers, body: AsyncGenerator[bytes, None]) -> Form:
     """Raises OptionError for a body that is no form with a file, and what `body` raises."""
-    if not headers.get("content-type", "").startswith("multipart/form-data"):
+    if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise OptionError("the body must be multipart/form-data, with the recording as its field 'file'")
     parser = _Parser(headers, body, max_files=4, max_fields=1000)
     kept: BinaryIO | None = None

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from ..contracts.contract import Clip
-from ..decode import decode
+from ..decode import Decoded, decode
 from ..mel import SAMPLE_RATE
 from ..recording import Spoken
 from ..transcribe import Transcriber
@@ -37,7 +37,8 @@ class Heard:
 class Piece(NamedTuple):
     """A piece of a recording, cut and ready.
 
-    seconds: of audio that the model has to hear, 0 where it is silent;  start_s, end_s: in the recording
+    seconds: of audio that the model has to hear, 0 where it is silent;  start_s, end_s: in the recording;  is_last:
+    nothing comes after it; not known of pieces that somebody waits for
     """
 
     cutting: Cutting
@@ -45,36 +46,40 @@ class Piece(NamedTuple):
     seconds: float
     start_s: float
     end_s: float
+    is_last: bool
 
-    @property
-    def place(self) -> tuple:
-        """Channel and start: one of its own in the recording."""
-        return self.piece.channel, self.start_s
 
-    def silent(self) -> Heard:
-        """What is heard where there is nothing to recognise."""
-        return Heard(self.cutting.recording._segment(self.piece), ())
+class Encoded(NamedTuple):
+    """A piece that is ready to be decoded. clip, spoken: None where it is silent"""
+
+    piece: Piece
+    clip: Clip | None
+    spoken: Spoken | None
 
 
 class Cutting:
     """A recording, as it comes, cut into pieces."""
 
-    def __init__(self, transcriber: Transcriber, rate: int, options: dict[str, Any]) -> None:
-        """options: of Transcriber.recording. Raises OptionError; AudioError for a rate that cannot be."""
+    def __init__(self, transcriber: Transcriber, rate: int, options: dict[str, Any], is_watched: bool) -> None:
+        """options: of Transcriber.recording;  is_watched: somebody sees the text come: where the language is to be
+        found, a piece is then decoded as the likeliest so far, and does not wait until it is sure. Raises OptionError;
+        AudioError for a rate that cannot be."""
         self.recording = transcriber.recording(rate, **options)
         self.position_s = 0.0  # of what was pushed
-        self.spoken: dict[tuple, Spoken] = {}  # of pieces by channel and start: heard once, however often decoded
+        self._is_watched = is_watched
+        self._encoded: list[tuple[Piece, Clip | None]] = []  # what waits for the language, and silence behind it
 
     def push(self, frames: NDArray, live: bool = False) -> list[Piece]:
-        """Frames (n, channels) -> the pieces that they complete. Raises AudioError."""
+        """Frames (n, channels) -> the pieces that they complete; unless somebody waits for it, the newest is kept until
+        it is known whether it is the last. Raises AudioError."""
         self.recording._cut(frames, live)
         self.position_s = self.recording._start + self.recording._n_frames / self.recording._rate
-        return self._cut()
+        return self._cut(is_end=False)
 
     def finish(self) -> list[Piece]:
         """The last pieces. Raises AudioError for less than 10 ms."""
         self.recording._end()
-        return self._cut()
+        return self._cut(is_end=True)
 
     @property
     def is_speech(self) -> bool:
@@ -85,9 +90,10 @@ class Cutting:
                 return True
         return False
 
-    def _cut(self) -> list[Piece]:
-        cut, self.recording._pieces = self.recording._pieces, []
-        start_s = self.recording._start
+    def _cut(self, is_end: bool) -> list[Piece]:
+        pieces, start_s = self.recording._pieces, self.recording._start
+        n = len(pieces) - (not is_end and not self._is_watched and len(pieces) > 0)
+        cut, self.recording._pieces = pieces[:n], pieces[n:]
         return [
             Piece(
                 self,
@@ -95,9 +101,25 @@ class Cutting:
                 0.0 if piece.samples is None else len(piece.samples) / SAMPLE_RATE,
                 start_s + piece.start / SAMPLE_RATE,
                 start_s + piece.end / SAMPLE_RATE,
+                is_end and piece is cut[-1],
             )
             for piece in cut
         ]
+
+    def encoded(self, piece: Piece, clip: Clip | None) -> list[Encoded]:
+        """What can be decoded now that a piece has come, by the rules of Recording._decode: nothing while its language
+        is not sure, and more is to come; then also what waited for that. Raises ModelError; what waited is lost."""
+        waiting, self._encoded = [*self._encoded, (piece, clip)], []
+        heard = [(piece, clip) for piece, clip in waiting if clip is not None]
+        spoken: Sequence[Spoken] | None = ()
+        if heard:
+            waited_s = inf if self._is_watched or piece.is_last else piece.end_s - heard[0][0].end_s
+            spoken = self.recording._languages([clip for _, clip in heard], waited_s)
+        if spoken is None:
+            self._encoded = waiting
+            return []
+        of_heard = iter(spoken)
+        return [Encoded(piece, clip, None if clip is None else next(of_heard)) for piece, clip in waiting]
 
 
 class Recogniser:
@@ -107,44 +129,29 @@ class Recogniser:
         self._model = transcriber._model
         self.batch_size = transcriber._batch_size
 
-    def encode(self, piece: Piece) -> Clip | None:
-        """A piece with sound through the encoder; None for a silent one. Raises ModelError, StateError."""
-        if piece.piece.samples is None:
-            return None
+    def encode(self, piece: Piece) -> list[Encoded]:
+        """A piece through the encoder -> what of its recording can be decoded now. Raises ModelError, StateError."""
+        samples = piece.piece.samples
         with self._model.turn.lock:
             self._model.turn.check()
-            return self._model.contract.encode(piece.piece.samples)
+            return piece.cutting.encoded(piece, None if samples is None else self._model.contract.encode(samples))
 
-    def decode(self, encoded: Sequence[tuple[Piece, Clip | None]]) -> list[Heard]:
+    def decode(self, encoded: Sequence[Encoded]) -> list[Heard]:
         """Pieces decoded side by side, whatever their prompts. Raises ModelError, StateError."""
-        spoken = [(piece, clip) for piece, clip in encoded if clip is not None]
-        if not spoken:
-            return [piece.silent() for piece, _ in encoded]
-        with self._model.turn.lock:
-            self._model.turn.check()
-            # somebody waits: where the language is to be found, a piece is decoded as the likeliest so far
-            languages = [self._spoken(piece, clip) for piece, clip in spoken]
-            prompts, clips = [language.prompt for language in languages], [clip for _, clip in spoken]
-            found = decode(self._model.contract, clips, prompts, self._model.vocabulary.end_of_text)
-        decoded = iter(zip(found, languages, strict=True))
-        for piece, _ in spoken:
-            del piece.cutting.spoken[piece.place]
-        heard = []
-        for piece, clip in encoded:
-            if clip is None:
-                heard.append(piece.silent())
-                continue
-            of_clip, language = next(decoded)
-            tokens = map(self._token, of_clip.tokens, of_clip.logprobs)
-            segment = piece.cutting.recording._segment(piece.piece, clip, of_clip, language)
-            heard.append(Heard(segment, tuple(tokens)))
-        return heard
+        heard = [(one.clip, one.spoken.prompt) for one in encoded if one.clip is not None and one.spoken is not None]
+        found: list[Decoded] = []
+        for i in range(0, len(heard), self.batch_size):  # more than a batch, where pieces have waited
+            clips, prompts = zip(*heard[i : i + self.batch_size], strict=True)
+            with self._model.turn.lock:
+                self._model.turn.check()
+                found += decode(self._model.contract, clips, prompts, self._model.vocabulary.end_of_text)
+        of_heard = iter(found)
+        return [self._heard(one, None if one.clip is None else next(of_heard)) for one in encoded]
 
-    def _spoken(self, piece: Piece, clip: Clip) -> Spoken:
-        cutting = piece.cutting
-        if piece.place not in cutting.spoken:
-            cutting.spoken[piece.place] = cast(Sequence, cutting.recording._languages([clip], inf))[0]
-        return cutting.spoken[piece.place]
+    def _heard(self, one: Encoded, decoded: Decoded | None) -> Heard:
+        segment = one.piece.cutting.recording._segment(one.piece.piece, one.clip, decoded, one.spoken)
+        tokens = map(self._token, decoded.tokens, decoded.logprobs) if decoded else ()
+        return Heard(segment, tuple(tokens))
 
     def _token(self, token: int, logprob: float) -> Token:
         piece = self._model.vocabulary.pieces[token]

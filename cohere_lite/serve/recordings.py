@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from functools import partial
+from os import SEEK_END
 from threading import Condition
 from typing import Any, BinaryIO
 
@@ -19,6 +20,9 @@ from .models import Cutting, Heard, Piece
 from .scheduler import Cancelled, Scheduler, Share
 
 ROOM = 2  # pieces of a file that may wait for the model
+# Files up to here are short, 33 s as 16-bit WAV, some minutes compressed; and from there on long: to look how long they
+# are would write a copy of them for ffmpeg.
+SHORT_BYTES, LONG_BYTES = 1 << 20, 1 << 26
 LIVE_S = 120.0  # seconds of live sound that may wait for the model; then whoever sends it waits
 OnHeard = Callable[[Piece, Heard | Exception], None]
 
@@ -36,11 +40,12 @@ class FileRecording:
         options: dict[str, Any],
         transcriber: Transcriber,
         scheduler: Scheduler,
-        threads: Executor,
+        readers: Mapping[float, Executor],
         is_watched: bool,
     ) -> None:
-        """file: is closed in the end;  options: of Transcriber.recording;  is_watched: somebody sees the text come: the
-        first piece waits for no others, and what was read before the audio failed is heard, too."""
+        """file: is closed in the end;  options: of Transcriber.recording;  readers: threads for files of up to so many
+        seconds, the shortest first;  is_watched: somebody sees the text come: the first piece waits for no others, none
+        until its language is sure, and what was read before the audio failed is heard, too."""
         self.warnings: list[str] = []
         self.duration_s = 0.0
         self.is_begun = False
@@ -51,7 +56,14 @@ class FileRecording:
         self._changed = Condition()  # one of these, or the share
         self._loop = asyncio.get_running_loop()
         self._heard: asyncio.Queue[Heard | Exception | None] = asyncio.Queue()
-        self._reading: Future[None] = threads.submit(self._read)
+        self._readers = readers
+        first, *_, last = readers.values()
+        n_bytes = file.seek(0, SEEK_END)
+        file.seek(0)
+        is_known = not SHORT_BYTES < n_bytes < LONG_BYTES
+        self._reading: Future[None] = (first if n_bytes < LONG_BYTES else last).submit(
+            self._read if is_known else self._choose_reader
+        )
 
     async def __aiter__(self) -> AsyncIterator[Heard]:
         """Raises what the audio, the model or `fail` raised: AudioError, ModelError, ..."""
@@ -65,7 +77,8 @@ class FileRecording:
         self._scheduler.cancel(self._share)
         with self._changed:
             self._changed.notify()
-        if self._reading.cancel():
+            is_unread = self._reading.cancel()
+        if is_unread:
             self._file.close()
 
     def fail(self, error: Exception) -> None:
@@ -73,11 +86,35 @@ class FileRecording:
         self.cancel()
         self._heard.put_nowait(error)
 
+    def _choose_reader(self) -> None:
+        """By the length of the sound, which bytes do not tell."""
+        length_s = self._length_s()
+        reader = next(reader for most_s, reader in self._readers.items() if length_s <= most_s)
+        with self._changed:
+            if not self._share.is_cancelled:
+                self._reading = reader.submit(self._read)
+                return
+        self._file.close()
+
+    def _length_s(self) -> float:
+        """As far as it matters: a header may promise less than comes, so that the rest is read."""
+        *_, enough_s, _ = self._readers
+        length_s = 0.0
+        with suppress(Exception), open_audio(self._file) as audio:  # the reader tells what is wrong
+            n_frames = 0
+            for frames in audio.blocks:
+                n_frames += len(frames)
+                length_s = max(audio.duration or 0.0, n_frames / audio.rate)
+                if length_s > enough_s or self._share.is_cancelled:
+                    break
+        self._file.seek(0)
+        return length_s
+
     def _read(self) -> None:
         self.is_begun = True
         try:
             with open_audio(self._file) as audio:
-                cutting = Cutting(self._transcriber, audio.rate, self._options)
+                cutting = Cutting(self._transcriber, audio.rate, self._options, self._is_watched)
                 try:
                     for frames in audio.blocks:
                         if self._share.is_cancelled:  # there may be no piece for long: in silence, or without an end
@@ -125,8 +162,9 @@ class FileRecording:
             self._n_taken += 1
             self._changed.notify()
 
-    def _deliver(self, heard: Heard | Exception) -> None:
-        self._tell(heard)
+    def _deliver(self, heard: list[Heard] | Exception) -> None:
+        for one in [heard] if isinstance(heard, Exception) else heard:
+            self._tell(one)
         with self._changed:
             self._n_heard += 1
             self._changed.notify()
@@ -153,7 +191,7 @@ class LiveRecording:
     ) -> None:
         """options: of Transcriber.recording;  on_heard: is called for each piece, in order, with what was heard in it,
         or why that failed. Raises OptionError, AudioError."""
-        self._cutting = Cutting(transcriber, rate, options)
+        self._cutting = Cutting(transcriber, rate, options, is_watched=True)
         self._on_heard, self._scheduler, self._threads = on_heard, scheduler, threads
         self._share = Share()
         self._loop = asyncio.get_running_loop()
@@ -200,8 +238,9 @@ class LiveRecording:
             self._scheduler.put(self._share, piece, True, partial(self._tell, piece))
         return pieces
 
-    def _tell(self, piece: Piece, heard: Heard | Exception) -> None:
-        self._loop.call_soon_threadsafe(self._take, piece, heard)
+    def _tell(self, piece: Piece, heard: list[Heard] | Exception) -> None:
+        one = heard if isinstance(heard, Exception) else heard[0]  # whoever is watched does not wait
+        self._loop.call_soon_threadsafe(self._take, piece, one)
 
     def _take(self, piece: Piece, heard: Heard | Exception) -> None:
         self.n_waiting -= 1

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from itertools import count
+from itertools import chain, count, islice
 from threading import Condition, Thread
 from typing import NamedTuple
 
-from ..contracts.contract import Clip
 from .log import logger
-from .models import Heard, Piece, Recogniser
+from .models import Encoded, Heard, Piece, Recogniser
 
 
 class Share:
@@ -22,13 +21,16 @@ class Share:
         self.is_cancelled = False
 
 
+Deliver = Callable[[list[Heard] | Exception], None]
+
+
 class _Work(NamedTuple):
     start_s: float  # the clock's time at which its turn comes
     number: int  # of the order of arrival
     share: Share
     piece: Piece
     is_urgent: bool
-    deliver: Callable[[Heard | Exception], None]
+    deliver: Deliver
     taken: Callable[[], object]
 
 
@@ -51,12 +53,13 @@ class Scheduler:
         share: Share,
         piece: Piece,
         urgent: bool,
-        deliver: Callable[[Heard | Exception], None],
+        deliver: Deliver,
         taken: Callable[[], object] = lambda: None,
     ) -> None:
         """deliver: is called once, from the model's thread, with what was heard or why it failed; pieces of one share
-        in their order; not at all once the share is cancelled.  urgent: nothing that waits is decoded with it but what
-        came before;  taken: is called when the piece leaves the queue for the model"""
+        in their order; not at all once the share is cancelled. With nothing for a piece that waits for its language,
+        and later with that, too.  urgent: nothing that waits is decoded with it but what came before;  taken: is called
+        when the piece leaves the queue for the model"""
         with self._changed:
             if share.is_cancelled:
                 return
@@ -94,18 +97,19 @@ class Scheduler:
                         logger.debug("nobody is there to hear it", exc_info=True)
             self.n_batches += 1
 
-    def _encoded_batch(self) -> list[tuple[_Work, Clip | Exception | None]]:
+    def _encoded_batch(self) -> list[tuple[_Work, list[Encoded] | Exception]]:
         """Waits for work. Takes one piece after the other through the encoder, each the one whose turn it is by then,
         until there are enough to decode, or one is urgent, or nothing waits. Empty at the end."""
-        batch: list[tuple[_Work, Clip | Exception | None]] = []
+        batch: list[tuple[_Work, list[Encoded] | Exception]] = []
         n_heard = 0
         while n_heard < self._recogniser.batch_size and (work := self._next(wait=not batch)):
             try:
-                clip: Clip | Exception | None = self._recogniser.encode(work.piece)
+                encoded = self._recogniser.encode(work.piece)
             except Exception as error:
-                clip = error
-            batch.append((work, clip))
-            n_heard += work.piece.seconds > 0
+                batch.append((work, error))
+            else:
+                batch.append((work, encoded))
+                n_heard += sum(one.piece.seconds > 0 for one in encoded)
             if work.is_urgent:
                 break
         return batch
@@ -121,20 +125,25 @@ class Scheduler:
         work.taken()
         return work
 
-    def _decoded(self, batch: list[tuple[_Work, Clip | Exception | None]]) -> list[Heard | Exception]:
-        """What failed in the encoder stays as it is; if a batch fails in the decoder, each piece is tried alone."""
-        encoded = [(w.piece, clip) for w, clip in batch if not isinstance(clip, Exception) and not w.share.is_cancelled]
+    def _decoded(self, batch: list[tuple[_Work, list[Encoded] | Exception]]) -> list[list[Heard] | Exception]:
+        """What failed in the encoder stays as it is; if a batch fails in the decoder, each piece is tried alone, with
+        those that waited for it."""
+        wanted = [
+            [] if work.share.is_cancelled or isinstance(encoded, Exception) else encoded for work, encoded in batch
+        ]
+        found: list[list[Heard] | Exception]
         try:
-            heard: dict[int, Heard | Exception] = dict(
-                zip((id(p) for p, _ in encoded), self._recogniser.decode(encoded), strict=True)
-            )
+            heard = iter(self._recogniser.decode([*chain.from_iterable(wanted)]))
+            found = [[*islice(heard, len(encoded))] for encoded in wanted]
         except Exception:
-            heard = {id(piece): self._alone(piece, clip) for piece, clip in encoded}
-        return [clip if isinstance(clip, Exception) else heard.get(id(w.piece), Cancelled()) for w, clip in batch]
+            found = [*map(self._alone, wanted)]
+        return [
+            encoded if isinstance(encoded, Exception) else one for (_, encoded), one in zip(batch, found, strict=True)
+        ]
 
-    def _alone(self, piece: Piece, clip: Clip | None) -> Heard | Exception:
+    def _alone(self, encoded: list[Encoded]) -> list[Heard] | Exception:
         try:
-            return self._recogniser.decode([(piece, clip)])[0]
+            return self._recogniser.decode(encoded)
         except Exception as error:
             return error
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from os.path import basename, normpath
 from typing import Any, BinaryIO, TypeVar
 
@@ -21,10 +22,9 @@ from .models import Recogniser
 from .recordings import FileRecording, LiveRecording, OnHeard
 from .scheduler import Scheduler
 
-# Files that are read at once; others wait, on the disk. A long one is read for as long as it is recognised, which short
-# ones need not wait for.
-_LONG, _SHORT = 6, 10
-_SHORT_BYTES = 1 << 20  # 33 s as 16-bit WAV, some minutes compressed
+# Files that are read at once, by seconds of sound up to which they are; others wait, on the disk. A file is read for as
+# long as it is recognised, which shorter ones need not wait for.
+_READERS = {60.0: 8, 600.0: 4, inf: 6}
 _LIVE = 2  # threads that cut live sound, which takes about a thousandth of its length
 RETRY_AFTER_S = 5
 STOPPING = "the server is stopping"
@@ -70,9 +70,9 @@ class Service:
         self.stopping = asyncio.Event()
         self._files: set[FileRecording] = set()
         self._scheduler = Scheduler(Recogniser(transcriber))
-        self._long_threads = ThreadPoolExecutor(_LONG, "long file")
-        self._short_threads = ThreadPoolExecutor(_SHORT, "short file")
+        self._readers = {most_s: ThreadPoolExecutor(n, f"file of {most_s:g} s") for most_s, n in _READERS.items()}
         self._live_threads = ThreadPoolExecutor(_LIVE, "live")
+        self.rendering_thread = ThreadPoolExecutor(1, "subtitles")
 
     @property
     def model_id(self) -> str:
@@ -122,10 +122,7 @@ class Service:
         if self.stopping.is_set():
             file.close()
             raise Refused(503, STOPPING)
-        file.seek(0, 2)
-        threads = self._short_threads if file.tell() <= _SHORT_BYTES else self._long_threads
-        file.seek(0)
-        recording = FileRecording(file, options, self.transcriber, self._scheduler, threads, is_watched)
+        recording = FileRecording(file, options, self.transcriber, self._scheduler, self._readers, is_watched)
         self._files.add(recording)
         try:
             yield recording
@@ -175,6 +172,6 @@ class Service:
         self.stopping.set()
         for recording in self._files:
             recording.cancel()
-        for threads in (self._long_threads, self._short_threads, self._live_threads):
+        for threads in (*self._readers.values(), self._live_threads, self.rendering_thread):
             threads.shutdown(cancel_futures=True)
         self._scheduler.close()
