@@ -16,6 +16,7 @@ from conftest import until
 for needed in ("starlette", "uvicorn", "websockets", "python_multipart", "httpx"):
     pytest.importorskip(needed)
 
+import httpx
 from serving import SAID, SAMPLE_S, Server, repeated, samples, serving
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
@@ -118,6 +119,63 @@ def test_who_leaves_gives_up_what_is_left(server: Server) -> None:
     assert server.metric("pieces_waiting") == 0
 
 
+def test_who_leaves_while_too_much_waits_gives_it_up(server: Server) -> None:
+    """180 sentences in one message, 10 minutes, of which 2 may wait for the model: the client leaves meanwhile."""
+    batches = server.metric("batches")
+
+    async def leave() -> None:
+        connection = await at(server, "/live", max_size=None)
+        await connection.send(repeated(180).astype("<i2").tobytes())
+        await asyncio.to_thread(until, lambda: server.metric("pieces_waiting") > 10)
+        connection.transport.abort()
+
+    asyncio.run(leave())
+    until(lambda: server.metric("recordings") == 0)
+    assert server.metric("batches") - batches < 100
+    assert server.lines[-1]["status"] == "gone"
+
+
+def test_what_comes_while_one_waits_is_kept() -> None:
+    """In order, and no more than a bound: the client is not read from then."""
+
+    class Sent:
+        n_received = 0
+
+        async def receive(self) -> dict:
+            self.n_received += 1
+            return {"type": "websocket.receive", "bytes": bytes([self.n_received]) * 400_000}
+
+    async def talk() -> None:
+        websocket = Sent()
+        service = SimpleNamespace(timeout_s=60, unless_stopping=lambda receiving: receiving)
+        connection = Socket(websocket, service)  # type: ignore[arg-type]
+        assert await connection.unless_gone(asyncio.sleep(0.1, "done")) == "done"
+        assert websocket.n_received == 3  # more than 1 MiB
+        found = [await connection.receive(asyncio.Event().wait) for _ in range(4)]
+        assert [message[:1] for message in found if isinstance(message, bytes)] == [b"\1", b"\2", b"\3", b"\4"]
+        connection.cancel()
+
+    asyncio.run(talk())
+
+
+def test_who_stops_sending_has_said_all(server: Server) -> None:
+    """Some clients send nothing in silence. The sentence comes, though neither silence nor an end follows it; in the
+    realtime protocol as an item that is committed."""
+    sound = samples().astype("<i2").tobytes()
+
+    async def plain() -> str:
+        async with at(server, "/live") as connection:
+            await connection.send(sound)
+            return json.loads(await connection.recv())["text"]
+
+    async def talk(client: Realtime) -> str:
+        await client.append(np.repeat(samples(), 3)[::2].astype("<i2").tobytes())
+        return (await client.until("completed"))["transcript"]
+
+    assert asyncio.run(asyncio.wait_for(plain(), 60)) == SAID
+    assert realtime(server, talk) == SAID
+
+
 def test_who_leaves_after_the_end_does_not_wait_for_it(server: Server) -> None:
     """34 sentences, each a piece."""
     batches = server.metric("batches")
@@ -156,10 +214,15 @@ def test_pages_of_others_are_kept_out(server: Server) -> None:
 def test_keys_and_places() -> None:
     with serving("--api-key", "key", "--max-queue", "1", "--cors", "https://example.org") as server:
 
+        def is_free() -> bool:
+            return httpx.get(server.url + "/health").json()["recordings"] == 0
+
         async def status(path: str, **options: object) -> object:
             try:
                 async with at(server, path, **options) as connection:
-                    return connection.subprotocol
+                    protocol = connection.subprotocol
+                await asyncio.to_thread(until, is_free)
+                return protocol
             except InvalidStatus as error:
                 return error.response.status_code
 
@@ -190,6 +253,25 @@ def test_who_says_nothing_for_too_long_is_sent_away() -> None:
                 return connection.close_code or 0
 
         assert asyncio.run(wait()) == 1001
+
+
+def test_what_was_said_before_is_told_to_who_is_sent_away() -> None:
+    """After a second, in which the sentence of 2.5 s may go on."""
+    with serving("--timeout", "1") as server:
+
+        async def talk() -> list[dict]:
+            async with at(server, "/live") as connection:
+                await connection.send(samples().astype("<i2").tobytes())
+                return await lines(connection)
+
+        async def commit(client: Realtime) -> dict:
+            await client.connection.send(update(turn_detection=None))
+            await client.append(np.repeat(samples(), 3)[::2].astype("<i2").tobytes())
+            return await client.until("completed")
+
+        assert [line["text"] for line in asyncio.run(talk())] == [SAID]
+        assert realtime(server, commit)["transcript"] == SAID
+        assert [line["status"] for line in server.lines if line["event"] == "served"] == ["idle", "idle"]
 
 
 def test_sigterm_ends_what_is_being_said() -> None:
@@ -277,6 +359,7 @@ def test_realtime_mistakes_are_told_and_the_session_goes_on(server: Server) -> N
         update(transcription={"language": "xx"}),
         update(transcription={"languages": ["xx"]}),
         update(turn_detection={"silence_duration_ms": "x"}),
+        update(turn_detection={"silence_duration_ms": 10**400}),
     ]
 
     async def talk(client: Realtime) -> tuple[list[dict], dict]:
@@ -294,6 +377,46 @@ def test_realtime_mistakes_are_told_and_the_session_goes_on(server: Server) -> N
     assert all(event["error"]["message"] for event in errors)
     assert [event["error"]["event_id"] for event in errors] == 5 * [None] + ["\ud800"] + (len(wrong) - 6) * [None]
     assert completed["transcript"] == SAID
+
+
+def test_realtime_updates_that_change_nothing_commit_nothing(server: Server) -> None:
+    """In the middle of a sentence: it is one item. And what is not named stays as it was."""
+    sound = np.repeat(samples(), 3)[::2].astype("<i2").tobytes()
+
+    async def talk(client: Realtime) -> list[dict]:
+        include = ["item.input_audio_transcription.logprobs"]
+        await client.send("session.update", session={"audio": {"input": {"turn_detection": None}}, "include": include})
+        await client.append(sound[:50001])
+        await client.connection.send(update(transcription={"language": "en"}))
+        await client.append(sound[50001:])
+        await client.send("input_audio_buffer.commit")
+        await client.until("session.updated")
+        events = [json.loads(await client.connection.recv())]
+        while not events[-1]["type"].endswith("completed"):
+            events.append(json.loads(await client.connection.recv()))
+        return events
+
+    updated, *_, completed = realtime(server, talk)
+    assert updated["session"]["include"] == ["item.input_audio_transcription.logprobs"]
+    assert completed["transcript"] == SAID
+    assert completed["logprobs"]
+
+
+def test_realtime_silence_is_not_committed_by_an_update(server: Server) -> None:
+    """Of 3 s with turn detection; what is said then is the first item."""
+    silence = bytes(3 * 48000)
+
+    async def talk(client: Realtime) -> list[str]:
+        await client.append(silence)
+        await client.connection.send(update(transcription={"language": "en-US"}, turn_detection={"threshold": 0.4}))
+        await client.append(np.repeat(repeated(1), 3)[::2].astype("<i2").tobytes())
+        events = [json.loads(await client.connection.recv())]
+        while not events[-1]["type"].endswith("completed"):
+            events.append(json.loads(await client.connection.recv()))
+        return [event["type"].rsplit(".", 1)[1] for event in events] + [events[-1]["transcript"]]
+
+    names = ["created", "updated", "speech_started", "speech_stopped", "committed", "delta", "completed"]
+    assert realtime(server, talk) == [*names, SAID]
 
 
 def test_realtime_clear(server: Server) -> None:
@@ -408,7 +531,7 @@ def test_who_does_not_read_is_not_read_from() -> None:
         service = SimpleNamespace(timeout_s=60, unless_stopping=lambda receiving: receiving)
         connection = Socket(websocket, service)  # type: ignore[arg-type]
         connection.send("answer")
-        receiving = asyncio.ensure_future(connection.receive())
+        receiving = asyncio.ensure_future(connection.receive(asyncio.Event().wait))
         await asyncio.sleep(0.1)
         assert websocket.n_received == 0
         websocket.is_read.set()

@@ -7,6 +7,7 @@ en,de also {"language", "language_probability"}), and at the end
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -52,18 +53,25 @@ async def _session(service: Service, query: dict[str, str], socket: Socket, aske
         _send(socket, error=error_facts(400, str(error)))
         await socket.close(NORMAL)
         return
-    rest = b""  # half a sample
-    try:
-        while isinstance(message := await socket.receive(), bytes) and not failures:
-            whole = rest + message
-            rest = whole[len(whole) - len(whole) % 2 :]
-            for part in in_parts(whole, _SAMPLES):
-                await recording.push(_SAMPLES.decode(part))
-            asked.audio_s = recording.position_s
+
+    async def finish() -> None:
         if recording.position_s >= 0.01:  # less is no sound
             await recording.finish()
         await socket.unless_gone(recording.all_heard())
-        asked.audio_s = recording.position_s
+
+    rest = b""  # half a sample
+    try:
+        try:
+            while isinstance(message := await socket.receive(recording.push_nothing), bytes) and not failures:
+                whole = rest + message
+                rest = whole[len(whole) - len(whole) % 2 :]
+                for part in in_parts(whole, _SAMPLES):
+                    await socket.unless_gone(recording.push(_SAMPLES.decode(part)))
+                asked.audio_s = recording.position_s
+        except asyncio.TimeoutError:  # what was said before is still told
+            await finish()
+            raise
+        await finish()
         for failure in failures[:1]:
             _send(socket, error=error_facts(500, str(failure)))
         if not failures:

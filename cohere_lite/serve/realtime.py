@@ -7,6 +7,7 @@ protocol before August 2025 (transcription_session.update), with its names in th
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -78,17 +79,26 @@ class _Session:
         self._send(self._name("created"), session=self._facts())
         try:
             self._begin()
-            while (message := await self._socket.receive()) is not None:
-                await self._handle(message)
-            if self._position_s - self._committed_s >= _LEAST_COMMIT_S:
-                await self._commit()
-            for recording in self._recordings:
-                await recording.all_heard()
+            try:
+                while (message := await self._socket.receive(self._idle)) is not None:
+                    await self._handle(message)
+            except asyncio.TimeoutError:  # what was said before is still told
+                await self._finish()
+                raise
+            await self._finish()
             await self._socket.close(RESTARTS)
         finally:
             self._asked.audio_s = self._position_s
             for recording in self._recordings:
                 recording.cancel()
+
+    async def _idle(self) -> None:
+        self._tell_phrases(await self._recordings[-1].push_nothing())
+
+    async def _finish(self) -> None:
+        await self._commit_rest()
+        for recording in self._recordings:
+            await self._socket.unless_gone(recording.all_heard())
 
     async def _handle(self, message: str | bytes) -> None:
         event: Any = None
@@ -137,11 +147,12 @@ class _Session:
         if "turn_detection" in given:
             vad = None if given["turn_detection"] is None else {**_VAD, **_dict(given["turn_detection"])}
             _pauses(vad)
-        if self._open or self._position_s - self._committed_s >= _LEAST_COMMIT_S:
-            await self._commit()  # what was said before, with what was asked for then
-        self._language, self._format, self._rate, self._vad = language, format_, rate, vad
-        self._logprobs = _LOGPROBS in _list(asked.get("include"))
-        self._begin()
+        if (language, format_, rate, vad) != (self._language, self._format, self._rate, self._vad):
+            await self._commit_rest()  # what was said before, with what was asked for then
+            self._language, self._format, self._rate, self._vad = language, format_, rate, vad
+            self._begin()
+        if "include" in asked:
+            self._logprobs = _LOGPROBS in _list(asked["include"])
         self._send(self._name("updated"), session=self._facts())
 
     def _begin(self) -> None:
@@ -167,9 +178,10 @@ class _Session:
         self._rest = sound[len(sound) - len(sound) % self._coding.block_bytes :]
         for recording in self._recordings[:-1]:  # of a client that commits often; the last one bounds itself
             if sum(recording.waiting_s for recording in self._recordings) > LIVE_S:
-                await recording.all_heard()
+                await self._socket.unless_gone(recording.all_heard())
         for part in in_parts(sound, self._coding):
-            self._tell_phrases(await self._recordings[-1].push(self._coding.decode(part)))
+            pushing = self._recordings[-1].push(self._coding.decode(part))
+            self._tell_phrases(await self._socket.unless_gone(pushing))
         self._asked.audio_s = self._position_s
 
     def _tell_phrases(self, pieces: list[Piece]) -> None:
@@ -209,14 +221,23 @@ class _Session:
                 "Error committing input audio buffer: buffer too small. Expected at least 100ms of audio, but buffer "
                 f"only has {1000 * held_s:.2f}ms of audio."
             )
-        await self._commit()
+        self._commit(await self._last_pieces())
         self._begin()
 
-    async def _commit(self) -> None:
-        """What has come since the last commit becomes an item."""
-        pieces = []
+    async def _commit_rest(self) -> None:
+        """What has come since the last commit, unless it is next to nothing, or with turn detection silence."""
+        held_s, pieces = self._position_s - self._committed_s, await self._last_pieces()
+        is_speech = any(piece.seconds for piece in pieces) if self._vad else held_s >= _LEAST_COMMIT_S
+        if self._open or is_speech:
+            self._commit(pieces)
+
+    async def _last_pieces(self) -> list[Piece]:
         with suppress(AudioError):  # less than 10 ms
-            pieces = await self._recordings[-1].finish()
+            return await self._recordings[-1].finish()
+        return []
+
+    def _commit(self, pieces: list[Piece]) -> None:
+        """With them, what has come since the last commit becomes an item."""
         item = self._open or self._open_item()
         for piece in pieces:
             self._add(item, piece)
@@ -294,9 +315,9 @@ def _pauses(vad: dict[str, Any] | None) -> Pauses | None:
     """Raises OptionError."""
     if vad is None:
         return None
-    with suppress(TypeError, ValueError):
+    with suppress(TypeError, ValueError, OverflowError):  # the last of a number of 400 digits
         return Pauses(min_pause_s=min(max(float(vad["silence_duration_ms"]) / 1000, 0.1), 30.0))
-    raise OptionError(f"silence_duration_ms is {vad['silence_duration_ms']!r}; it must be a number")
+    raise OptionError(f"silence_duration_ms is {str(vad['silence_duration_ms'])[:20]!r}; it must be a number")
 
 
 def _dict(value: object) -> dict[str, Any]:

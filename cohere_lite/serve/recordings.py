@@ -11,6 +11,7 @@ from os import SEEK_END
 from threading import Condition
 from typing import Any, BinaryIO
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import open_audio
@@ -213,6 +214,10 @@ class LiveRecording:
         while too much waits for the model. Raises AudioError."""
         await self._waits_for(lambda: self.waiting_s <= LIVE_S)
         return self._put(await self._loop.run_in_executor(self._threads, self._cutting.push, frames, True))
+
+    async def push_nothing(self) -> list[Piece]:
+        """As `push`, while nothing comes: some sources send nothing in silence, which ends a phrase, too."""
+        return await self.push(np.zeros((0, 1)))
 
     async def finish(self) -> list[Piece]:
         """The last pieces. Raises AudioError for less than 10 ms."""

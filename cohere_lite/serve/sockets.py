@@ -4,8 +4,10 @@ server stops."""
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
@@ -16,6 +18,9 @@ from .log import logger
 from .service import RETRY_AFTER_S, Asked, Refused, Service
 
 GOING_AWAY, NORMAL, INTERNAL_ERROR, RESTARTS = 1001, 1000, 1011, 1012  # RFC 6455, and IANA's list
+_IDLE_S = 1.0
+_AHEAD_BYTES = 1 << 20  # of messages that are kept while a client has to wait
+T = TypeVar("T")
 Handler = Callable[["Socket", Asked], Awaitable[None]]
 
 
@@ -24,6 +29,7 @@ class Socket:
 
     def __init__(self, websocket: WebSocket, service: Service) -> None:
         self._websocket, self._service = websocket, service
+        self._ahead: deque[Message] = deque()  # received and not asked for yet
         self._outgoing: asyncio.Queue[str | None] = asyncio.Queue()
         self._sender = asyncio.ensure_future(self._send_all())
 
@@ -31,12 +37,19 @@ class Socket:
         """Texts go out in order. A client that does not read them is cut off at the edge."""
         self._outgoing.put_nowait(text)
 
-    async def receive(self) -> str | bytes | None:
+    async def receive(self, idle: Callable[[], Awaitable[object]]) -> str | bytes | None:
         """The next message, when all that was to be sent is on its way: a client that does not read is not read from.
-        None when the server stops. Raises WebSocketDisconnect, TimeoutError where nothing has come for as long as a
-        request may take."""
-        receiving = asyncio.wait_for(self._receive(), self._service.timeout_s)
-        message = await self._service.unless_stopping(receiving)
+        None when the server stops. idle: is called about once a second while nothing comes. Raises WebSocketDisconnect,
+        TimeoutError where nothing has come for as long as a request may take, what `idle` raises."""
+        receiving = asyncio.ensure_future(
+            self._service.unless_stopping(asyncio.wait_for(self._receive(), self._service.timeout_s))
+        )
+        try:
+            while not (await asyncio.wait({receiving}, timeout=_IDLE_S))[0]:
+                await idle()
+            message = receiving.result()
+        finally:
+            receiving.cancel()
         if message is None:
             return None
         if message["type"] == "websocket.disconnect":
@@ -46,14 +59,21 @@ class Socket:
 
     async def _receive(self) -> Message:
         await self._outgoing.join()
-        return await self._websocket.receive()
+        return self._ahead.popleft() if self._ahead else await self._websocket.receive()
 
-    async def unless_gone(self, work: Awaitable[None]) -> None:
-        """Waits for it, when nothing more is to be received. Raises WebSocketDisconnect."""
+    async def unless_gone(self, work: Awaitable[T]) -> T:
+        """What `work` gives. Raises WebSocketDisconnect, after cancelling it, when the client leaves before. What else
+        comes meanwhile is kept for `receive`."""
         try:
-            await unless_gone(self._websocket.receive, work)
+            return await unless_gone(self._receive_ahead, work)
         except ClientDisconnect:
             raise WebSocketDisconnect from None
+
+    async def _receive_ahead(self) -> Message:
+        if sum(len(message.get("bytes") or message.get("text") or "") for message in self._ahead) > _AHEAD_BYTES:
+            await asyncio.Event().wait()  # for ever: behind so much nobody is seen to leave
+        self._ahead.append(await self._websocket.receive())
+        return self._ahead[-1]
 
     async def close(self, code: int, reason: str = "") -> None:
         """After all that was to be sent. Afterwards nothing can be sent."""
