@@ -4,9 +4,12 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -25,6 +28,8 @@ from wyoming.client import AsyncTcpClient
 from wyoming.event import Event, async_write_event
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping
+
+from cohere_lite.serve import wyoming
 
 pytestmark = pytest.mark.folder
 
@@ -122,6 +127,60 @@ def test_other_formats(server: Server, rate: int, width: int, channels: int) -> 
     assert events[-2].data["text"] == SAID
 
 
+@pytest.mark.parametrize(("n_bytes", "channels"), [(255, 1), (1023, 1), (4095, 2)])
+def test_chunks_that_end_inside_of_a_frame(server: Server, n_bytes: int, channels: int) -> None:
+    """Nothing of the recording is lost: the end of a frame comes with the next chunk."""
+    facts = {"rate": 16000, "width": 2, "channels": channels}
+    data = np.repeat(samples()[:, None], channels, axis=1).tobytes()
+
+    async def talk() -> str:
+        async with connected(server) as client:
+            await client.write_event(AudioStart(**facts).event())
+            for i in range(0, len(data), n_bytes):
+                await client.write_event(AudioChunk(audio=data[i : i + n_bytes], **facts).event())
+            await client.write_event(AudioStop().event())
+            return (await read(client, "transcript-stop"))[-2].data["text"]
+
+    assert asyncio.run(talk()) == SAID
+
+
+def test_chunks_without_a_start(server: Server) -> None:
+    """They are refused once, and their stop is answered; what is said next gets its own transcript."""
+    facts = {"rate": 16000, "width": 2, "channels": 1}
+
+    async def talk() -> tuple[list[Event], list[Event]]:
+        async with connected(server) as client:
+            for _ in range(3):
+                await client.write_event(AudioChunk(audio=bytes(100_000), **facts).event())
+            await client.write_event(AudioStop().event())
+            refused = await read(client, "transcript-stop")
+            await send_sound(client, samples())
+            return refused, await read(client, "transcript-stop")
+
+    refused, heard = asyncio.run(talk())
+    assert [event.type for event in refused] == ["error", "transcript-start", "transcript", "transcript-stop"]
+    assert "without an audio-start" in refused[0].data["text"]
+    assert heard[-2].data["text"] == SAID
+
+
+def test_a_language_and_a_ping_in_a_recording(server: Server) -> None:
+    """The language may come after audio-start; a ping is answered at once."""
+
+    async def talk() -> list[Event]:
+        async with connected(server) as client:
+            await client.write_event(AudioStart(rate=16000, width=2, channels=1).event())
+            await client.write_event(Ping(text="x").event())
+            events = await read(client, "pong")
+            await client.write_event(Transcribe(language="de").event())
+            await client.write_event(AudioChunk(rate=16000, width=2, channels=1, audio=samples().tobytes()).event())
+            await client.write_event(AudioStop().event())
+            return events + await read(client, "transcript-stop")
+
+    pong, *_, transcript, _ = asyncio.run(talk())
+    assert (pong.type, pong.data["text"]) == ("pong", "x")
+    assert transcript.data["language"] == "de"
+
+
 def test_stop_without_a_chunk(server: Server) -> None:
     """Home Assistant's voice detection may end before it began. It waits for a transcript without end."""
 
@@ -151,16 +210,17 @@ def test_a_language_that_is_not_known(server: Server, language: object) -> None:
     async def talk() -> list[list[Event]]:
         async with connected(server) as client:
             answers = []
-            for asked in (language, "en"):
+            for asked, sound in ((language, samples()[:0]), (language, samples()), ("en", samples())):
                 await client.write_event(Transcribe(language=asked).event())  # type: ignore[arg-type]
-                await send_sound(client, samples())
+                await send_sound(client, sound)
                 answers.append(await read(client, "transcript-stop"))
             return answers
 
-    refused, heard = asyncio.run(talk())
-    assert [event.type for event in refused] == ["error", "transcript-start", "transcript", "transcript-stop"]
-    assert "this model knows de, en, es, fr" in refused[0].data["text"]
-    assert refused[2].data["text"] == ""
+    *all_refused, heard = asyncio.run(talk())
+    for refused in all_refused:
+        assert [event.type for event in refused] == ["error", "transcript-start", "transcript", "transcript-stop"]
+        assert "this model knows de, en, es, fr" in refused[0].data["text"]
+        assert refused[2].data["text"] == ""
     assert heard[-2].data["text"] == SAID
 
 
@@ -267,6 +327,30 @@ def test_an_endless_chunk_takes_no_memory(server: Server) -> None:
     assert server.memory_mb() - before < 50
 
 
+def test_sound_outside_of_a_recording_takes_no_memory(server: Server) -> None:
+    """16 MiB are passed over as they come: of 20 connections, of which each lacks a byte."""
+    before = server.memory_mb()
+    with ExitStack() as stack:
+        for _ in range(20):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", server.wyoming_port)))
+            client.sendall(b'{"type": "audio-chunk", "payload_length": 16777216}\n' + bytes((1 << 24) - 1))
+        assert server.memory_mb() - before < 50
+
+
+async def _read_event(data: bytes, idle_s: float) -> Event:
+    reader = asyncio.StreamReader()
+    reader.feed_data(data)
+    return await wyoming.read_event(reader, idle_s, keep=True)
+
+
+@pytest.mark.parametrize("data", [b"", b'{"type":', b'{"type": "audio-chunk", "payload_length": 100}\nabc'], ids=str)
+def test_who_sends_half_an_event_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """Else 512 half lines keep Home Assistant out for ever."""
+    monkeypatch.setattr(wyoming, "_SILENT_S", 0.05)
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(_read_event(data, 0.05 if not data else 60), 30))
+
+
 def test_clients_that_leave(server: Server) -> None:
     """At every point; a place is free again, and nothing is written to the log."""
 
@@ -341,6 +425,24 @@ def test_unix_sockets(tmp_path) -> None:  # type: ignore[no-untyped-def]
                 return (await read(client, "info"))[-1].type
 
         assert asyncio.run(describe()) == "info"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--wyoming", "unix://run/w.sock"], "unix:///run/w.sock"),
+        (["--wyoming", "tcp://127.0.0.1:0", "--zeroconf", "x" * 80], "--zeroconf 'xxx"),
+    ],
+    ids=["no path", "long name"],
+)
+def test_options_that_are_wrong(options: list[str], said: str) -> None:
+    if "--zeroconf" in options:
+        pytest.importorskip("zeroconf")
+    command = [sys.executable, "-m", "cohere_lite.serve", "--port", "0", "--threads", "1", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_zeroconf() -> None:

@@ -30,7 +30,8 @@ from .recordings import LiveRecording
 from .service import Asked, Refused, Service
 
 _LINE_BYTES, _DATA_BYTES, _PAYLOAD_BYTES = 1 << 16, 1 << 20, 1 << 24
-_SILENT_S = 30.0  # in the middle of a recording, or of an event: then it is over
+_SILENT_S = 30.0  # in the middle of a recording, or from an event's first byte to its last: then it is over
+_IDLE_S = 600.0  # between recordings
 _LOOK_S = 0.2  # whether the client is still there
 _MOST_CONNECTIONS = 512
 _ANY_HOSTS = ("0.0.0.0", "::", "")
@@ -53,6 +54,11 @@ class WyomingServer:
             self.host, self.port, self._path = split.hostname or "", split.port, split.path
         except ValueError:
             self.host, self.port, self._path = "", None, ""
+        if split.scheme == "unix" and split.netloc:
+            raise OptionError(
+                f"--wyoming is {uri!r}; for the socket {split.netloc}{split.path} from the root on it is "
+                f"unix:///{split.netloc}{split.path}"
+            )
         if not (split.scheme == "tcp" and self.host and self.port is not None) and not (
             split.scheme == "unix" and self._path
         ):
@@ -72,6 +78,7 @@ class WyomingServer:
     async def announce(self, name: str) -> Callable[[], Awaitable[None]]:
         """By zeroconf, so that Home Assistant finds the service; gives what ends it. Raises OptionError."""
         try:
+            from zeroconf import Error as ZeroconfError
             from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
         except ImportError as error:
             raise OptionError(f"--zeroconf needs more: pip install 'cohere-lite[wyoming]' ({error})") from error
@@ -80,9 +87,14 @@ class WyomingServer:
         kind = "_wyoming._tcp.local."
         address = socket.inet_aton(_own_address() if self.host in _ANY_HOSTS else socket.gethostbyname(self.host))
         zeroconf = AsyncZeroconf()
-        await zeroconf.async_register_service(
-            AsyncServiceInfo(kind, f"{name}.{kind}", addresses=[address], port=self.port)
-        )
+        try:
+            service = AsyncServiceInfo(kind, f"{name}.{kind}", addresses=[address], port=self.port)
+            await zeroconf.async_register_service(service)
+        except (ZeroconfError, ValueError) as error:  # a name that is taken, or that DNS does not allow
+            await zeroconf.async_close()
+            raise OptionError(
+                f"--zeroconf {name!r} cannot be announced: {str(error) or type(error).__name__}"
+            ) from error
         return zeroconf.async_close
 
     def stop_listening(self) -> None:
@@ -128,40 +140,57 @@ class _Connection:
         """Until the client leaves, sends what is no event, or the server stops."""
         while True:
             try:
-                event = await self._service.unless_stopping(read_event(self._reader))
+                event = await self._service.unless_stopping(read_event(self._reader, _IDLE_S, keep=False))
                 if event is None:
                     return
-                if Describe.is_type(event.type):
-                    await self._write(info(self._service))
-                elif Ping.is_type(event.type):
-                    await self._write(Pong(text=event.data.get("text")))
-                elif Transcribe.is_type(event.type):
-                    self._language = event.data.get("language")
-                elif AudioStart.is_type(event.type):
+                if AudioStart.is_type(event.type):
                     await self._serve()
+                elif AudioChunk.is_type(event.type):
+                    await self._refuse("an audio-chunk without an audio-start before it", "bad-order")
                 elif AudioStop.is_type(event.type):  # of nothing
                     await self._write_transcript(None, "")
+                else:
+                    await self._answer(event)
             except (BadEvent, UnicodeError) as error:  # UnicodeError: a ping with half a character, which we would send
                 await self._write(Error(str(error), "bad-event"))
                 return
 
+    async def _answer(self, event: Event) -> None:
+        """What may come at any time. Other events are ignored."""
+        if Describe.is_type(event.type):
+            await self._write(info(self._service))
+        elif Ping.is_type(event.type):
+            await self._write(Pong(text=event.data.get("text")))
+        elif Transcribe.is_type(event.type):
+            self._language = event.data.get("language")
+
     async def _serve(self) -> None:
         """A recording, up to its transcript. Home Assistant waits for one without end, so that there always is one."""
         try:
-            language = self._service.known_language(str(self._language or self._service.language))
             with self._service.admitted("wyoming") as asked:
-                deltas = await self._hear(language, asked)
+                first = await self._next_chunk()  # before which its language may come
+                try:
+                    language = self._service.known_language(str(self._language or self._service.language))
+                except OptionError as error:
+                    asked.status = "400"
+                    await self._refuse(str(error), "language", is_over=first is None)
+                    return
+                deltas = await self._hear(first, language, asked)
                 await self._write_transcript(self._service.named(deltas.language), deltas.text, has_begun=True)
                 asked.status = "answered"
-        except (OptionError, Refused) as refusal:
-            await self._write(Error(str(refusal), str(refusal.status) if isinstance(refusal, Refused) else "language"))
-            while await self._next_chunk():  # so that its audio-stop is not taken for that of another recording
-                pass
-            await self._write_transcript(None, "")
+        except Refused as refusal:
+            await self._refuse(str(refusal), str(refusal.status))
 
-    async def _hear(self, language: str, asked: Asked) -> Deltas:
-        """Up to audio-stop, or where nothing comes any more. It is cut as files are, not at pauses: a command of a few
-        seconds stays whole, and its text is what the file's would be."""
+    async def _refuse(self, message: str, code: str, is_over: bool = False) -> None:
+        """A recording, to its end: its audio-stop must not be taken for that of another one. is_over: it has come."""
+        await self._write(Error(message, code))
+        while not is_over and await self._next_chunk(keep=False):
+            pass
+        await self._write_transcript(None, "")
+
+    async def _hear(self, event: Event | None, language: str, asked: Asked) -> Deltas:
+        """From the first chunk to audio-stop, or where nothing comes any more. It is cut as files are, not at pauses: a
+        command of a few seconds stays whole, and its text is what the file's would be."""
         deltas, failures = Deltas(language), list[Exception]()
         heard_texts: asyncio.Queue[str] = asyncio.Queue()
 
@@ -178,8 +207,9 @@ class _Connection:
         await self._write(TranscriptStart(language=self._service.named(language)))
         recording: LiveRecording | None = None
         chunk_format: tuple[int, int, int] | None = None
+        rest = b""  # of a frame
         try:
-            while event := await self._next_chunk():
+            while event:
                 found = _format(event)
                 if recording is None:
                     chunk_format = found
@@ -187,10 +217,13 @@ class _Connection:
                 if found != chunk_format:
                     raise BadEvent("an audio-chunk of another rate, width or number of channels than the one before")
                 coding = find_coding(PCM, 8 * found[1], found[2], found[1] * found[2], "<")
-                for part in in_parts(event.payload or b"", coding):
-                    await recording.push(coding.decode(part))
+                sound = rest + (event.payload or b"")
+                rest = sound[len(sound) - len(sound) % coding.block_bytes :]
+                for part in in_parts(sound, coding):
+                    await self._unless_gone(recording.push(coding.decode(part)))
                 asked.audio_s = recording.position_s
                 await write_all()
+                event = await self._next_chunk()
             if recording:
                 with suppress(AudioError):  # less than 10 ms: nothing was said
                     await recording.finish()
@@ -206,23 +239,21 @@ class _Connection:
             await self._write(Error(str(failure)))
         return deltas
 
-    async def _next_chunk(self) -> Event | None:
+    async def _next_chunk(self, keep: bool = True) -> Event | None:
         """None at audio-stop, where nothing comes for too long, or when the server stops: then the recording is what
-        there is. Raises EOFError."""
+        there is. keep: its sound, too. Raises EOFError."""
         while True:
-            reading = asyncio.wait_for(read_event(self._reader), _SILENT_S)
             try:
-                event = await self._service.unless_stopping(reading)
+                event = await self._service.unless_stopping(read_event(self._reader, _SILENT_S, keep))
             except asyncio.TimeoutError:
                 return None
             if event is None or AudioStop.is_type(event.type):
                 return None
             if AudioChunk.is_type(event.type):
                 return event
-            if Describe.is_type(event.type):
-                await self._write(info(self._service))
+            await self._answer(event)
 
-    async def _unless_gone(self, work: Awaitable[None]) -> None:
+    async def _unless_gone(self, work: Awaitable[object]) -> None:
         """Waits for it. Raises EOFError when the client leaves before. Not by reading: the next event may be there."""
         working = asyncio.ensure_future(work)
         try:
@@ -246,10 +277,16 @@ class _Connection:
         await asyncio.wait_for(async_write_event(event.event(), self._writer), _SILENT_S)
 
 
-async def read_event(reader: asyncio.StreamReader) -> Event:
-    """The next event, of bounded size. Raises BadEvent; EOFError at the end, also inside of an event."""
+async def read_event(reader: asyncio.StreamReader, idle_s: float, keep: bool) -> Event:
+    """The next event, of bounded size. idle_s: that it may be waited for;  keep: its payload. Raises BadEvent;
+    TimeoutError; EOFError at the end, also inside of an event."""
+    first = await asyncio.wait_for(reader.readexactly(1), idle_s)
+    return await asyncio.wait_for(_rest_of_event(reader, first, keep), _SILENT_S)
+
+
+async def _rest_of_event(reader: asyncio.StreamReader, first: bytes, keep: bool) -> Event:
     try:
-        line = await reader.readuntil(b"\n")
+        line = first + await reader.readuntil(b"\n")
     except asyncio.LimitOverrunError:
         raise BadEvent(f"a line of more than {_LINE_BYTES} bytes") from None
     header = _parse(line)
@@ -257,8 +294,10 @@ async def read_event(reader: asyncio.StreamReader) -> Event:
     if not isinstance(kind, str) or not isinstance(data, (dict, type(None))):
         raise BadEvent("an event without a type, or whose data is no object")
     n_data, n_payload = (_length(header, name, most) for name, most in _LENGTHS.items())
-    more = _parse(await asyncio.wait_for(reader.readexactly(n_data), _SILENT_S)) if n_data else {}
-    payload = await asyncio.wait_for(reader.readexactly(n_payload), _SILENT_S) if n_payload else None
+    more = _parse(await reader.readexactly(n_data)) if n_data else {}
+    payload = await reader.readexactly(n_payload) if keep else None
+    for i in range(0, 0 if keep else n_payload, _LINE_BYTES):
+        await reader.readexactly(min(_LINE_BYTES, n_payload - i))
     return Event(kind, {**(data or {}), **more}, payload)
 
 
