@@ -15,6 +15,8 @@ api = pytest.importorskip("playwright.sync_api")
 
 from serving import SAID, SAMPLE, Server, repeated, samples, serving, wav
 
+from cohere_lite import Transcriber
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.folder,
@@ -127,6 +129,33 @@ def test_what_is_no_sound(page: "api.Page") -> None:
     page.wait_for_selector("#status.wrong")
     assert "text file" in page.inner_text("#status")
     assert page.is_enabled("#choose")
+
+
+def test_what_was_wrong_with_a_file(page: "api.Page") -> None:
+    """It was cut short: the page says what the command says, beside the text that there is."""
+    cut = SAMPLE.read_bytes()[:60000]
+    (warning,) = Transcriber().transcribe(cut, language="en").warnings
+    page.set_input_files("#file", {"name": "a.wav", "mimeType": "audio/wav", "buffer": cut})
+    page.wait_for_selector("#status.wrong")
+    assert page.inner_text("#status") == warning
+    assert len(texts(page)) == 1
+
+
+def test_an_address_that_the_service_does_not_know(browser: "api.Browser", server: Server) -> None:
+    """As behind a proxy with a Host header of its own, here by another name of this machine: what to do is said."""
+    context = browser.new_context()
+    page = context.new_page()
+    other = (
+        "WebSocket = class extends WebSocket { constructor(url) { super(`${url}`.replace('127.0.0.1', 'localhost')) } }"
+    )
+    page.add_init_script(other)
+    page.goto(server.url)
+    page.wait_for_selector("#language option", state="attached")
+    page.click("#speak")
+    page.wait_for_selector("#status.wrong")
+    assert f"--cors {server.url}" in page.inner_text("#status")
+    assert "Host header" in page.inner_text("#status")
+    context.close()
 
 
 def test_silence(page: "api.Page") -> None:
