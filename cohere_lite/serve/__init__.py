@@ -34,10 +34,11 @@ then the first request is cancelled, and errors that would only come again say "
 
 Limits. --max-queue recordings at once, uploads and live sessions included: more get 429 before their body is read, and
 can hold up nobody. --max-upload bytes each, counted as they come: 413 before the rest is read. --timeout seconds from
-the first byte to the answer; half of a request that stops coming ends earlier (edge.py). So memory is bounded: for each
-file that is read ROOM + 3 pieces of at most 35 s, and 4 while its language is not sure, 1 MiB of each upload (the rest
-is on the disk), of each live session 2 minutes and a message of at most 20 MiB. Formats are told by the runtime, from
-bytes alone, and nothing that a file names is opened: playlists are not audio.
+the first byte to the answer; half of a request that stops coming ends earlier (edge.py), and so does an answer of which
+nothing is read. So memory is bounded: for each file that is read ROOM + 3 pieces of at most 35 s, and 4 while its
+language is not sure, 1 MiB of each upload (the rest is on the disk), of each live session 2 minutes and two messages of
+at most 20 MiB, of Wyoming's connections without a recording 64 KiB each. Formats are told by the runtime, from bytes
+alone, and nothing that a file names is opened: playlists are not audio.
 
 Stop. SIGTERM closes the door and the listeners; files that are being recognised are answered, those that have not begun
 get 503; live sessions get their last phrase. Ctrl-C, when it stops already, ends at once."""

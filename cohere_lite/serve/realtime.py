@@ -317,7 +317,8 @@ def _pauses(vad: dict[str, Any] | None) -> Pauses | None:
         return None
     with suppress(TypeError, ValueError, OverflowError):  # the last of a number of 400 digits
         return Pauses(min_pause_s=min(max(float(vad["silence_duration_ms"]) / 1000, 0.1), 30.0))
-    raise OptionError(f"silence_duration_ms is {str(vad['silence_duration_ms'])[:20]!r}; it must be a number")
+    found = str(vad["silence_duration_ms"])[:20]
+    raise OptionError(f"silence_duration_ms is {found!r}; it must be a number of milliseconds")
 
 
 def _dict(value: object) -> dict[str, Any]:

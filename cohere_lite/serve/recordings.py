@@ -61,10 +61,10 @@ class FileRecording:
         first, *_, last = readers.values()
         n_bytes = file.seek(0, SEEK_END)
         file.seek(0)
-        is_known = not SHORT_BYTES < n_bytes < LONG_BYTES
-        self._reading: Future[None] = (first if n_bytes < LONG_BYTES else last).submit(
-            self._read if is_known else self._choose_reader
-        )
+        reader = first if n_bytes < LONG_BYTES else last
+        read = self._choose_reader if SHORT_BYTES < n_bytes < LONG_BYTES else self._read
+        with self._changed:  # before _choose_reader changes it
+            self._reading: Future[None] = reader.submit(read)
 
     async def __aiter__(self) -> AsyncIterator[Heard]:
         """Raises what the audio, the model or `fail` raised: AudioError, ModelError, ..."""

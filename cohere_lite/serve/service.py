@@ -70,7 +70,7 @@ class Service:
         self.stopping = asyncio.Event()
         self._files: set[FileRecording] = set()
         self._scheduler = Scheduler(Recogniser(transcriber))
-        self._readers = {most_s: ThreadPoolExecutor(n, f"file of {most_s:g} s") for most_s, n in _READERS.items()}
+        self._readers = {most_s: ThreadPoolExecutor(n, f"file of up to {most_s:g} s") for most_s, n in _READERS.items()}
         self._live_threads = ThreadPoolExecutor(_LIVE, "live")
         self.rendering_thread = ThreadPoolExecutor(1, "subtitles")
 
