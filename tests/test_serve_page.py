@@ -170,7 +170,9 @@ def test_speech(page: "api.Page") -> None:
     page.on("websocket", lambda socket: socket.on("framesent", lambda block: is_loud.append(peak(block) > 1000)))
     page.click("#speak")
     wait(page, "document.querySelectorAll('#result p').length == 2")
-    assert page.get_attribute("#speak", "aria-pressed") == "true"
+    assert page.inner_text("#speak") == "Stop"
+    assert page.inner_text("#status") == ""  # it is read out: no clock in it
+    assert re.fullmatch(r"0:\d\d", page.inner_text("#spent"))
     # into the middle of the third sentence, by what was sent: a loaded machine's microphone falls behind the clock
     already = sum(is_loud)
     until(lambda: page.evaluate("stopSpeaking !== null") and sum(is_loud) >= already + 10)
@@ -181,6 +183,30 @@ def test_speech(page: "api.Page") -> None:
     assert SAID in found
     assert len(found) >= 3
     assert download(page, "txt").split() == " ".join(found).split()
+
+
+def test_the_last_of_speech_is_sent(page: "api.Page") -> None:
+    """By formula: blocks have 0.1 s but for the last, which has what came since; then the end is told."""
+    sent: list[str | bytes] = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda block: sent.append(block)))
+    page.click("#speak")
+    until(lambda: page.evaluate("stopSpeaking !== null") and len(sent) >= 5)
+    page.click("#speak")
+    until(lambda: page.evaluate("true") and sent[-1] == "end")
+    sizes = [len(block) for block in sent[:-1]]
+    assert len({*sizes[:-1]}) == 1
+    assert 0 <= sizes[-1] < sizes[0]
+
+
+def test_several_files_are_refused(page: "api.Page") -> None:
+    page.evaluate(
+        """() => {
+            const dataTransfer = new DataTransfer();
+            for (const name of ["a.wav", "b.wav"]) dataTransfer.items.add(new File(["RIFF"], name));
+            document.dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
+        }"""
+    )
+    assert page.inner_text("#status") == "One file at a time, please."
 
 
 def test_it_fits_a_telephone(page: "api.Page") -> None:
