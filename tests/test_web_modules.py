@@ -4,6 +4,7 @@ from."""
 import base64
 import json
 import shutil
+import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -208,6 +209,18 @@ def test_channels_that_cancel_out() -> None:
     assert len(found["warnings"]) == 1
 
 
+BETWEEN = {
+    "ID3v1": b"TAG" + b"x" * 125,
+    "ID3v2": b"ID3\4\0\0\0\0\1\2" + b"x" * 130,  # 7 bits to a byte: 128 + 2
+    "XML": b"<x:xmpmeta/> " * 9,
+    "padding": b"\1" * 16,
+    "junk": b"\1" * 17,
+    "zeros": bytes(70_000),
+    "a chunk": test_wav.chunk(b"abcd", b"x" * 40),
+    "a chunk that was cut short": test_wav.chunk(b"abcd", b"x" * 40, size=1000),
+}
+CUT = test_wav.wav(b"ab" * 99, size=4010)
+BURST = struct.pack("<4H", 0xF872, 0x4E1F, 1, 100)  # IEC 61937
 SAMPLES_24_BIT = np.arange(-300, 300, dtype="<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
 FILES = {
     **{f"{tag} {bits}": test_wav.wav(bytes(range(240)), tag=tag, bits=bits) for tag, bits in [(1, 8), (1, 16), (6, 8)]},
@@ -252,6 +265,24 @@ FILES = {
     "another kind of file": test_wav.wav(b"ab") + b"RIFF\0\0\0\0AVI " + bytes(40),
     "tags": test_wav.wav(b"ab") + test_wav.chunk(b"id3 ", b"RIFF" * 9),
     "junk": test_wav.wav(b"ab") + b"\1\2\3",
+    "much junk": test_wav.wav(b"ab") + b"\1\0" * 17,
+    "an odd chunk filled with a space": test_wav.riff(
+        test_wav.fmt(), test_wav.chunk(b"LIST", b"INFOabc")[:-1] + b" ", test_wav.chunk(b"data", b"ab")
+    ),
+    "odd samples filled with a space": test_wav.wav(b"abc", bits=8)[:-1] + b" " + test_wav.chunk(b"LIST", b"abcd"),
+    "Wave64 to a pipe": test_wav.w64(bytes(range(240)), size=2**63 - 1),
+    "RF64 of unknown size": test_wav.rf64(bytes(range(240)), size=2**63 - 1),
+    "FLAC behind it": test_wav.wav(b"ab") + b"fLaC" + bytes(40),
+    **{f"{name}, then another": test_wav.wav(b"ab") + rest + test_wav.wav(b"cd") for name, rest in BETWEEN.items()},
+    **{f"cut short by another, {build.__name__}": CUT + build(b"cd" * 99) for build in (test_wav.wav, test_wav.w64)},
+    "cut in a frame by another": CUT[:-1] + test_wav.wav(b"cd" * 99),
+    "of unknown size, then another": test_wav.wav(b"ab" * 99, size=0xFFFFFFFF) + test_wav.wav(b"cd" * 99),
+    # a block is 1 MiB: the second header lies across its end
+    "cut short where a block ends": test_wav.wav(bytes(2**20 - 9), size=2**21) + test_wav.wav(b"cd" * 99),
+    "steps like those of compressed sound": test_wav.wav(np.repeat([32766, -32767] * 99, 500).astype("<i2").tobytes()),
+    "one burst": test_wav.wav(bytes(400) + BURST + bytes(50_000)),
+    "bursts at all distances": test_wav.wav(b"".join(BURST + bytes(4 * n) for n in range(300, 340))),
+    "samples like FLAC": test_wav.wav(b"fLaC" + bytes(5000)),
 }
 
 
@@ -303,6 +334,44 @@ def test_files_that_are_refused(data: bytes, tmp_path: Path) -> None:
     (found,) = called(["wav", str(path)])
     assert found["kind"] == ("NotWav" if isinstance(refused.value, NotWav) else "AudioError")
     assert found["error"].split(" (")[0] in str(refused.value)
+
+
+DTS = b"".join(bytes.fromhex("FE7F018000FC") + random.bytes(4090) for _ in range(9))
+DTS_14_BITS = b"".join(bytes.fromhex("FF1F00E8F107") + random.bytes(4090) for _ in range(9))
+PAYLOADS = {
+    "WavPack": b"wvpk" + bytes(5) + b"\4" + bytes(99),
+    "FLAC": b"fLaC\x80\0\0\x22" + bytes(99),
+    "Ogg": b"OggS\0\2\0\0" + bytes(99),
+    "ID3": b"ID3\4\0\0\0\0\0\0" + bytes(99),
+    # by ISO/IEC 11172-3: 144 * 128 kbit/s / 44.1 kHz are frames of 417 bytes; 72 * 64 / 22.05 of 208, and one of fill
+    "MP3": (b"\xff\xfb\x90\0" + bytes(413)) * 5,
+    "MP3 at 22.05 kHz": (b"\xff\xf3\x82\0" + bytes(205)) * 5,
+    "AC-3": bytes(4000) + (BURST + bytes(6136)) * 9,
+    "AC-3, big-endian": bytes(4000) + (struct.pack(">4H", 0xF872, 0x4E1F, 1, 100) + bytes(6136)) * 9,
+    "DTS": DTS,
+    "DTS, 14 bits to a word": bytes(4) + DTS_14_BITS,
+}
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_compressed_sound_in_place_of_samples(name: str, tmp_path: Path) -> None:
+    """Given to the browser from where the package gives it to converters, to the end of the data chunk."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(test_wav.wav(PAYLOADS[name], channels=2) + test_wav.chunk(b"LIST", b"abcd"))
+    with pytest.raises(NotWav) as refused, open(path, "rb") as file:
+        open_wav(file)
+    (found,) = called(["wav", str(path)])
+    assert (found["kind"], found["error"]) == ("NotWav", str(refused.value))
+    assert bytes(found["sound"]) == path.read_bytes()[refused.value.position : 44 + len(PAYLOADS[name])]
+
+
+def test_compressed_sound_behind_a_recording(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(test_wav.wav(b"ab") + test_wav.wav(PAYLOADS["MP3"]))
+    (found,) = called(["wav", str(path)])
+    assert [len(left) for (left,) in found["blocks"]] == [1]
+    told = "another recording follows, which is left out: a WAV file with MP3 in place of its samples"
+    assert found["warnings"] == [told]
 
 
 def test_tokens() -> None:

@@ -58,7 +58,8 @@ const CALLS = {
       for await (const block of wav.blocks) blocks.push(block);
       return {rate: wav.rate, duration: wav.duration, blocks, warnings: wav.warnings};
     } catch (error) {
-      return {error: error.message, kind: error.constructor.name};
+      const sound = error.sound && [...new Uint8Array(await error.sound.arrayBuffer())];
+      return {error: error.message, kind: error.constructor.name, sound};
     }
   },
   vocabulary: (text, ids, language) => {

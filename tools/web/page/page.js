@@ -34,9 +34,9 @@ const engine = new Engine({
   },
   started: ({id, duration}) => views.get(id).started(duration),
   segment: ({id, segment, picture, seconds}) => views.get(id).add(segment, picture, seconds),
-  undecoded: async ({id, message}) => {
+  undecoded: async ({id, file, message}) => {
     const maxS = isIos() ? IOS_DECODED_S : DECODED_S;
-    const decoded = await decodeByBrowser(views.get(id).file, maxS).catch((error) => {
+    const decoded = await decodeByBrowser(file, maxS).catch((error) => {
       return {channels: [], error: error instanceof PageError ? `${message}; ${error.message}.` : `${message}.`};
     });
     const buffers = decoded.channels.map((channel) => channel.buffer);
@@ -242,7 +242,6 @@ function fillLanguages(languages) {
 function recogniseFiles(files) {
   for (const file of files) {
     const view = newView(file.name);
-    view.file = file;
     engine.send({type: 'file', id: view.id, file, language: view.language});
   }
   $('files').value = '';

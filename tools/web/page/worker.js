@@ -2,8 +2,8 @@
 //
 // Messages in, each with `type`:
 //   open     {model, url, pair, device, threads, isCautious}   -> opened, or failed
-//   file     {id, file, language}                  -> started, segment ..., done; or failed; undecoded before that, for
-//                                                     the page's decoder, which may know it
+//   file     {id, file, language}                  -> started, segment ..., done; or failed; undecoded before that, with
+//                                                     what the page's decoder may know
 //   decoded  {rate, channels, duration, warnings}, or {error}
 //   live     {id, rate, language}, block {id, samples} ..., stop {id}
 //   cancel   {id}
@@ -126,15 +126,15 @@ async function whole(parts) {
 async function recogniseFile({id, file, language}) {
   if (file.size === 0) throw new PageError('The file is empty.');
   const sound = await openWav(file).catch((error) => {
-    if (error instanceof NotWav) return decodedByPage(id, error.message);
+    if (error instanceof NotWav) return decodedByPage(id, error.sound ?? file, error.message);
     throw error;
   });
   await recognise(id, sound.rate, language, false, sound.blocks, sound);
 }
 
 // The page's decoder holds a recording in memory as a whole: the next file waits.
-async function decodedByPage(id, message) {
-  self.postMessage({type: 'undecoded', id, message});
+async function decodedByPage(id, file, message) {
+  self.postMessage({type: 'undecoded', id, file, message});
   const {error, channels, ...sound} = await new Promise((resolve) => (decoded = resolve));
   if (error) throw new PageError(error);
   async function* blocks() {
