@@ -42,6 +42,7 @@ pytestmark = [
 ]
 
 FRONT = Path(__file__).parent / "web" / "front.mjs"
+PAGE = Path(__file__).parents[1] / "tools" / "web" / "page"
 random = np.random.RandomState(0)
 
 
@@ -435,7 +436,7 @@ def test_texts_are_joined(cases: list[list[str]]) -> None:
 @pytest.fixture(scope="module")
 def subtitles_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """subtitles.js with what tools/web writes for it."""
-    from tools.web.build import PAGE, wide_module
+    from tools.web.build import wide_module
 
     folder = tmp_path_factory.mktemp("page")
     for name in ("subtitles.js", "transcript.js"):
@@ -474,23 +475,51 @@ def test_subtitles(subtitles_folder: Path, cases: list[list[tuple[float, list[st
     assert called(*calls) == expected
 
 
+def evaluated(code: str, *options: str) -> Any:
+    """What a module prints, as JSON. PAGE in it: the address of the page's folder."""
+    command = ["node", *options, "--input-type=module", "--eval", code.replace("PAGE", PAGE.as_uri())]
+    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+def test_the_browsers_samples_are_let_go() -> None:
+    """By construction: 100 MB that the page has decoded, for a recording that has come to its end."""
+    code = """
+        let answer;
+        const next = () => new Promise((resolve) => (answer = resolve));
+        globalThis.self = {postMessage: (message) => answer(message)};
+        await import('PAGE/worker.js');
+        const undecoded = next();
+        self.onmessage({data: {type: 'file', id: 1, file: new Blob(['no WAV file']), language: 'en'}});
+        const {type, message} = await undecoded;
+        const failed = next();
+        let samples = new Float32Array(25e6);
+        const reference = new WeakRef(samples);
+        self.onmessage({data: {type: 'decoded', rate: 16000, channels: [samples], duration: 1, warnings: []}});
+        samples = null;
+        const {message: end} = await failed;
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        gc();
+        console.log(JSON.stringify([type, message, end, reference.deref() === undefined]));
+    """
+    expected = ["undecoded", "not a WAV file", "No model is loaded.", True]
+    assert evaluated(code, "--expose-gc") == expected
+
+
 @pytest.mark.parametrize("n_quanta", [0, 31, 32, 33])
 def test_microphone_hands_over_all_it_hears_and_nothing_empty(n_quanta: int) -> None:
     """By construction: blocks of 4096 samples, of which browsers bring 128 at a time, then the rest, then null. An
     empty block has no loudness, and the page would show none."""
-    worklet = Path(__file__).parents[1] / "tools" / "web" / "page" / "microphone-worklet.js"
     code = f"""
         let Tap, sent = [];
         globalThis.AudioWorkletProcessor = class {{ port = {{postMessage: (data) => sent.push(data && [...data])}}; }};
         globalThis.registerProcessor = (name, processor) => (Tap = processor);
-        await import({json.dumps(worklet.as_uri())});
+        await import('PAGE/microphone-worklet.js');
         const tap = new Tap();
         for (let i = 0; i < {n_quanta}; i++) tap.process([[new Float32Array(128).fill(i + 1)]]);
         tap.port.onmessage();
         console.log(JSON.stringify(sent));
     """
-    command = ["node", "--input-type=module", "--eval", code]
-    *blocks, last = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    *blocks, last = evaluated(code)
     assert last is None
     assert [len(block) for block in blocks] == {0: [], 31: [3968], 32: [4096], 33: [4096, 128]}[n_quanta]
     assert [sample for block in blocks for sample in block] == np.repeat(np.arange(1, n_quanta + 1), 128).tolist()

@@ -37,7 +37,10 @@ self.onmessage = ({data}) => HANDLERS[data.type](data);
 const HANDLERS = {
   open: (request) => answered(request, () => open(request)),
   file: (request) => inTurn(request, () => recogniseFile(request)),
-  decoded: (answer) => decoded(answer),
+  decoded: (answer) => {
+    decoded(answer);
+    decoded = null; // it would hold what it has given
+  },
   live: (request) => {
     live.set(request.id, new Blocks());
     answered(request, () => recogniseLive(request)); // no file keeps a speaker waiting for longer than a piece
