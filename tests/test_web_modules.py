@@ -2,6 +2,7 @@
 from."""
 
 import base64
+import hashlib
 import json
 import shutil
 import struct
@@ -503,6 +504,38 @@ def test_the_browsers_samples_are_let_go() -> None:
     """
     expected = ["undecoded", "not a WAV file", "No model is loaded.", True]
     assert evaluated(code, "--expose-gc") == expected
+
+
+DOWNLOAD = """
+    globalThis.navigator ??= {}; // without a file system: files stay in memory
+    globalThis.setTimeout = (wake) => queueMicrotask(wake);
+    const {ModelFiles} = await import('PAGE/files.js');
+    const answers = ANSWERS;
+    let asked = 0;
+    globalThis.fetch = async () => new Response('a model', {status: answers[asked++] ?? 200});
+    const sha256 = 'SHA256';
+    const model = {folder: 'm', id: 'm-0', files: {weights: {bytes: 7, sha256}}};
+    const files = await new ModelFiles('http://host/', model, ['weights'], () => {}, () => {}).open();
+    const read = files.read('weights').then((bytes) => new TextDecoder().decode(bytes), (error) => error.message);
+    console.log(JSON.stringify([await read, asked]));
+""".replace("SHA256", hashlib.sha256(b"a model").hexdigest())
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_a_server_that_is_busy_is_asked_again(status: int) -> None:
+    assert evaluated(DOWNLOAD.replace("ANSWERS", f"[{status}, {status}]")) == ["a model", 3]
+
+
+def test_a_server_that_stays_busy() -> None:
+    said, asked = evaluated(DOWNLOAD.replace("ANSWERS", "Array(9).fill(503)"))
+    assert said == "The download of weights came to a stop after 0.0 MB (the server answered 503)."
+    assert asked == 5
+
+
+def test_a_file_that_is_not_there_is_asked_for_once() -> None:
+    said, asked = evaluated(DOWNLOAD.replace("ANSWERS", "[404]"))
+    assert said.startswith("weights is not there (the server answered 404)")
+    assert asked == 1
 
 
 @pytest.mark.parametrize("n_quanta", [0, 31, 32, 33])

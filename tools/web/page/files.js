@@ -8,6 +8,7 @@ const FOLDER = encodeURIComponent(new URL('models', import.meta.url).pathname);
 const CHECKSUM = /-[0-9a-f]{16}$/; // at the end of a model's id
 const TRIES = 5; // without a byte in between
 const WAIT_MS = 1000; // before another try; doubled each time
+const BUSY = [408, 425, 429]; // answers that another try may change, as those from 500 on
 
 export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 
@@ -122,7 +123,7 @@ export class ModelFiles {
           if (sink.size > before) tries = 0;
           if (tries + 1 >= TRIES) {
             throw new PageError(
-              `The connection was lost after ${megabytes(sink.size)} of ${name} (${error.message}).` +
+              `The download of ${name} came to a stop after ${megabytes(sink.size)} (${error.message}).` +
                 (this.folder ? ' What has come is kept: load the model again to go on.' : ''),
             );
           }
@@ -142,6 +143,9 @@ export class ModelFiles {
     const response = await fetch(new URL(encodeURIComponent(name), this.url), {headers, cache: 'no-store'});
     if (response.status === 416 || (response.status === 200 && sink.size > 0)) sink.clear();
     if (response.status === 416) throw new Error('the server has fewer bytes');
+    if (response.status >= 500 || BUSY.includes(response.status)) {
+      throw new Error(`the server answered ${response.status}`);
+    }
     if (!response.ok) {
       throw new ModelError(
         `${name} is not there (the server answered ${response.status}): the model's folder is incomplete`,
