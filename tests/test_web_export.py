@@ -192,6 +192,18 @@ def test_graphs_that_choose_by_themselves_are_for_webgpu(precision: str, float_t
     assert (pair["device"], pair["float_type"]) == ("webgpu", float_type)
 
 
+def test_the_best_for_each_device_comes_first(tmp_path: Path) -> None:
+    """As the package chooses: on others than the CPU float16 before float32, where they have it."""
+    for precision in "int8", "fp32", "fp16":
+        export(CHECKPOINT, tmp_path, precision)
+    pairs = describe_model(tmp_path, "mine")[0]["pairs"]
+    assert [(pair["device"], pair["precision"]) for pair in pairs] == [
+        ("wasm", "int8"),
+        ("webgpu", "fp16"),
+        ("webgpu", "fp32"),
+    ]
+
+
 def test_folders_that_are_no_model(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is written, and nothing fetched."""
     static, lacking = tmp_path / "static", tmp_path / "lacking"

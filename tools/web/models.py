@@ -51,15 +51,22 @@ def describe_model(source: Path, name: str) -> tuple[dict[str, Any], list[Path]]
 
 
 def _pairs_of_graphs(source: Path) -> Iterator[tuple[str, GraphFile, GraphFile]]:
-    """(precision, encoder, decoder), the best first."""
+    """(precision, encoder, decoder); for each device the best first."""
     found = [graphs for graphs in find_graphs(source, sorted(source.glob("*.onnx"))) if graphs.contract is FastContract]
     precisions = {graph.path: graph_precision(graph) for graphs in found for graph in (graphs.encoder, graphs.decoder)}
     encoders = {graphs.encoder.path: graphs.encoder for graphs in found}
     decoders = {graphs.decoder.path: graphs.decoder for graphs in found}
-    pairs = pairs_by_precision([*encoders], [*decoders], precisions.__getitem__, on_cpu=True)
-    for precision, (encoder_paths, decoder_paths) in pairs.items():
-        if precision in PRECISIONS:
-            yield precision, encoders[encoder_paths[0]], decoders[decoder_paths[0]]
+    for device in "wasm", "webgpu":
+        pairs = pairs_by_precision([*encoders], [*decoders], precisions.__getitem__, on_cpu=device == "wasm")
+        for precision, (encoder_paths, decoder_paths) in pairs.items():
+            decoder = decoders[decoder_paths[0]]
+            if precision in PRECISIONS and _device(decoder) == device:
+                yield precision, encoders[encoder_paths[0]], decoder
+
+
+def _device(decoder: GraphFile) -> str:
+    """Exports for devices choose the next token by themselves; those for CPUs mask in a way that WebGPU has not."""
+    return "webgpu" if "next_token" in decoder.outputs else "wasm"
 
 
 def _pair(precision: str, encoder: GraphFile, decoder: GraphFile) -> dict[str, Any]:
@@ -69,8 +76,7 @@ def _pair(precision: str, encoder: GraphFile, decoder: GraphFile) -> dict[str, A
     _, heads, positions, head_dim = (size.dim_value or None for size in cache.shape.dim)
     return {
         "precision": precision,
-        # Exports for devices choose the next token by themselves; those for CPUs mask in a way that WebGPU has not.
-        "device": "webgpu" if "next_token" in decoder.outputs else "wasm",
+        "device": _device(decoder),
         "encoder": _graph(encoder),
         "decoder": _graph(decoder),
         "heads": heads,
