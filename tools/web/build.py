@@ -122,7 +122,7 @@ def _fill_in_service_worker(out: Path) -> None:
         path for path in out.rglob("*") if path.is_file() and path.relative_to(out).parts[0] not in ("models",)
     )
     names = [path.relative_to(out).as_posix() for path in paths]
-    kept = [name for name in names if "asyncify" not in name and name not in ("service-worker.js", "models.json")]
+    kept = [name for name in names if "asyncify" not in name and name != "service-worker.js"]
     version = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
     script = out / "service-worker.js"
     text = script.read_text(encoding="utf-8")
