@@ -215,10 +215,12 @@ def test_a_server_without_headers(page: Path, served: Callable[..., str]) -> Non
     assert found["notices"] == []
 
 
+@pytest.mark.parametrize("handler", [Plain, Handler])
 def test_offline_after_the_first_visit(
-    page: Path, served: Callable[..., str], servers: list[ThreadingHTTPServer], tmp_path: Path
+    page: Path, served: Callable[..., str], servers: list[ThreadingHTTPServer], handler: type, tmp_path: Path
 ) -> None:
-    """The server has gone. (It has the page in a folder called as that of its models is.)"""
+    """The server has gone. (It has the page in a folder called as that of its models is.) Where it sets the headers of
+    threads by itself, the first visit loads the page once."""
     shutil.copytree(page, tmp_path / "models" / "page")
 
     def go() -> None:
@@ -226,7 +228,7 @@ def test_offline_after_the_first_visit(
         server.shutdown()
         server.server_close()
 
-    url = f"{served(tmp_path, Plain)}models/page/"
+    url = f"{served(tmp_path, handler)}models/page/"
     found = visit("offline", url, files=[SAMPLE], at_pause=go, allowed="ERR_CONNECTION_REFUSED")
     assert texts(found) == [TEXT]
     assert found["isolated"]
@@ -246,18 +248,20 @@ def test_a_new_version(copied: Path, served: Callable[..., str]) -> None:
     assert found["after"] == ["//v2", "//v2"]
 
 
-@pytest.mark.parametrize("rate", [44_100, 48_000])
-def test_microphone(page: Path, served: Callable[..., str], rate: int, tmp_path: Path) -> None:
-    """The sample at the device's rate, with a pause after it, at which the phrase appears; then silence."""
+@pytest.mark.parametrize(("rate", "channel"), [(44_100, 0), (48_000, 1)])
+def test_microphone(page: Path, served: Callable[..., str], rate: int, channel: int, tmp_path: Path) -> None:
+    """The sample at the device's rate, on one of its two channels, with a pause after it, at which the phrase appears;
+    then silence."""
     from cohere_lite.audio import mix, open_audio
 
     with open_audio(SAMPLE) as audio:
         samples = np.concatenate([mix(block, None)[:, 0] for block in audio.blocks])
     times = np.arange(len(samples) * rate // 16_000) * 16_000 / rate
     spoken = np.interp(times, np.arange(len(samples)), samples)
-    whole = np.concatenate([np.zeros(3 * rate), spoken, np.zeros(4 * rate)])
+    whole = np.zeros((7 * rate + len(spoken), 2))
+    whole[3 * rate : -4 * rate, channel] = spoken
     path = tmp_path / "spoken.wav"
-    path.write_bytes(test_wav.wav(np.rint(whole * 32767).astype("<i2").tobytes(), rate=rate))
+    path.write_bytes(test_wav.wav(np.rint(whole * 32767).astype("<i2").tobytes(), rate=rate, channels=2))
     fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     device_rate = f"""
         const Native = AudioContext;

@@ -22,7 +22,12 @@ export async function openMicrophone(onSamples) {
   };
   try {
     await context.audioWorklet.addModule(new URL('microphone-worklet.js', import.meta.url));
-    const tap = new AudioWorkletNode(context, 'tap', {numberOfOutputs: 0});
+    // Mixed by the browser: a stereo device may give both channels all the same, and hear on the second one alone.
+    const tap = new AudioWorkletNode(context, 'tap', {
+      numberOfOutputs: 0,
+      channelCount: 1,
+      channelCountMode: 'explicit',
+    });
     const ended = new Promise((resolve) => {
       tap.port.onmessage = ({data}) => (data ? onSamples(data) : resolve());
     });
