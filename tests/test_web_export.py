@@ -222,6 +222,15 @@ def test_folders_that_are_no_model(folder: Path, tmp_path: Path, capsys: pytest.
         assert not (tmp_path / "out").exists()
 
 
+def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "tools.web.build", "tools.web.models":
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert build_page([str(tmp_path / "out")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("; writing the page needs: pip install '.[export]'")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there, no program's current folder can be replaced")
 @pytest.mark.parametrize("out", [".", "../link"])
 def test_a_page_where_one_works_or_behind_a_link(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

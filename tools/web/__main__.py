@@ -40,6 +40,9 @@ def main(argv: list[str] | None = None) -> int:
             if args.tls or args.port is not None:
                 parser.error("--tls and --port go with --serve")
             build(args.out, args.model)
+    except ImportError as error:
+        print(f"error: {error}; writing the page needs: pip install '.[export]'", file=sys.stderr)
+        return 1
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
