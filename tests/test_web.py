@@ -190,6 +190,7 @@ def test_a_model_of_ones_own(served: Callable[..., str], tmp_path: Path) -> None
     assert found["ready"].startswith("Ready: demonstration-own, int8, in WebAssembly")
     found = visit("two", served(out), model="demonstration")  # which deletes its earlier versions, and those alone
     assert found["ready"].startswith("Ready: demonstration, int8")
+    assert found["focused"] == "load"
     assert "decoder.int8.onnx.00.data" in found["kept"]
     assert "decoder.int8.onnx.data" in found["kept"]
 
@@ -215,13 +216,24 @@ def test_a_server_without_headers(page: Path, served: Callable[..., str]) -> Non
     assert found["notices"] == []
 
 
-@pytest.mark.parametrize("handler", [Plain, Handler])
+class Closing(Handler):
+    """Keeps no connection, which would outlive its server."""
+
+    protocol_version = "HTTP/1.0"
+
+
+@pytest.mark.parametrize("handler", [Plain, Closing])
 def test_offline_after_the_first_visit(
     page: Path, served: Callable[..., str], servers: list[ThreadingHTTPServer], handler: type, tmp_path: Path
 ) -> None:
     """The server has gone. (It has the page in a folder called as that of its models is.) Where it sets the headers of
-    threads by itself, the first visit loads the page once."""
-    shutil.copytree(page, tmp_path / "models" / "page")
+    threads by itself, the first visit loads the page once, and may be over before the service worker takes part in it:
+    here that takes 3 s."""
+    script = Path(shutil.copytree(page, tmp_path / "models" / "page"), "service-worker.js")
+    late = script.read_text().replace(
+        "await self.clients", "await new Promise((go) => setTimeout(go, 3000));\nawait self.clients"
+    )
+    script.write_text(late)
 
     def go() -> None:
         server = servers.pop()
@@ -273,6 +285,10 @@ def test_microphone(page: Path, served: Callable[..., str], rate: int, channel: 
     assert found["whileListening"][0]["state"] == "working"
     assert texts(found) == [TEXT]
     assert found["level"] > -40
+    assert found["named"] == [
+        {"role": "button", "name": "Stop", "focused": True},
+        {"role": "meter", "name": "Level of the microphone"},
+    ]
 
 
 def test_other_files_by_the_browsers_decoder(page: Path, served: Callable[..., str], tmp_path: Path) -> None:
@@ -285,6 +301,8 @@ def test_other_files_by_the_browsers_decoder(page: Path, served: Callable[..., s
     subprocess.run(convert, check=True)
     files.append(tmp_path / "mp3.wav")  # a WAV file by its container
     subprocess.run(["ffmpeg", "-v", "error", "-i", str(SAMPLE), "-c:a", "libmp3lame", str(files[-1])], check=True)
+    files.append(tmp_path / "payload.wav")  # by its header PCM
+    files[-1].write_bytes(test_wav.wav((tmp_path / "sample.mp3").read_bytes()))
     done_before = """
         const decode = OfflineAudioContext.prototype.decodeAudioData;
         window.seen = [];
@@ -294,9 +312,9 @@ def test_other_files_by_the_browsers_decoder(page: Path, served: Callable[..., s
         };
     """
     found = visit("together", served(page), files=files, before=done_before)
-    assert texts(found) == [TEXT] * 5
+    assert texts(found) == [TEXT] * 6
     assert [recording["name"] for recording in found["found"]] == [path.name for path in files]
-    assert found["seen"] == [0, 1, 2, 3, 4]  # one after the other: each is in memory as a whole
+    assert found["seen"] == [0, 1, 2, 3, 4, 5]  # one after the other: each is in memory as a whole
 
 
 @pytest.mark.parametrize(("flags", "minutes"), [([], 60), ([f"--user-agent={IPHONE}"], 15)])
@@ -319,6 +337,17 @@ def test_a_file_that_was_cut_short(page: Path, served: Callable[..., str], tmp_p
     (recording,) = visit("together", served(page), files=[path])["found"]
     assert recording["state"] == "done"
     assert re.search("it lasts 0:10, and the browser's decoder found 0:0[45]: it may have", recording["remarks"][-1])
+
+
+def test_a_video_whose_sound_begins_late(page: Path, served: Callable[..., str], tmp_path: Path) -> None:
+    """After 4 of 8 s; browsers do not say where. Nothing is missing."""
+    path = tmp_path / "late.webm"
+    picture = ["-f", "lavfi", "-i", "color=s=64x64:r=5:d=8", "-itsoffset", "4", "-i", str(SAMPLE)]
+    subprocess.run(["ffmpeg", "-v", "error", *picture, "-c:v", "libvpx", "-c:a", "libopus", str(path)], check=True)
+    (recording,) = visit("together", served(page), files=[path])["found"]
+    assert recording["text"] == TEXT
+    (remark,) = recording["remarks"]
+    assert re.search("the video lasts 0:08, and its sound 0:0[23]: .* subtitles are too early by as much", remark)
 
 
 @needs_espeak

@@ -52,7 +52,7 @@ async function until(condition, what, page) {
     try {
       if (await condition()) return;
     } catch (error) {
-      if (!/context|detached|navigat|destroyed|frame/i.test(error.message)) throw error; // it is being reloaded
+      if (!/context|world|detached|navigat|destroyed|frame/i.test(error.message)) throw error; // it is being reloaded
     }
     if (Date.now() > end) {
       const shown = await page.evaluate(() => document.body.innerText).catch((error) => error.message);
@@ -113,6 +113,15 @@ function shown(page) {
   );
 }
 
+// What screen readers say of an element.
+async function accessible(page, selector) {
+  const {role, name, pressed, focused} = await page.accessibility.snapshot({
+    root: await page.$(selector),
+    interestingOnly: false,
+  });
+  return {role, name, pressed, focused};
+}
+
 // What lies in the OPFS: names of the models' files.
 function kept(page) {
   return page.evaluate(async () => {
@@ -169,7 +178,8 @@ const SCENARIOS = {
   async microphone() {
     const page = await opened();
     await loaded(page);
-    await page.click('#record');
+    await page.focus('#record');
+    await page.keyboard.press('Space');
     const level = [];
     await until(
       async () => {
@@ -180,9 +190,10 @@ const SCENARIOS = {
       page,
     );
     const whileListening = await shown(page);
-    await page.click('#record');
+    const named = [await accessible(page, '#record'), await accessible(page, '#level')];
+    await page.keyboard.press('Space');
     await until(async () => (await shown(page))[0].state === 'done', 'the end', page);
-    return {level: Math.max(...level), whileListening, found: await shown(page), ...(await facts(page))};
+    return {level: Math.max(...level), whileListening, named, found: await shown(page), ...(await facts(page))};
   },
 
   // A visit with the server there, and one after the test, which waits for a line, has ended it.
@@ -276,7 +287,8 @@ const SCENARIOS = {
     await page.click('#load');
     await status(page, /…$/);
     const ready = await loaded(page);
-    return {ready, kept: await kept(page), ...(await facts(page))};
+    const focused = await page.evaluate(() => document.activeElement.id);
+    return {ready, focused, kept: await kept(page), ...(await facts(page))};
   },
 
   // A file, while the microphone listens.

@@ -18,6 +18,8 @@ const views = new Map(); // id -> View
 let models = [];
 let adapter = null; // of WebGPU
 let microphone = null;
+let isToggling = false; // it is being opened or closed
+let focused = null; // what had the keyboard's focus when it was disabled
 let nextId = 1;
 let isReady = false; // a model is loaded
 let isKept = true; // on this device, for the next visit
@@ -209,8 +211,10 @@ async function load() {
 }
 
 function busy(isBusy) {
+  if (isBusy) focused = document.activeElement;
   for (const id of ['model', 'device', 'load', 'forget']) $(id).disabled = isBusy;
   allow(!isBusy);
+  if (!isBusy && document.activeElement === document.body) focused.focus({preventScroll: true});
 }
 
 // Speech, where there is a model for it.
@@ -268,11 +272,13 @@ function dragged(event) {
   else recogniseFiles(event.dataTransfer.files);
 }
 
+// The button is not disabled meanwhile: it would lose the keyboard's focus.
 async function toggleMicrophone() {
-  $('record').disabled = true;
+  if (isToggling) return;
+  isToggling = true;
   if (microphone) await stopMicrophone();
   else await startMicrophone();
-  $('record').disabled = !isReady;
+  isToggling = false;
 }
 
 async function startMicrophone() {
@@ -296,7 +302,7 @@ async function startMicrophone() {
   microphone.track.onended = toggleMicrophone; // unplugged
   $('level').hidden = false;
   $('record').textContent = 'Stop';
-  $('record').setAttribute('aria-pressed', 'true');
+  $('record').classList.add('listening');
   say('Listening: each phrase appears when you pause.');
 }
 
@@ -307,7 +313,7 @@ async function stopMicrophone() {
   engine.send({type: 'stop', id});
   $('level').hidden = true;
   $('record').textContent = 'Speak';
-  $('record').setAttribute('aria-pressed', 'false');
+  $('record').classList.remove('listening');
   say('The microphone is off.');
 }
 
