@@ -12,11 +12,10 @@ import pytest
 from onnx import TensorProto, helper, save_model
 from scripted import END, A, write_model
 
-import cohere_lite.model
 from cohere_lite.errors import ModelError, ModelFileNotFound, OptionError
 from cohere_lite.export.__main__ import export
 from cohere_lite.graphfile import GraphFile, check_external_data, read_graph_file
-from cohere_lite.model import DEMO_FOLDER, load_model
+from cohere_lite.model import DEMO_FOLDER, find_graphs, load_model
 from cohere_lite.session import CPU
 from tools.random_checkpoint import Shape, write_random_checkpoint
 
@@ -220,7 +219,7 @@ def test_a_graph_that_may_not_be_read(exported: Path, tmp_path: Path, monkeypatc
             raise PermissionError(13, "Permission denied", str(path))
         return read_graph_file(path)
 
-    monkeypatch.setattr(cohere_lite.model, "read_graph_file", read)
+    monkeypatch.setitem(find_graphs.__globals__, "read_graph_file", read)
     folder = copy(exported, tmp_path / "model")
     (folder / "other.onnx").touch()
     refused = "other"
