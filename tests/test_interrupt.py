@@ -1,5 +1,6 @@
 """Ctrl-C, by raising the signal at every kind of place."""
 
+import builtins
 import importlib
 import signal
 import threading
@@ -145,3 +146,34 @@ def test_what_others_handle_is_theirs() -> None:
     thread.start()
     thread.join()
     assert heard == [signal.SIGINT, 0]
+
+
+@pytest.mark.parametrize(
+    ("command", "imported", "arguments"),
+    [
+        ("export", "cut", "checkpoint out"),
+        ("evaluate", "extras.prepared", "model --data data"),
+        ("batch", "ray.exceptions", "a.wav --out out"),
+        ("serve", "server", ""),
+    ],
+)
+def test_modules_in_c(
+    command: str,
+    imported: str,
+    arguments: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Modules made with pybind11 turn Ctrl-C while they are imported into an ImportError: nothing is missing."""
+
+    def interrupted(name: str, *args: Any) -> Any:
+        if name != imported:
+            return imports(name, *args)
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    main = importlib.import_module(f"cohere_lite.{command}.__main__").main
+    imports = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    code = main(arguments.split())
+    monkeypatch.undo()
+    assert (code, "install" in capsys.readouterr().err) == (130, False)

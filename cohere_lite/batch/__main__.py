@@ -74,6 +74,8 @@ def _run(args: argparse.Namespace) -> int:
 
         from .run import Plan, run
     except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # in the middle of a module in C
+            raise error.__cause__ from None
         print(f"error: {error}; this needs: pip install 'cohere-lite[ray]'", file=sys.stderr)
         return 2
     model = os.path.abspath(args.model) if args.model and os.path.isdir(args.model) else args.model

@@ -59,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
 
         return _evaluate(args)
     except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # in the middle of a module in C
+            return _interrupted()
         package = (__package__ or "").rpartition(".")[0]
         is_ours = (error.name or "").startswith(f"{package}.")
         needed = "it is not in this copy" if is_ours else "the evaluation needs: pip install 'cohere-lite[evaluate]'"
@@ -68,8 +70,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return _interrupted()
+
+
+def _interrupted() -> int:
+    print("interrupted; the same command goes on from here", file=sys.stderr)
+    return 130
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

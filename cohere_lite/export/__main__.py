@@ -379,6 +379,8 @@ def main(argv: list[str] | None = None) -> int:
             args.shard_mb,
         )
     except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # in the middle of a module in C
+            return _interrupted()
         package = (__package__ or "").rpartition(".")[0]
         is_ours = (error.name or "").startswith(f"{package}.")
         needed = "it is not in this copy" if is_ours else "the export needs: pip install 'cohere-lite[export]'"
@@ -388,10 +390,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
+        return _interrupted()
     print(*said, sep="\n", end="\n" if said else "")
     return 0
+
+
+def _interrupted() -> int:
+    print("interrupted; nothing was written", file=sys.stderr)
+    return 130
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         try:
             from .server import serve
         except ImportError as error:
+            if isinstance(error.__cause__, KeyboardInterrupt):  # in the middle of a module in C
+                raise error.__cause__ from None
             raise OptionError(f"the service needs more: pip install 'cohere-lite[serve]' ({error})") from error
         asyncio.run(serve(args, args.api_key or os.environ.get(_KEY_VARIABLE) or None))
     except (CohereLiteError, OSError) as error:
